@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Installs what a task needs and this machine lacks: deploy/install-deps.sh GROUP...
+#
+# Groups: build demo test cross-arm64 cross-armhf cross-rust cross-rust-src
+# Nothing is touched where everything is there. Otherwise apt installs the missing Debian packages, as root or with
+# sudo; without root, network or apt the missing packages are named and the script fails.
+set -euo pipefail
+
+readonly rust_min=1.95.0
+export PATH=$PATH:/usr/sbin:/sbin
+
+say() { printf 'install-deps: %s\n' "$*" >&2; }
+die() { say "$*"; exit 69; }
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null || true)" = installed ]; }
+
+# Whether what a package is wanted for is there, be it from the package or from elsewhere.
+present() {
+    case $1 in
+        gcc | make | ffmpeg | mosquitto) command -v "$1" >/dev/null ;;
+        gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc >/dev/null ;;
+        gcc-arm-linux-gnueabihf) command -v arm-linux-gnueabihf-gcc >/dev/null ;;
+        qemu-user-static) command -v qemu-aarch64-static >/dev/null ;;
+        # bindgen loads it for the V4L2 bindings.
+        libclang-dev) [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null ;;
+        # Images that leave documentation out lack the file although they have the package.
+        opencv-doc) [ -n "${DEMO_VIDEO:-}" ] || [ -e /usr/share/doc/opencv-doc/examples/data/vtest.avi ] ;;
+        *) installed "$1" ;;
+    esac
+}
+
+packages_of() {
+    case $1 in
+        build) echo gcc libc6-dev libclang-dev ;;
+        demo | test) echo ffmpeg mosquitto opencv-doc ;;
+        cross-arm64) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross libclang-dev qemu-user-static ;;
+        cross-armhf) echo gcc-arm-linux-gnueabihf libc6-dev-armhf-cross libclang-dev qemu-user-static ;;
+        cross-rust) echo rustc-web cargo-web ;;
+        cross-rust-src) echo rust-web-src ;;
+        *) die "no such group: $1" ;;
+    esac
+}
+
+version_at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -1)" = "$2" ]; }
+
+# A cargo that is new enough: rustup's, or Debian's packages rustc-web and cargo-web. Debian 12's packages `rustc` and
+# `cargo` are of 2022; apt puts the new ones in their place, which provide the same names.
+need_rust() {
+    local cargo version
+    cargo=$(command -v cargo || true)
+    version=$([ -z "$cargo" ] || "$cargo" --version 2>/dev/null | awk '{ print $2 }')
+    if [ -n "$version" ] && version_at_least "$version" "$rust_min"; then
+        return
+    fi
+    if [ -n "$cargo" ] && ! dpkg-query -S "$(readlink -f "$cargo")" >/dev/null 2>&1; then
+        die "cargo ${version:-} ($cargo) does not work or is older than $rust_min: run \`rustup toolchain install $rust_min\`"
+    fi
+    say "${version:+cargo $version is too old: }Rust $rust_min or newer is needed, taking Debian's rustc-web and cargo-web"
+    missing+=(rustc-web cargo-web)
+}
+
+install() {
+    local as_root=() package
+    if ! command -v apt-get >/dev/null; then
+        die "missing here, and there is no apt to install it (names are Debian's): $*"
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || die "missing, run as root or install sudo, then: apt-get install $*"
+        as_root=(sudo)
+    fi
+    say "installing: $*"
+    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o Acquire::Retries=3)
+    # One list that cannot be fetched must not stop what the others have.
+    "${apt[@]}" update >&2 || say "apt-get update failed: trying with the lists that are there"
+    # `--reinstall` and the include bring back the files that a trimmed image left out.
+    if ! "${apt[@]}" install -y --no-install-recommends --reinstall \
+        -o Dpkg::Options::=--path-include='/usr/share/doc/opencv-doc/*' "$@" >&2; then
+        for package; do
+            present "$package" || say "missing: $package"
+        done
+        die "apt could not install them: is this machine online, and does its archive have these packages?"
+    fi
+}
+
+[ $# -gt 0 ] || { sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 64; }
+missing=()
+for group; do
+    [ "$group" != build ] || need_rust
+    for package in $(packages_of "$group"); do
+        present "$package" || missing+=("$package")
+    done
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+    install "${missing[@]}"
+fi
+# Last, because apt may just have replaced it.
+for group; do
+    [ "$group" != build ] && continue
+    hash -r
+    version=$(cargo --version | awk '{ print $2 }')
+    version_at_least "$version" "$rust_min" || die "cargo $version is still older than $rust_min"
+done
