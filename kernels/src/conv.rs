@@ -1,0 +1,187 @@
+//! Convolution with ternary weights, without a multiplication in the accumulation.
+//!
+//! Takes u7 activations as dense planes (channel, row, column) and gives u7 activations or 16-bit logits in the same
+//! order. Guarantees that every [`Isa`] returns the same bytes as [`scalar`]. On purpose it does not know where weights
+//! come from, nor which layer follows.
+//!
+//! A [`Conv`] is built once at load. Running it allocates nothing: the caller lends a [`Scratch`].
+
+pub mod scalar;
+mod scratch;
+mod shape;
+
+pub use scratch::Scratch;
+pub use shape::{CHANNELS_MAX, SIDE_MAX, Shape, ShapeError};
+
+use thiserror::Error;
+
+use crate::requantize::{ACTIVATION_MAX, PRE_SHIFT_MAX};
+use crate::{Isa, Trit};
+
+/// What happens to the exact sum of an output channel. Every list has one entry an output channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Epilogue {
+    /// Hidden layers: bias, ReLU and requantization to u7, see [`crate::requantize::relu`].
+    Relu {
+        /// Added to the sum, saturating.
+        bias: Vec<i16>,
+        /// Fixed point with 15 fraction bits, `0..=32767`.
+        multiplier: Vec<i16>,
+        /// Saturating left shift before the multiplication, `0..=7`.
+        pre_shift: u8,
+    },
+    /// Output layers: the sum plus the bias, saturating.
+    Linear {
+        /// Added to the sum, saturating.
+        bias: Vec<i16>,
+    },
+}
+
+/// Parameters which disagree with the shape or leave their range.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConvError {
+    /// A list has the wrong length.
+    #[error("{what}: expected {expected}, found {found}")]
+    Length {
+        /// Which list.
+        what: &'static str,
+        /// What the shape asks for.
+        expected: usize,
+        /// What was given.
+        found: usize,
+    },
+    /// A multiplier is below zero.
+    #[error("multiplier {multiplier} of output channel {channel} is negative")]
+    NegativeMultiplier {
+        /// The output channel.
+        channel: usize,
+        /// Its multiplier.
+        multiplier: i16,
+    },
+    /// The shift before the multiplication is too large.
+    #[error("pre-shift {pre_shift} is above {PRE_SHIFT_MAX}")]
+    PreShift {
+        /// The shift given.
+        pre_shift: u8,
+    },
+}
+
+impl Epilogue {
+    /// The biases of either kind.
+    pub fn bias(&self) -> &[i16] {
+        match self {
+            Self::Relu { bias, .. } | Self::Linear { bias } => bias,
+        }
+    }
+
+    fn validate(&self, out_channels: usize) -> Result<(), ConvError> {
+        check_len("biases", out_channels, self.bias().len())?;
+        let Self::Relu {
+            multiplier,
+            pre_shift,
+            ..
+        } = self
+        else {
+            return Ok(());
+        };
+        check_len("multipliers", out_channels, multiplier.len())?;
+        if *pre_shift > PRE_SHIFT_MAX {
+            let pre_shift = *pre_shift;
+            return Err(ConvError::PreShift { pre_shift });
+        }
+        match multiplier.iter().position(|&multiplier| multiplier < 0) {
+            None => Ok(()),
+            Some(channel) => Err(ConvError::NegativeMultiplier {
+                channel,
+                multiplier: multiplier[channel],
+            }),
+        }
+    }
+}
+
+/// A convolution, ready to run.
+#[derive(Clone, Debug)]
+pub struct Conv {
+    shape: Shape,
+    weights: Vec<Trit>,
+    epilogue: Epilogue,
+}
+
+impl Conv {
+    /// Checks the parameters and builds the plan. `weights` are ordered `[out][in][row][column]`.
+    pub fn new(shape: Shape, weights: &[Trit], epilogue: Epilogue) -> Result<Self, ConvError> {
+        check_len("weights", shape.weights_len(), weights.len())?;
+        epilogue.validate(shape.out_channels())?;
+        Ok(Self {
+            shape,
+            weights: weights.to_vec(),
+            epilogue,
+        })
+    }
+
+    /// The sizes that this convolution was built for.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// What happens to the sums.
+    pub fn epilogue(&self) -> &Epilogue {
+        &self.epilogue
+    }
+
+    /// Bytes of scratch that a run needs, on whichever instruction set.
+    pub fn scratch_len(&self) -> usize {
+        0
+    }
+
+    /// Computes u7 activations. `input` holds [`Shape::in_len`] bytes of at most 127, `output` [`Shape::out_len`].
+    ///
+    /// # Panics
+    /// If a length is wrong, the scratch is too small, or the epilogue is not [`Epilogue::Relu`].
+    pub fn run_relu(&self, isa: Isa, input: &[u8], output: &mut [u8], scratch: &mut Scratch) {
+        assert!(
+            matches!(self.epilogue, Epilogue::Relu { .. }),
+            "run_relu needs a relu epilogue"
+        );
+        self.check_run(input, output.len(), scratch);
+        match isa {
+            Isa::Scalar => scalar::run_relu(self, input, output),
+        }
+    }
+
+    /// Computes 16-bit logits. `input` holds [`Shape::in_len`] bytes of at most 127, `output` [`Shape::out_len`].
+    ///
+    /// # Panics
+    /// If a length is wrong, the scratch is too small, or the epilogue is not [`Epilogue::Linear`].
+    pub fn run_linear(&self, isa: Isa, input: &[u8], output: &mut [i16], scratch: &mut Scratch) {
+        assert!(
+            matches!(self.epilogue, Epilogue::Linear { .. }),
+            "run_linear needs a linear epilogue"
+        );
+        self.check_run(input, output.len(), scratch);
+        match isa {
+            Isa::Scalar => scalar::run_linear(self, input, output),
+        }
+    }
+
+    fn check_run(&self, input: &[u8], output_len: usize, scratch: &Scratch) {
+        assert_eq!(input.len(), self.shape.in_len(), "length of the input");
+        assert_eq!(output_len, self.shape.out_len(), "length of the output");
+        assert!(scratch.len() >= self.scratch_len(), "scratch too small");
+        debug_assert!(
+            input.iter().all(|&activation| activation <= ACTIVATION_MAX),
+            "an activation is above 127"
+        );
+    }
+}
+
+fn check_len(what: &'static str, expected: usize, found: usize) -> Result<(), ConvError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(ConvError::Length {
+        what,
+        expected,
+        found,
+    })
+}

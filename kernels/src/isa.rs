@@ -1,0 +1,116 @@
+//! Instruction set levels.
+//!
+//! A level beyond scalar carries a token whose private field only this module can make, after it has asked the
+//! processor. Owning an [`Isa`] therefore proves that its instructions may run: there is no way to name a level which
+//! the processor lacks, and no check is repeated in a kernel.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// An instruction set level that this processor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Portable Rust, the specification itself.
+    Scalar,
+}
+
+/// A level which cannot be used here.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum IsaError {
+    /// No level has this name.
+    #[error("unknown instruction set {name:?}: known are {}", NAMES.join(", "))]
+    Unknown {
+        /// The name asked for.
+        name: String,
+    },
+    /// The level exists, but not on this processor.
+    #[error("this processor has no {name}: it has {available}")]
+    Unavailable {
+        /// The level asked for.
+        name: String,
+        /// What there is, separated by commas.
+        available: String,
+    },
+}
+
+/// The names of all levels on all architectures.
+const NAMES: [&str; 3] = ["scalar", "avx2", "neon"];
+
+impl Isa {
+    /// The best level of this processor.
+    pub fn detect() -> Self {
+        Self::Scalar
+    }
+
+    /// Every level of this processor: [`Isa::Scalar`] first, the best one last.
+    pub fn available() -> Vec<Self> {
+        vec![Self::Scalar]
+    }
+
+    /// The name in configuration files, logs and benchmarks.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+impl FromStr for Isa {
+    type Err = IsaError;
+
+    fn from_str(name: &str) -> Result<Self, IsaError> {
+        let available = Self::available();
+        if let Some(&isa) = available.iter().find(|isa| isa.name() == name) {
+            return Ok(isa);
+        }
+        let name = name.to_owned();
+        if !NAMES.contains(&name.as_str()) {
+            return Err(IsaError::Unknown { name });
+        }
+        let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
+        let available = names.join(", ");
+        Err(IsaError::Unavailable { name, available })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalar_is_first_and_the_detected_level_last() {
+        let available = Isa::available();
+        assert_eq!(available.first(), Some(&Isa::Scalar));
+        assert_eq!(available.last(), Some(&Isa::detect()));
+    }
+
+    #[test]
+    fn every_available_level_is_found_by_its_name() {
+        for isa in Isa::available() {
+            assert_eq!(isa.to_string().parse(), Ok(isa));
+            assert!(NAMES.contains(&isa.name()));
+        }
+    }
+
+    #[test]
+    fn unknown_and_unavailable_names_are_told_apart() {
+        let unknown = "mmx".parse::<Isa>();
+        assert!(matches!(unknown, Err(IsaError::Unknown { name }) if name == "mmx"));
+        let foreign = if cfg!(target_arch = "aarch64") {
+            "avx2"
+        } else {
+            "neon"
+        };
+        let unavailable = foreign.parse::<Isa>();
+        assert!(matches!(unavailable, Err(IsaError::Unavailable { name, .. }) if name == foreign));
+    }
+}

@@ -1,0 +1,13 @@
+//! Ternary arithmetic: convolutions whose weights are -1, 0 or +1, on unsigned 7-bit activations.
+//!
+//! Takes plain slices, gives plain slices, and knows nothing of models, files or frames. Every instruction set
+//! level returns the same bytes as [`conv::scalar`], which is the specification.
+
+pub mod conv;
+pub mod isa;
+pub mod merge;
+pub mod requantize;
+pub mod trit;
+
+pub use isa::Isa;
+pub use trit::Trit;
