@@ -1,0 +1,141 @@
+//! What a model says of itself: the JSON part of a bundle (docs/bundle-format.md).
+//!
+//! Only the shape of the JSON is checked here; what it says is checked by [`crate::Model::load`].
+
+use serde::{Deserialize, Serialize};
+
+/// The schema that this library reads and writes.
+pub const SCHEMA: u32 = 1;
+
+/// The manifest of one model. Unknown keys are refused by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this schema: 1.
+    pub schema: u32,
+    /// Which model this is.
+    pub model: ModelId,
+    /// What the network takes.
+    pub input: Input,
+    /// Class names, indexed by a detection's class.
+    pub classes: Vec<String>,
+    /// Thresholds that the model's authors recommend.
+    pub thresholds: Thresholds,
+    /// The layers in the order they run; a layer reads only layers before it (or `image`).
+    pub layers: Vec<Layer>,
+    /// The layers whose outputs are decoded, one per stride.
+    pub heads: Vec<Head>,
+    /// What the network must answer, bit for bit, on every processor.
+    pub golden: Vec<Golden>,
+    /// The model card: data, training and evaluation record, for people.
+    #[serde(default)]
+    pub card: serde_json::Value,
+}
+
+/// Name and version of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelId {
+    /// Lower-case letters, digits and `-`; 1 to 64 bytes.
+    pub name: String,
+    /// Grows with every release of the same name.
+    pub version: u64,
+}
+
+/// The network's input: `channels` planes (red, green, blue) of `height` x `width` u7 values (a pixel's byte / 2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// 3.
+    pub channels: u32,
+    /// u7 value of the letterbox's border.
+    pub fill: u8,
+}
+
+/// Default thresholds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Thresholds {
+    /// Detections with a lower score are dropped; 0 to 1.
+    pub score: f32,
+    /// Of two boxes of a class that overlap more (IoU), the one with the lower score is dropped; 0 to 1.
+    pub iou: f32,
+}
+
+/// One operation. Its output tensor has the layer's name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Layer {
+    /// Ternary convolution, padding `kernel / 2` with zeros.
+    Conv {
+        /// Name, unique in the model.
+        name: String,
+        /// The tensor it reads.
+        input: String,
+        /// Planes of the input tensor.
+        in_channels: u32,
+        /// Planes of the output tensor.
+        out_channels: u32,
+        /// 1 or 3.
+        kernel: u32,
+        /// 1 or 2.
+        stride: u32,
+        /// What follows the accumulation.
+        activation: Activation,
+        /// Left shift before the requantizing multiplication, 0 to 7; 0 for `linear`.
+        pre_shift: u8,
+        /// Where this layer's parameters begin in the bundle's parameter section, in bytes.
+        offset: u32,
+    },
+    /// `min(127, fine + coarse)`, the coarse tensor enlarged twice by repetition: `fine[y][x] + coarse[y/2][x/2]`.
+    AddUpsampled {
+        /// Name, unique in the model.
+        name: String,
+        /// Tensor of the output's size.
+        fine: String,
+        /// Tensor of half the size (rounded up), with as many channels.
+        coarse: String,
+    },
+}
+
+/// What follows a convolution's accumulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// Requantized to u7. Parameters: trits, then `bias: [i16; out]`, then `multiplier: [i16; out]` (Q15, >= 0).
+    Relu,
+    /// The i16 sum itself. Parameters: trits, then `bias: [i16; out]`, then `scale: [f32; out]`.
+    Linear,
+}
+
+/// A decoded output: `classes` logits, then distances left, top, right, bottom in strides, per cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    /// A `linear` convolution with `classes + 4` output channels.
+    pub layer: String,
+    /// Input pixels per cell.
+    pub stride: u32,
+}
+
+/// A frame drawn by a fixed generator, and what every layer must answer to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Golden {
+    /// Seed of the generator (docs/bundle-format.md).
+    pub seed: u64,
+    /// Width of the frame in pixels.
+    pub width: u32,
+    /// Height of the frame in pixels.
+    pub height: u32,
+    /// SHA-256 (hex) of the preprocessed input tensor.
+    pub input: String,
+    /// First 16 hex digits of the SHA-256 of each layer's output, in the order of `layers` (i16 as little endian).
+    pub layers: Vec<String>,
+    /// SHA-256 (hex) of the decoded detections.
+    pub detections: String,
+}
