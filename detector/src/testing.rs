@@ -1,0 +1,24 @@
+//! Small random bundles with golden vectors for tests (feature `testing`).
+
+use ternwatch_bundle::PublicKey;
+use ternwatch_bundle::testing::{load, small_draft, small_key};
+
+use crate::golden;
+
+/// A signed random model that passes [`golden::check`], and the key that checks its signature.
+pub fn small_bundle(seed: u64) -> (Vec<u8>, PublicKey) {
+    let key = small_key();
+    let mut draft = small_draft(seed);
+    let unrecorded = draft
+        .sign(&key)
+        .expect("a small model is within the bounds");
+    let model = load(&unrecorded, &key.public_key());
+    draft.manifest.golden = [(seed, 97, 64), (!seed, 48, 120)]
+        .map(|(seed, width, height)| {
+            golden::record(&model, seed, width, height)
+                .expect("the model runs and the size is right")
+        })
+        .to_vec();
+    let file = draft.sign(&key).expect("golden vectors are short");
+    (file, key.public_key())
+}
