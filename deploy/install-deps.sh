@@ -1,16 +1,24 @@
 #!/usr/bin/env bash
 # Installs what a task needs and this machine lacks: deploy/install-deps.sh GROUP...
 #
-# Groups: build demo test cross-arm64 cross-armhf cross-rust cross-rust-src
+# Groups: build check demo test deny cross-arm64 cross-armhf cross-rust cross-rust-src
 # Nothing is touched where everything is there. Otherwise apt installs the missing Debian packages, as root or with
 # sudo; without root, network or apt the missing packages are named and the script fails.
 set -euo pipefail
 
 readonly rust_min=1.95.0
+readonly cargo_deny=0.20.2
 export PATH=$PATH:/usr/sbin:/sbin
 
 say() { printf 'install-deps: %s\n' "$*" >&2; }
 die() { say "$*"; exit 69; }
+
+# Whether cargo comes from Debian's packages or, missing, would.
+debian_cargo() {
+    local cargo
+    cargo=$(command -v cargo) || return 0
+    dpkg-query -S "$(readlink -f "$cargo")" >/dev/null 2>&1
+}
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null || true)" = installed ]; }
 
@@ -25,6 +33,8 @@ present() {
         libclang-dev) [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null ;;
         # Images that leave documentation out lack the file although they have the package.
         opencv-doc) [ -n "${DEMO_VIDEO:-}" ] || [ -e /usr/share/doc/opencv-doc/examples/data/vtest.avi ] ;;
+        rustfmt-web) cargo fmt --version >/dev/null 2>&1 || ! debian_cargo ;;
+        rust-web-clippy) cargo clippy --version >/dev/null 2>&1 || ! debian_cargo ;;
         *) installed "$1" ;;
     esac
 }
@@ -33,6 +43,9 @@ packages_of() {
     case $1 in
         build) echo gcc libc6-dev libclang-dev ;;
         demo | test) echo ffmpeg mosquitto opencv-doc ;;
+        # Debian has formatter and linter in packages of their own, rustup has them in the pinned toolchain.
+        check) echo rustfmt-web rust-web-clippy ;;
+        deny) ;;
         cross-arm64) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross libclang-dev qemu-user-static ;;
         cross-armhf) echo gcc-arm-linux-gnueabihf libc6-dev-armhf-cross libclang-dev qemu-user-static ;;
         cross-rust) echo rustc-web cargo-web ;;
@@ -41,20 +54,21 @@ packages_of() {
     esac
 }
 
+# Empty where cargo is missing or does not work.
+cargo_version() { cargo --version 2>/dev/null | awk '{ print $2 }' || true; }
+
 version_at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -1)" = "$2" ]; }
 
 # A cargo that is new enough: rustup's, or Debian's packages rustc-web and cargo-web. Debian 12's packages `rustc` and
 # `cargo` are of 2022; apt puts the new ones in their place, which provide the same names.
 need_rust() {
-    local cargo version
-    cargo=$(command -v cargo || true)
-    version=$([ -z "$cargo" ] || "$cargo" --version 2>/dev/null | awk '{ print $2 }')
+    local version
+    version=$(cargo_version)
     if [ -n "$version" ] && version_at_least "$version" "$rust_min"; then
         return
     fi
-    if [ -n "$cargo" ] && ! dpkg-query -S "$(readlink -f "$cargo")" >/dev/null 2>&1; then
-        die "cargo ${version:-} ($cargo) does not work or is older than $rust_min: run \`rustup toolchain install $rust_min\`"
-    fi
+    debian_cargo ||
+        die "cargo${version:+ $version} does not work or is older than $rust_min: \`rustup toolchain install $rust_min\` helps"
     say "${version:+cargo $version is too old: }Rust $rust_min or newer is needed, taking Debian's rustc-web and cargo-web"
     missing+=(rustc-web cargo-web)
 }
@@ -94,10 +108,21 @@ if [ ${#missing[@]} -gt 0 ]; then
     mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
     install "${missing[@]}"
 fi
-# Last, because apt may just have replaced it.
+# From here on apt may have replaced cargo.
+hash -r
 for group; do
-    [ "$group" != build ] && continue
-    hash -r
-    version=$(cargo --version | awk '{ print $2 }')
-    version_at_least "$version" "$rust_min" || die "cargo $version is still older than $rust_min"
+    case $group in
+        build)
+            version=$(cargo_version)
+            version_at_least "${version:-0}" "$rust_min" || die "cargo${version:+ $version} is still older than $rust_min"
+            ;;
+        check)
+            cargo fmt --version >/dev/null && cargo clippy --version >/dev/null ||
+                die "missing: \`rustup component add rustfmt clippy\`"
+            ;;
+        deny)
+            cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked --version "$cargo_deny" ||
+                die "missing: cargo-deny, and cargo could not install it: is this machine online?"
+            ;;
+    esac
 done

@@ -1,1 +1,3 @@
-//! System tests of Ternwatch.
+//! System tests of Ternwatch: the real programs, a real broker, real street frames.
+//!
+//! The library holds what the tests share; the tests themselves are in `tests/`.

@@ -1,0 +1,350 @@
+//! The house stays in order: crate edges, file lengths, and documents that speak of what is there.
+
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Which crates of ours a crate may use. Everything else is forbidden.
+const EDGES: &[(&str, &[&str])] = &[
+    ("ternwatch-kernels", &[]),
+    // For the trits and their codes only: docs/adr/0003-bundle-uses-the-trit-codes.md.
+    ("ternwatch-bundle", &["ternwatch-kernels"]),
+    (
+        "ternwatch-detector",
+        &["ternwatch-kernels", "ternwatch-bundle"],
+    ),
+    ("ternwatchd", &["ternwatch-detector", "ternwatch-bundle"]),
+    (
+        "quant-tool",
+        &[
+            "ternwatch-detector",
+            "ternwatch-bundle",
+            "ternwatch-kernels",
+        ],
+    ),
+    // It sees what any subscriber sees.
+    ("ternwatch-demo", &[]),
+    (
+        "system-tests",
+        &[
+            "ternwatch-kernels",
+            "ternwatch-bundle",
+            "ternwatch-detector",
+            "ternwatchd",
+            "quant-tool",
+            "ternwatch-demo",
+        ],
+    ),
+];
+
+/// A source file's lines without its unit tests.
+const FILE_LINES_MAX: usize = 600;
+/// ARCHITECTURE.md is one page.
+const PAGE_LINES_MAX: usize = 100;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ lies in the workspace")
+        .to_owned()
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Files below the root that belong to the project: what git knows or would add.
+fn project_files() -> Vec<PathBuf> {
+    let output = Command::new("git")
+        .args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ])
+        .current_dir(root())
+        .output()
+        .expect("git runs");
+    assert!(
+        output.status.success(),
+        "git ls-files: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let mut files: Vec<PathBuf> = String::from_utf8(output.stdout)
+        .expect("paths are UTF-8")
+        .split_terminator('\0')
+        .map(PathBuf::from)
+        // A file that was removed and not yet committed is no concern.
+        .filter(|path| root().join(path).is_file())
+        .collect();
+    files.sort();
+    assert!(
+        files.iter().any(|path| path == Path::new("Cargo.toml")),
+        "the list of files has no Cargo.toml"
+    );
+    files
+}
+
+fn workspace_packages() -> Vec<Value> {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--no-deps",
+            "--offline",
+            "--locked",
+            "--format-version",
+            "1",
+        ])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(
+        output.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
+    metadata["packages"].as_array().expect("packages").clone()
+}
+
+#[test]
+fn crates_use_only_the_crates_that_the_design_allows() {
+    let packages = workspace_packages();
+    let ours: BTreeSet<&str> = packages
+        .iter()
+        .filter_map(|package| package["name"].as_str())
+        .collect();
+    let mut wrong = Vec::new();
+    for package in &packages {
+        let name = package["name"].as_str().expect("a package has a name");
+        let Some((_, allowed)) = EDGES.iter().find(|(from, _)| *from == name) else {
+            wrong.push(format!("{name} has no line in the table of edges"));
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().expect("dependencies") {
+            let to = dependency["name"]
+                .as_str()
+                .expect("a dependency has a name");
+            // A crate's tests may switch on features of the crate itself.
+            if ours.contains(to) && to != name && !allowed.contains(&to) {
+                wrong.push(format!("{name} must not use {to}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for (from, _) in EDGES {
+        assert!(
+            ours.contains(from),
+            "the table of edges has {from}, the workspace has not"
+        );
+    }
+}
+
+#[test]
+fn every_crate_obeys_the_lints_of_the_workspace() {
+    for path in project_files() {
+        if path.ends_with("Cargo.toml")
+            && path != Path::new("Cargo.toml")
+            && !path.starts_with("fuzz")
+        {
+            assert!(
+                read(&path).contains("[lints]\nworkspace = true"),
+                "{} has lints of its own",
+                path.display()
+            );
+        }
+    }
+}
+
+/// Lines up to the unit tests, which stand last in a file.
+fn lines_without_tests(source: &str) -> usize {
+    let lines: Vec<&str> = source.lines().collect();
+    lines
+        .windows(2)
+        .position(|pair| {
+            pair[0] == "#[cfg(test)]" && pair[1].contains("mod ") && pair[1].ends_with('{')
+        })
+        .unwrap_or(lines.len())
+}
+
+#[test]
+fn source_files_are_short_enough_to_be_read_in_one_go() {
+    let mut long = Vec::new();
+    for path in project_files() {
+        let is_test = path.components().any(|part| part.as_os_str() == "tests")
+            && !path.starts_with("tests/src");
+        if path.extension().is_some_and(|extension| extension == "rs") && !is_test {
+            let lines = lines_without_tests(&read(&path));
+            if lines > FILE_LINES_MAX {
+                long.push(format!(
+                    "{}: {lines} lines without its tests",
+                    path.display()
+                ));
+            }
+        }
+    }
+    assert!(
+        long.is_empty(),
+        "at most {FILE_LINES_MAX} lines:\n{}",
+        long.join("\n")
+    );
+}
+
+#[test]
+fn unit_tests_do_not_count_as_length() {
+    assert_eq!(
+        lines_without_tests("a\nb\n#[cfg(test)]\nmod tests {\n}\n"),
+        2
+    );
+    assert_eq!(lines_without_tests("a\n#[cfg(test)]\nuse b;\nc\n"), 4);
+}
+
+/// The words between single backticks on each line.
+fn code_words(text: &str) -> Vec<&str> {
+    text.lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .collect()
+}
+
+#[test]
+fn the_architecture_fits_one_page_and_names_what_exists() {
+    let text = read("ARCHITECTURE.md");
+    let lines = text.lines().count();
+    assert!(
+        lines <= PAGE_LINES_MAX,
+        "ARCHITECTURE.md has {lines} lines, a page has {PAGE_LINES_MAX}"
+    );
+    let mut missing = Vec::new();
+    let mut paths = 0;
+    for word in code_words(&text) {
+        let is_path = word.contains('/') && !word.contains(' ') && !word.starts_with(['<', '/']);
+        let is_file = word.ends_with(".rs") || word.ends_with(".md") || word.ends_with(".toml");
+        if is_path || is_file {
+            paths += 1;
+            if !root().join(word).exists() {
+                missing.push(word);
+            }
+        }
+    }
+    assert!(
+        paths > 20,
+        "the code map names only {paths} paths: is it still written as it was?"
+    );
+    assert!(
+        missing.is_empty(),
+        "ARCHITECTURE.md names what is not there: {missing:?}"
+    );
+}
+
+/// Where a link of a Markdown text leads to, links to other sites left out.
+fn local_links(text: &str) -> Vec<&str> {
+    text.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .map(|target| target.split('#').next().unwrap_or(target))
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+        .collect()
+}
+
+#[test]
+fn links_in_the_documents_lead_somewhere() {
+    let mut broken = Vec::new();
+    for path in project_files()
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "md"))
+    {
+        let text = read(&path);
+        for target in local_links(&text) {
+            let base = root()
+                .join(&path)
+                .parent()
+                .expect("a file lies in a folder")
+                .to_owned();
+            if !base.join(target).exists() {
+                broken.push(format!("{}: {target}", path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn the_make_tasks_in_the_documents_exist() {
+    let makefile = read("Makefile");
+    let tasks: BTreeSet<&str> = makefile
+        .lines()
+        .filter(|line| !line.starts_with(['\t', '.', '#', ' ']) && !line.contains(":="))
+        .filter_map(|line| line.split_once(':').map(|(task, _)| task))
+        .collect();
+    let mut named = 0;
+    for document in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        ".ci/run",
+    ] {
+        let text = read(document);
+        // `make` begins a line of a code block, or a word in backticks, or follows a stage's name.
+        let mut words = text.split_whitespace().peekable();
+        while let Some(word) = words.next() {
+            if word.trim_start_matches('`') == "make" {
+                let Some(task) = words
+                    .peek()
+                    .map(|next| next.trim_end_matches(['`', ',', '.', ':', ';', ')']))
+                else {
+                    continue;
+                };
+                let is_name = task
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+                if is_name
+                    && !task.is_empty()
+                    && (word.starts_with('`') || document.starts_with('.'))
+                {
+                    named += 1;
+                    assert!(
+                        tasks.contains(task),
+                        "{document} speaks of `make {task}`, the Makefile has {tasks:?}"
+                    );
+                }
+            }
+        }
+        for line in text.lines() {
+            if let Some(task) = line
+                .strip_prefix("make ")
+                .and_then(|rest| rest.split_whitespace().next())
+            {
+                named += 1;
+                assert!(
+                    tasks.contains(task),
+                    "{document} speaks of `make {task}`, the Makefile has {tasks:?}"
+                );
+            }
+        }
+    }
+    assert!(named >= 5, "the documents name only {named} tasks");
+}
+
+#[test]
+fn no_file_names_a_folder_of_the_machine_that_it_was_written_on() {
+    // Composed, so that this file does not contain what it looks for.
+    let words = [["/wo", "rk/"].concat(), ["/ro", "ot/"].concat()];
+    let mut found = Vec::new();
+    for path in project_files() {
+        // Pictures and bundles are no text.
+        let Ok(text) = fs::read_to_string(root().join(&path)) else {
+            continue;
+        };
+        for (index, line) in text.lines().enumerate() {
+            if words.iter().any(|word| line.contains(word.as_str())) {
+                found.push(format!("{}:{}: {}", path.display(), index + 1, line.trim()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
