@@ -6,14 +6,28 @@
 //!
 //! A [`Conv`] is built once at load. Running it allocates nothing: the caller lends a [`Scratch`].
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod plan;
+mod portable;
+mod run;
 pub mod scalar;
 mod scratch;
 mod shape;
+mod tiling;
 
 pub use scratch::Scratch;
 pub use shape::{CHANNELS_MAX, SIDE_MAX, Shape, ShapeError};
 
 use thiserror::Error;
+
+use lanes::Lanes;
+use plan::Plan;
+use run::{Finish, Linear, Relu, Task};
+use tiling::Tiling;
 
 use crate::requantize::{ACTIVATION_MAX, PRE_SHIFT_MAX};
 use crate::{Isa, Trit};
@@ -105,6 +119,8 @@ pub struct Conv {
     shape: Shape,
     weights: Vec<Trit>,
     epilogue: Epilogue,
+    tiling: Tiling,
+    plan: Plan,
 }
 
 impl Conv {
@@ -112,7 +128,11 @@ impl Conv {
     pub fn new(shape: Shape, weights: &[Trit], epilogue: Epilogue) -> Result<Self, ConvError> {
         check_len("weights", shape.weights_len(), weights.len())?;
         epilogue.validate(shape.out_channels())?;
+        let tiling = Tiling::new(&shape);
+        let plan = Plan::new(&shape, weights, &tiling);
         Ok(Self {
+            tiling,
+            plan,
             shape,
             weights: weights.to_vec(),
             epilogue,
@@ -131,7 +151,7 @@ impl Conv {
 
     /// Bytes of scratch that a run needs, on whichever instruction set.
     pub fn scratch_len(&self) -> usize {
-        0
+        self.tiling.scratch_len()
     }
 
     /// Computes u7 activations. `input` holds [`Shape::in_len`] bytes of at most 127, `output` [`Shape::out_len`].
@@ -139,14 +159,23 @@ impl Conv {
     /// # Panics
     /// If a length is wrong, the scratch is too small, or the epilogue is not [`Epilogue::Relu`].
     pub fn run_relu(&self, isa: Isa, input: &[u8], output: &mut [u8], scratch: &mut Scratch) {
-        assert!(
-            matches!(self.epilogue, Epilogue::Relu { .. }),
-            "run_relu needs a relu epilogue"
-        );
+        let Epilogue::Relu {
+            multiplier,
+            pre_shift,
+            ..
+        } = &self.epilogue
+        else {
+            panic!("run_relu needs a relu epilogue");
+        };
         self.check_run(input, output.len(), scratch);
-        match isa {
-            Isa::Scalar => scalar::run_relu(self, input, output),
+        if isa == Isa::Scalar {
+            return scalar::run_relu(self, input, output);
         }
+        let finish = Relu {
+            multiplier,
+            pre_shift: *pre_shift,
+        };
+        self.run_plan(isa, finish, input, output, scratch);
     }
 
     /// Computes 16-bit logits. `input` holds [`Shape::in_len`] bytes of at most 127, `output` [`Shape::out_len`].
@@ -159,8 +188,36 @@ impl Conv {
             "run_linear needs a linear epilogue"
         );
         self.check_run(input, output.len(), scratch);
+        if isa == Isa::Scalar {
+            return scalar::run_linear(self, input, output);
+        }
+        self.run_plan(isa, Linear, input, output, scratch);
+    }
+
+    fn run_plan<F: Finish>(
+        &self,
+        isa: Isa,
+        finish: F,
+        input: &[u8],
+        output: &mut [F::Value],
+        scratch: &mut Scratch,
+    ) {
+        let task = Task {
+            plan: &self.plan,
+            tiling: &self.tiling,
+            bias: self.epilogue.bias(),
+            finish,
+            input,
+            output,
+            scratch: scratch.bytes_mut(),
+        };
         match isa {
-            Isa::Scalar => scalar::run_linear(self, input, output),
+            Isa::Scalar => unreachable!("the specification has no plan"),
+            Isa::Portable(lanes) => lanes.enter(task),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(lanes) => lanes.enter(task),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(lanes) => lanes.enter(task),
         }
     }
 

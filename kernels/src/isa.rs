@@ -13,9 +13,31 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Isa {
-    /// Portable Rust, the specification itself.
+    /// The specification: naive, and on every processor.
     Scalar,
+    /// The fast algorithm in plain Rust, on every processor.
+    Portable(Portable),
+    /// 256-bit vectors of x86-64.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    /// 128-bit vectors of aarch64.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
 }
+
+/// Needs no proof; has the form of one, so that it runs through the same code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Portable(());
+
+/// Proof that this processor has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Avx2(());
+
+/// Proof that this processor has NEON.
+#[cfg(target_arch = "aarch64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Neon(());
 
 /// A level which cannot be used here.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -37,23 +59,41 @@ pub enum IsaError {
 }
 
 /// The names of all levels on all architectures.
-const NAMES: [&str; 3] = ["scalar", "avx2", "neon"];
+const NAMES: [&str; 4] = ["scalar", "portable", "avx2", "neon"];
 
 impl Isa {
     /// The best level of this processor.
     pub fn detect() -> Self {
-        Self::Scalar
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            return Self::Avx2(Avx2(()));
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            return Self::Neon(Neon(()));
+        }
+        Self::Portable(Portable(()))
     }
 
     /// Every level of this processor: [`Isa::Scalar`] first, the best one last.
     pub fn available() -> Vec<Self> {
-        vec![Self::Scalar]
+        let mut available = vec![Self::Scalar, Self::Portable(Portable(()))];
+        let best = Self::detect();
+        if !available.contains(&best) {
+            available.push(best);
+        }
+        available
     }
 
     /// The name in configuration files, logs and benchmarks.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
+            Self::Portable(_) => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => "neon",
         }
     }
 }

@@ -1,0 +1,199 @@
+//! [`Lanes`] with the 256-bit vectors of AVX2.
+//!
+//! A sum keeps 32 pixels in two registers without ever unpacking bytes: `words` adds the bytes as 16-bit words, that is
+//! the even pixel plus 256 times the odd one, and `odd` adds the odd pixels alone. All of it is linear modulo 2^16, so
+//! that the even pixels are separated once an output, in [`Lanes::difference`], and not once an addition.
+#![expect(
+    unsafe_code,
+    reason = "vector intrinsics; every operation is a method of the token that proves AVX2"
+)]
+
+use std::arch::x86_64::*;
+
+use super::lanes::{LANE_PIXELS, Lanes};
+use super::run::{Finish, Task};
+use crate::isa::Avx2;
+
+/// Sums of 32 pixels modulo 2^16.
+#[derive(Clone, Copy)]
+pub(super) struct Sum {
+    /// Even pixel + 256 x odd pixel.
+    words: __m256i,
+    /// Odd pixel.
+    odd: __m256i,
+}
+
+/// 16-bit values of 32 pixels.
+#[derive(Clone, Copy)]
+pub(super) struct Signed {
+    even: __m256i,
+    odd: __m256i,
+}
+
+/// 32-bit values of 32 pixels: the halves that `unpacklo` and `unpackhi` make of the even and of the odd pixels.
+/// `packs` is the inverse within the same 128-bit lanes, so that nothing crosses them.
+#[derive(Clone, Copy)]
+pub(super) struct Wide {
+    even: [__m256i; 2],
+    odd: [__m256i; 2],
+}
+
+impl Lanes for Avx2 {
+    type Sum = Sum;
+    type Signed = Signed;
+    type Wide = Wide;
+
+    fn enter<F: Finish>(self, task: Task<'_, F>) {
+        #[target_feature(enable = "avx2")]
+        fn run<F: Finish>(lanes: Avx2, task: Task<'_, F>) {
+            task.run(lanes);
+        }
+        // SAFETY: `self` proves that the processor has AVX2.
+        unsafe { run(self, task) }
+    }
+
+    #[inline(always)]
+    fn zero(self) -> Sum {
+        // SAFETY: `self` proves that the processor has AVX2.
+        let zero = unsafe { _mm256_setzero_si256() };
+        Sum {
+            words: zero,
+            odd: zero,
+        }
+    }
+
+    #[inline(always)]
+    fn add_pair(self, sum: Sum, first: &[u8; LANE_PIXELS], second: &[u8; LANE_PIXELS]) -> Sum {
+        // SAFETY: `self` proves that the processor has AVX2, and each array is as long as the vector loaded from it,
+        // by an instruction that takes any alignment.
+        unsafe {
+            let first = _mm256_loadu_si256(first.as_ptr().cast());
+            let second = _mm256_loadu_si256(second.as_ptr().cast());
+            let both = _mm256_add_epi8(first, second);
+            Sum {
+                words: _mm256_add_epi16(sum.words, both),
+                odd: _mm256_add_epi16(sum.odd, _mm256_srli_epi16::<8>(both)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, left: Sum, right: Sum) -> Sum {
+        // SAFETY: `self` proves that the processor has AVX2.
+        unsafe {
+            Sum {
+                words: _mm256_add_epi16(left.words, right.words),
+                odd: _mm256_add_epi16(left.odd, right.odd),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn difference(self, plus: Sum, minus: Sum) -> Signed {
+        // SAFETY: `self` proves that the processor has AVX2.
+        unsafe {
+            let words = _mm256_sub_epi16(plus.words, minus.words);
+            let odd = _mm256_sub_epi16(plus.odd, minus.odd);
+            Signed {
+                even: _mm256_sub_epi16(words, _mm256_slli_epi16::<8>(odd)),
+                odd,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn add_bias(self, x: Signed, bias: i16) -> Signed {
+        // SAFETY: `self` proves that the processor has AVX2.
+        unsafe {
+            let bias = _mm256_set1_epi16(bias);
+            Signed {
+                even: _mm256_adds_epi16(x.even, bias),
+                odd: _mm256_adds_epi16(x.odd, bias),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn zero_wide(self) -> Wide {
+        // SAFETY: `self` proves that the processor has AVX2.
+        let zero = unsafe { _mm256_setzero_si256() };
+        Wide {
+            even: [zero; 2],
+            odd: [zero; 2],
+        }
+    }
+
+    #[inline(always)]
+    fn widen_add(self, wide: Wide, x: Signed) -> Wide {
+        let add = |[low, high]: [__m256i; 2], x: __m256i| {
+            // SAFETY: `self` proves that the processor has AVX2.
+            unsafe {
+                // A word beside itself, shifted right by 16 with its sign, is the word in 32 bits.
+                let x_low = _mm256_srai_epi32::<16>(_mm256_unpacklo_epi16(x, x));
+                let x_high = _mm256_srai_epi32::<16>(_mm256_unpackhi_epi16(x, x));
+                [_mm256_add_epi32(low, x_low), _mm256_add_epi32(high, x_high)]
+            }
+        };
+        Wide {
+            even: add(wide.even, x.even),
+            odd: add(wide.odd, x.odd),
+        }
+    }
+
+    #[inline(always)]
+    fn narrow(self, wide: Wide, bias: i16) -> Signed {
+        let narrow = |[low, high]: [__m256i; 2]| {
+            // SAFETY: `self` proves that the processor has AVX2.
+            unsafe {
+                let bias = _mm256_set1_epi32(i32::from(bias));
+                _mm256_packs_epi32(_mm256_add_epi32(low, bias), _mm256_add_epi32(high, bias))
+            }
+        };
+        Signed {
+            even: narrow(wide.even),
+            odd: narrow(wide.odd),
+        }
+    }
+
+    #[inline(always)]
+    fn relu(self, x: Signed, multiplier: i16, pre_shift: u8, output: &mut [u8; LANE_PIXELS]) {
+        let requantize = |mut x: __m256i| {
+            // SAFETY: `self` proves that the processor has AVX2.
+            unsafe {
+                // There is no saturating shift; doubling with saturation is the same.
+                for _ in 0..pre_shift {
+                    x = _mm256_adds_epi16(x, x);
+                }
+                let scaled = _mm256_mulhrs_epi16(x, _mm256_set1_epi16(multiplier));
+                let positive = _mm256_max_epi16(scaled, _mm256_setzero_si256());
+                _mm256_min_epi16(positive, _mm256_set1_epi16(127))
+            }
+        };
+        let (even, odd) = (requantize(x.even), requantize(x.odd));
+        // SAFETY: `self` proves that the processor has AVX2, and the array is as long as the vector stored to it, by an
+        // instruction that takes any alignment.
+        unsafe {
+            let bytes = _mm256_or_si256(even, _mm256_slli_epi16::<8>(odd));
+            _mm256_storeu_si256(output.as_mut_ptr().cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn store(self, x: Signed, output: &mut [i16; LANE_PIXELS]) {
+        let (low, high) = output.split_at_mut(LANE_PIXELS / 2);
+        // SAFETY: `self` proves that the processor has AVX2, and each half is as long as the vector stored to it, by an
+        // instruction that takes any alignment.
+        unsafe {
+            let first = _mm256_unpacklo_epi16(x.even, x.odd);
+            let second = _mm256_unpackhi_epi16(x.even, x.odd);
+            _mm256_storeu_si256(
+                low.as_mut_ptr().cast(),
+                _mm256_permute2x128_si256::<0x20>(first, second),
+            );
+            _mm256_storeu_si256(
+                high.as_mut_ptr().cast(),
+                _mm256_permute2x128_si256::<0x31>(first, second),
+            );
+        }
+    }
+}

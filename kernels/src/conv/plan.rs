@@ -1,0 +1,310 @@
+//! Pattern-sorted ternary accumulation: the weights of a convolution as lists of what to add, built once at load.
+//!
+//! A *block* is up to three output channels. Each *item*, an input channel with a tap, has one weight in each of them,
+//! together a ternary pattern; items whose pattern is all zero are dropped. The patterns are walked in reflected Gray
+//! order, in which neighbours differ in one weight by one:
+//!
+//! ```text
+//! channel 0: - 0 + + 0 - - 0 +      sum_j = sum over patterns p of weight_j(p) * (sum of the items of p)
+//! channel 1: - - - 0 0 0 + + +            = weight_j(last) * R(last) - sum over borders of change_j * R(border)
+//! ```
+//! where R is the running sum of all items so far (summation by parts). One pass of additions over the items thus serves
+//! all channels of the block, and a border between two patterns costs one more addition, to one channel.
+//!
+//! The sums are taken modulo 2^16. They are exact for the items of one *pass*, of which no channel adds or subtracts more
+//! than [`PASS_ITEMS_MAX`]; a block with more is cut into several passes whose results are added in 32 bits.
+
+use super::Shape;
+use super::tiling::{Tiling, ZERO_OFFSET};
+use crate::Trit;
+use crate::requantize::ACTIVATION_MAX;
+
+/// Most channels in a block: 27 patterns. With four, the 80 borders would cost more than the additions saved.
+pub(super) const BLOCK_CHANNELS_MAX: usize = 3;
+
+/// Partial sums of a block: one of what is added and one of what is subtracted, for each channel.
+pub(super) const SLOTS_MAX: usize = 2 * BLOCK_CHANNELS_MAX;
+
+/// Most items that a channel may add, or subtract, in one pass: their exact sum still fits in 16 signed bits.
+const PASS_ITEMS_MAX: usize = i16::MAX as usize / ACTIVATION_MAX as usize;
+
+/// What a border costs compared with adding one pair of items: the addition to memory and a mispredicted branch.
+const BORDER_COST: usize = 4;
+
+/// Two items: the offsets of their inputs in the window.
+pub(super) type Pair = [u16; 2];
+
+/// The weights of a convolution.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// In the order of the output channels.
+    pub(super) blocks: Vec<Block>,
+}
+
+/// Neighbouring output channels that share their additions.
+#[derive(Clone, Debug)]
+pub(super) struct Block {
+    pub(super) first_channel: usize,
+    /// `1..=BLOCK_CHANNELS_MAX`.
+    pub(super) channel_count: usize,
+    /// At least one.
+    pub(super) passes: Vec<Pass>,
+}
+
+/// Items whose sums are exact in 16 bits, and which lie in one window.
+#[derive(Clone, Debug)]
+pub(super) struct Pass {
+    /// First byte of the window in the scratch.
+    pub(super) window_start: usize,
+    /// One a pattern, and one more for each channel but the first.
+    pub(super) segments: Vec<Segment>,
+    /// The pairs of all segments.
+    pub(super) pairs: Vec<Pair>,
+}
+
+/// Adds items to the running sum, and then the running sum to a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) pair_count: u16,
+    pub(super) slot: u8,
+}
+
+/// The slot of what a channel adds.
+pub(super) const fn plus_slot(channel: usize) -> usize {
+    2 * channel
+}
+
+/// The slot of what a channel subtracts.
+pub(super) const fn minus_slot(channel: usize) -> usize {
+    2 * channel + 1
+}
+
+impl Plan {
+    /// Builds the plan with the size of blocks that costs least for these weights.
+    pub(super) fn new(shape: &Shape, weights: &[Trit], tiling: &Tiling) -> Self {
+        (1..=BLOCK_CHANNELS_MAX)
+            .map(|channels| Self::with_block_channels(channels, shape, weights, tiling))
+            .min_by_key(Self::cost)
+            .expect("there is at least one size of blocks")
+    }
+
+    fn with_block_channels(
+        block_channels: usize,
+        shape: &Shape,
+        weights: &[Trit],
+        tiling: &Tiling,
+    ) -> Self {
+        let block_weights = weights.chunks(block_channels * shape.items_len());
+        let blocks = block_weights.enumerate().map(|(index, weights)| {
+            let channels: Vec<_> = weights.chunks_exact(shape.items_len()).collect();
+            Block {
+                first_channel: index * block_channels,
+                channel_count: channels.len(),
+                passes: passes(&channels, shape.kernel(), tiling),
+            }
+        });
+        Self {
+            blocks: blocks.collect(),
+        }
+    }
+
+    /// Time of a run, in additions of a pair.
+    fn cost(&self) -> usize {
+        let passes = self.blocks.iter().flat_map(|block| &block.passes);
+        passes
+            .map(|pass| pass.pairs.len() + BORDER_COST * pass.segments.len())
+            .sum()
+    }
+}
+
+/// Cuts the items of a block into passes. `channels` are the weights of each channel, `[in][row][column]`.
+fn passes(channels: &[&[Trit]], kernel: usize, tiling: &Tiling) -> Vec<Pass> {
+    let taps = kernel * kernel;
+    let mut passes = Vec::new();
+    for (window_start, in_channels) in tiling.windows() {
+        let mut builder = PassBuilder::new(channels.len());
+        for item in in_channels.start * taps..in_channels.end * taps {
+            let (in_channel, tap) = (item / taps, item % taps);
+            let pattern: Vec<_> = channels.iter().map(|weights| weights[item]).collect();
+            if !builder.has_room_for(&pattern) {
+                passes.push(builder.finish(window_start));
+                builder = PassBuilder::new(channels.len());
+            }
+            builder.push(
+                &pattern,
+                tiling.item_offset(in_channel, tap / kernel, tap % kernel),
+            );
+        }
+        if !builder.is_empty() || passes.is_empty() {
+            passes.push(builder.finish(window_start));
+        }
+    }
+    passes
+}
+
+/// Collects the items of one pass.
+struct PassBuilder {
+    /// All patterns in Gray order.
+    patterns: Vec<Vec<Trit>>,
+    /// The offsets of the items of each pattern.
+    offsets: Vec<Vec<u16>>,
+    /// How many items each slot counts.
+    slot_items: [usize; SLOTS_MAX],
+}
+
+impl PassBuilder {
+    fn new(channel_count: usize) -> Self {
+        let patterns = gray_patterns(channel_count);
+        Self {
+            offsets: vec![Vec::new(); patterns.len()],
+            patterns,
+            slot_items: [0; SLOTS_MAX],
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.offsets.iter().all(Vec::is_empty)
+    }
+
+    /// Whether the sums stay exact with one more item.
+    fn has_room_for(&self, pattern: &[Trit]) -> bool {
+        slots(pattern).all(|slot| self.slot_items[slot] < PASS_ITEMS_MAX)
+    }
+
+    fn push(&mut self, pattern: &[Trit], offset: u16) {
+        for slot in slots(pattern) {
+            self.slot_items[slot] += 1;
+        }
+        if pattern.iter().any(|&weight| weight != Trit::Zero) {
+            self.offsets[gray_rank(pattern)].push(offset);
+        }
+    }
+
+    fn finish(self, window_start: usize) -> Pass {
+        let mut segments = Vec::new();
+        let mut pairs = Vec::new();
+        for (rank, offsets) in self.offsets.iter().enumerate() {
+            let before = pairs.len();
+            // An odd last item is paired with zeros.
+            pairs.extend(offsets.chunks(2).map(|pair| match *pair {
+                [first, second] => [first, second],
+                [ref single @ ..] => [single[0], ZERO_OFFSET],
+            }));
+            let pair_count = u16::try_from(pairs.len() - before)
+                .expect("a window has fewer pairs than 16-bit offsets");
+            let slots = self.slots_after(rank);
+            segments.extend(slots.enumerate().map(|(index, slot)| Segment {
+                pair_count: if index == 0 { pair_count } else { 0 },
+                slot: slot as u8,
+            }));
+        }
+        Pass {
+            window_start,
+            segments,
+            pairs,
+        }
+    }
+
+    /// The slots that take the running sum when the items of a pattern have been added: that of the channel whose
+    /// weight changes, with the sign turned; after the last pattern, which is all plus, those of all channels.
+    fn slots_after(&self, rank: usize) -> impl Iterator<Item = usize> {
+        let pattern = &self.patterns[rank];
+        let next = self.patterns.get(rank + 1);
+        (0..pattern.len()).filter_map(move |channel| match next {
+            None => Some(plus_slot(channel)),
+            Some(next) if next[channel] > pattern[channel] => Some(minus_slot(channel)),
+            Some(next) if next[channel] < pattern[channel] => Some(plus_slot(channel)),
+            Some(_) => None,
+        })
+    }
+}
+
+/// The slots that an item of this pattern counts for.
+fn slots(pattern: &[Trit]) -> impl Iterator<Item = usize> {
+    let slot = |(channel, &weight): (usize, &Trit)| match weight {
+        Trit::Minus => Some(minus_slot(channel)),
+        Trit::Zero => None,
+        Trit::Plus => Some(plus_slot(channel)),
+    };
+    pattern.iter().enumerate().filter_map(slot)
+}
+
+/// All patterns of so many channels in reflected Gray order, from all minus to all plus.
+fn gray_patterns(channel_count: usize) -> Vec<Vec<Trit>> {
+    let Some(slower_count) = channel_count.checked_sub(1) else {
+        return vec![Vec::new()];
+    };
+    let mut patterns = Vec::new();
+    for (index, slower) in gray_patterns(slower_count).into_iter().enumerate() {
+        let mut fastest = Trit::ALL;
+        if index % 2 == 1 {
+            fastest.reverse();
+        }
+        patterns.extend(fastest.map(|weight| [&[weight], slower.as_slice()].concat()));
+    }
+    patterns
+}
+
+/// The place of a pattern in [`gray_patterns`].
+fn gray_rank(pattern: &[Trit]) -> usize {
+    let [fastest, slower @ ..] = pattern else {
+        return 0;
+    };
+    let slower_rank = gray_rank(slower);
+    let digit = (fastest.value() + 1) as usize;
+    slower_rank * 3
+        + if slower_rank % 2 == 0 {
+            digit
+        } else {
+            2 - digit
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_patterns_differ_in_one_weight_by_one() {
+        for channel_count in 1..=BLOCK_CHANNELS_MAX {
+            let patterns = gray_patterns(channel_count);
+            assert_eq!(patterns.len(), 3_usize.pow(channel_count as u32));
+            assert!(patterns[0].iter().all(|&weight| weight == Trit::Minus));
+            let last = &patterns[patterns.len() - 1];
+            assert!(last.iter().all(|&weight| weight == Trit::Plus));
+            for neighbours in patterns.windows(2) {
+                let weights = neighbours[0].iter().zip(&neighbours[1]);
+                let change: i32 = weights.map(|(a, b)| (a.value() - b.value()).abs()).sum();
+                assert_eq!(change, 1, "{neighbours:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_rank_is_the_place_in_the_order() {
+        for channel_count in 1..=BLOCK_CHANNELS_MAX {
+            for (rank, pattern) in gray_patterns(channel_count).iter().enumerate() {
+                assert_eq!(gray_rank(pattern), rank, "{pattern:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_pass_can_leave_16_bits() {
+        let largest = PASS_ITEMS_MAX * usize::from(ACTIVATION_MAX);
+        assert!(largest <= i16::MAX as usize);
+        let shape = Shape::new(1024, 3, 3, 1, 9, 9).unwrap();
+        let mut weights = vec![Trit::Plus; shape.items_len()];
+        weights.extend(vec![Trit::Minus; shape.items_len()]);
+        weights.extend((0..shape.items_len()).map(|item| Trit::ALL[item % 3]));
+        let plan = Plan::new(&shape, &weights, &Tiling::new(&shape));
+        for block in &plan.blocks {
+            for pass in &block.passes {
+                // Only the third channel has zeros, and never three of them in a row.
+                assert!(pass.pairs.len() <= PASS_ITEMS_MAX);
+            }
+            let items: usize = block.passes.iter().map(|pass| pass.pairs.len()).sum();
+            assert!(2 * items >= shape.items_len() * 2 / 3);
+        }
+    }
+}

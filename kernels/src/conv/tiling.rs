@@ -1,0 +1,377 @@
+//! Cuts a convolution into tiles: which pixels are computed together, and where their inputs lie meanwhile.
+//!
+//! Output pixels are numbered along rows which are one pixel longer than the output: that pixel stands for the zero
+//! padding on the right of its row and on the left of the next one, its own results are dropped. In this numbering the
+//! input of any tap lies at a fixed distance, so that neighbouring pixels of a tile load neighbouring bytes.
+//!
+//! With stride 2 the input is split into *phases*, the even and odd rows by the even and odd columns. Each phase has the
+//! size of the output, and inside it the same fixed distances hold. With stride 1 there is one phase.
+//!
+//! ```text
+//! scratch  = windows; each window = zeros (tile_pixels bytes), channels (channel_len bytes each)
+//! channel  = phases; each phase = rows of tile_pixels + columns - 1 bytes, overlapping where the picture is narrow
+//! ```
+//! A window is what 16-bit offsets reach. Knows nothing of weights.
+
+use std::ops::Range;
+
+use super::Shape;
+use super::lanes::LANE_PIXELS;
+
+/// Most lanes that are computed together: as many as leave registers for the loads beside their sums.
+pub(super) const GROUP_LANES_MAX: usize = 4;
+
+/// Most pixels that are computed together.
+pub(super) const GROUP_PIXELS_MAX: usize = GROUP_LANES_MAX * LANE_PIXELS;
+
+/// Bytes that 16-bit offsets reach.
+const WINDOW_REACH: usize = 1 << 16;
+
+/// Bytes that a group may touch from its place in a window on, whatever the offset.
+pub(super) const WINDOW_LEN: usize = WINDOW_REACH + GROUP_PIXELS_MAX;
+
+/// Tiles grow up to this size, so that the inputs stay in a first-level cache of 32 KiB beside plan and sums.
+const TILE_LEN_TARGET: usize = 24 << 10;
+
+/// The offset of zeros in each window.
+pub(super) const ZERO_OFFSET: u16 = 0;
+
+/// Where one phase of the input lies in the tile of a channel.
+#[derive(Clone, Debug)]
+struct Phase {
+    rows: Steps,
+    columns: Steps,
+    /// First byte, counted from the start of the channel.
+    offset: usize,
+}
+
+/// What one axis of a phase holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Steps {
+    /// The input rows (or columns) with this remainder modulo the stride.
+    parity: usize,
+    /// First step that a tap takes, from the output's row (or column): -1 or 0.
+    first: isize,
+    /// How many steps: 1 to 3.
+    count: usize,
+}
+
+/// The layout of the tiles of one convolution.
+#[derive(Clone, Debug)]
+pub(super) struct Tiling {
+    kernel: usize,
+    stride: usize,
+    in_channels: usize,
+    in_height: usize,
+    in_width: usize,
+    out_height: usize,
+    out_width: usize,
+    /// Pixels of a full tile: a multiple of `LANE_PIXELS`.
+    tile_pixels: usize,
+    phases: Vec<Phase>,
+    /// Bytes of one channel in a tile.
+    channel_len: usize,
+    /// Channels in one window, but for the last.
+    window_channels: usize,
+}
+
+/// Neighbouring output pixels whose inputs are in the scratch together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tile {
+    first_pixel: usize,
+    lanes: usize,
+}
+
+/// Neighbouring output pixels of a tile which are computed together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Group {
+    /// First pixel, counted from the start of the tile.
+    pub(super) start: usize,
+    /// `1..=GROUP_LANES_MAX`.
+    pub(super) lanes: usize,
+    position: Position,
+}
+
+/// A pixel by its row and column; the column of the padding is the output's width.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    row: isize,
+    column: usize,
+}
+
+impl Tiling {
+    pub(super) fn new(shape: &Shape) -> Self {
+        let mut tiling = Self {
+            kernel: shape.kernel(),
+            stride: shape.stride(),
+            in_channels: shape.in_channels(),
+            in_height: shape.in_height(),
+            in_width: shape.in_width(),
+            out_height: shape.out_height(),
+            out_width: shape.out_width(),
+            tile_pixels: 0,
+            phases: Vec::new(),
+            channel_len: 0,
+            window_channels: 0,
+        };
+        if (shape.kernel(), shape.stride()) == (1, 1) {
+            // Neighbours play no part: a picture of one long row has no padding to skip.
+            tiling.in_width *= tiling.in_height;
+            tiling.in_height = 1;
+            tiling.out_width = tiling.in_width;
+            tiling.out_height = 1;
+        }
+        let pixels = tiling.pixels().next_multiple_of(LANE_PIXELS);
+        tiling.set_tile_pixels(pixels.min(GROUP_PIXELS_MAX));
+        while tiling.tile_pixels < pixels {
+            let mut larger = tiling.clone();
+            larger.set_tile_pixels(pixels.min(tiling.tile_pixels + GROUP_PIXELS_MAX));
+            if larger.tile_len() > TILE_LEN_TARGET {
+                break;
+            }
+            tiling = larger;
+        }
+        tiling
+    }
+
+    /// Bytes of scratch: the tile, and what a group's last loads may touch beyond it.
+    pub(super) fn scratch_len(&self) -> usize {
+        let last_window = (self.in_channels - 1) / self.window_channels;
+        last_window * self.window_len() + self.tile_pixels + WINDOW_LEN
+    }
+
+    /// First byte of each window, with the channels in it.
+    pub(super) fn windows(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let channels = (0..self.in_channels).step_by(self.window_channels);
+        channels.enumerate().map(|(window, first)| {
+            let end = self.in_channels.min(first + self.window_channels);
+            (window * self.window_len(), first..end)
+        })
+    }
+
+    /// Where in its window the input of an item begins, for the first pixel of the tile.
+    pub(super) fn item_offset(&self, in_channel: usize, tap_y: usize, tap_x: usize) -> u16 {
+        let (row_parity, row) = self.step(tap_y);
+        let (column_parity, column) = self.step(tap_x);
+        let phase = self
+            .phases
+            .iter()
+            .find(|phase| (phase.rows.parity, phase.columns.parity) == (row_parity, column_parity))
+            .expect("each pair of taps has its phase");
+        let row = (row - phase.rows.first).cast_unsigned();
+        let column = (column - phase.columns.first).cast_unsigned();
+        let offset = self.tile_pixels
+            + in_channel % self.window_channels * self.channel_len
+            + phase.offset
+            + row * self.row_pitch(phase)
+            + column;
+        u16::try_from(offset).expect("a window is no longer than what 16-bit offsets reach")
+    }
+
+    /// All tiles of the output in order.
+    pub(super) fn tiles(&self) -> impl Iterator<Item = Tile> {
+        let lanes = self.pixels().div_ceil(LANE_PIXELS);
+        let tile_lanes = self.tile_pixels / LANE_PIXELS;
+        (0..lanes).step_by(tile_lanes).map(move |first| Tile {
+            first_pixel: first * LANE_PIXELS,
+            lanes: tile_lanes.min(lanes - first),
+        })
+    }
+
+    /// The groups of a tile in order.
+    pub(super) fn groups(&self, tile: Tile) -> impl Iterator<Item = Group> {
+        (0..tile.lanes)
+            .step_by(GROUP_LANES_MAX)
+            .map(move |first| Group {
+                start: first * LANE_PIXELS,
+                lanes: GROUP_LANES_MAX.min(tile.lanes - first),
+                position: self.position((tile.first_pixel + first * LANE_PIXELS).cast_signed()),
+            })
+    }
+
+    /// Writes the zeros of all windows. They outlast the tiles of a run.
+    pub(super) fn clear(&self, scratch: &mut [u8]) {
+        for (start, _) in self.windows() {
+            scratch[start..start + self.tile_pixels].fill(0);
+        }
+    }
+
+    /// Copies the inputs of a tile into the scratch.
+    pub(super) fn gather(&self, tile: Tile, input: &[u8], scratch: &mut [u8]) {
+        for phase in &self.phases {
+            let row_len = tile.lanes * LANE_PIXELS + phase.columns.count - 1;
+            if self.row_pitch(phase) == self.pitch() {
+                // The rows of the phase overlap: each begins within the one before.
+                let len = (phase.rows.count - 1) * self.pitch() + row_len;
+                self.gather_span(tile, phase, 0, len, input, scratch);
+                continue;
+            }
+            for row in 0..phase.rows.count {
+                self.gather_span(tile, phase, row, row_len, input, scratch);
+            }
+        }
+    }
+
+    /// Copies `values`, the results of a group, to where they belong in the plane of an output channel.
+    pub(super) fn scatter<T: Copy>(&self, group: Group, mut values: &[T], plane: &mut [T]) {
+        let Position { row, mut column } = group.position;
+        let first = row.cast_unsigned() * self.out_width;
+        for output in plane[first..].chunks_exact_mut(self.out_width) {
+            let output = &mut output[column..];
+            if values.len() <= output.len() {
+                output[..values.len()].copy_from_slice(values);
+                return;
+            }
+            let (now, later) = values.split_at(output.len());
+            output.copy_from_slice(now);
+            // The pixel of the padding is dropped.
+            values = &later[1..];
+            column = 0;
+        }
+    }
+
+    /// Copies `len` bytes of each channel, from step `row` of the phase on.
+    fn gather_span(
+        &self,
+        tile: Tile,
+        phase: &Phase,
+        row: usize,
+        len: usize,
+        input: &[u8],
+        scratch: &mut [u8],
+    ) {
+        let steps = (phase.rows.first + row.cast_signed()) * self.pitch().cast_signed();
+        let first_pixel = tile.first_pixel.cast_signed() + steps + phase.columns.first;
+        let position = self.position(first_pixel);
+        let offset = self.tile_pixels + phase.offset + row * self.row_pitch(phase);
+        let plane_len = self.in_height * self.in_width;
+        for (start, channels) in self.windows() {
+            let planes = &input[channels.start * plane_len..channels.end * plane_len];
+            let tiles = scratch[start + offset..].chunks_mut(self.channel_len);
+            for (plane, bytes) in planes.chunks_exact(plane_len).zip(tiles) {
+                self.gather_plane(phase, position, plane, &mut bytes[..len]);
+            }
+        }
+    }
+
+    /// Fills `bytes` with one plane of a phase from a position on.
+    fn gather_plane(
+        &self,
+        phase: &Phase,
+        mut position: Position,
+        plane: &[u8],
+        mut bytes: &mut [u8],
+    ) {
+        while !bytes.is_empty() {
+            let len = bytes.len().min(self.pitch() - position.column);
+            let (row, later) = bytes.split_at_mut(len);
+            let input_row =
+                position.row * self.stride.cast_signed() + phase.rows.parity.cast_signed();
+            let inputs = match usize::try_from(input_row) {
+                Ok(y) if y < self.in_height => &plane[y * self.in_width..(y + 1) * self.in_width],
+                _ => &[],
+            };
+            let first = position.column * self.stride + phase.columns.parity;
+            copy_strided(inputs.get(first..).unwrap_or_default(), self.stride, row);
+            bytes = later;
+            position.row += 1;
+            position.column = 0;
+        }
+    }
+
+    /// Pixels from the start of a row to the start of the next, the padding counted once.
+    fn pitch(&self) -> usize {
+        self.out_width + 1
+    }
+
+    /// Pixels of the whole output, but for the padding of the last row.
+    fn pixels(&self) -> usize {
+        self.out_height * self.pitch() - 1
+    }
+
+    fn position(&self, pixel: isize) -> Position {
+        let pitch = self.pitch().cast_signed();
+        Position {
+            row: pixel.div_euclid(pitch),
+            column: pixel.rem_euclid(pitch).cast_unsigned(),
+        }
+    }
+
+    /// The parity of the rows (or columns) that a tap reads, and its step.
+    fn step(&self, tap: usize) -> (usize, isize) {
+        let distance = tap.cast_signed() - (self.kernel / 2).cast_signed();
+        let stride = self.stride.cast_signed();
+        let parity = distance.rem_euclid(stride).cast_unsigned();
+        (parity, distance.div_euclid(stride))
+    }
+
+    /// What the taps of one axis read, for each parity that they read at all.
+    fn axis(&self) -> Vec<Steps> {
+        let mut axis: Vec<Steps> = Vec::new();
+        for (parity, first) in (0..self.kernel).map(|tap| self.step(tap)) {
+            match axis.iter_mut().find(|steps| steps.parity == parity) {
+                // Taps ascend, and so do the steps of each parity, by one.
+                Some(steps) => steps.count += 1,
+                None => axis.push(Steps {
+                    parity,
+                    first,
+                    count: 1,
+                }),
+            }
+        }
+        axis
+    }
+
+    /// Lays the phases of a channel and the channels of a window out.
+    fn set_tile_pixels(&mut self, tile_pixels: usize) {
+        self.tile_pixels = tile_pixels;
+        self.phases.clear();
+        self.channel_len = 0;
+        let axis = self.axis();
+        for &rows in &axis {
+            for &columns in &axis {
+                let phase = Phase {
+                    rows,
+                    columns,
+                    offset: self.channel_len,
+                };
+                let row_len = tile_pixels + columns.count - 1;
+                self.channel_len += (rows.count - 1) * self.row_pitch(&phase) + row_len;
+                self.phases.push(phase);
+            }
+        }
+        self.window_channels = (WINDOW_REACH - tile_pixels) / self.channel_len;
+        self.window_channels = self.window_channels.min(self.in_channels);
+    }
+
+    /// Bytes from one row of a phase to the next in a tile: rows of a wide picture lie apart, others overlap.
+    fn row_pitch(&self, phase: &Phase) -> usize {
+        self.pitch().min(self.tile_pixels + phase.columns.count - 1)
+    }
+
+    fn window_len(&self) -> usize {
+        self.tile_pixels + self.window_channels * self.channel_len
+    }
+
+    fn tile_len(&self) -> usize {
+        self.tile_pixels + self.in_channels * self.channel_len
+    }
+}
+
+/// Fills `bytes` with every `stride`-th input, and with zeros where the inputs end.
+fn copy_strided(inputs: &[u8], stride: usize, bytes: &mut [u8]) {
+    let len = bytes.len().min(inputs.len().div_ceil(stride));
+    let (copied, padding) = bytes.split_at_mut(len);
+    padding.fill(0);
+    if stride == 1 {
+        copied.copy_from_slice(&inputs[..len]);
+        return;
+    }
+    let (pairs, last) = inputs.as_chunks::<2>();
+    for (byte, &[input, _]) in copied.iter_mut().zip(pairs) {
+        *byte = input;
+    }
+    if let (Some(byte), &[input]) = (copied.get_mut(pairs.len()), last) {
+        *byte = input;
+    }
+}

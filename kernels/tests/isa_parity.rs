@@ -1,0 +1,220 @@
+//! Every instruction set returns the bytes of the specification, whatever the shape, the weights and the parameters.
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, FileFailurePersistence};
+use ternwatch_kernels::conv::{Conv, Epilogue, Scratch, Shape};
+use ternwatch_kernels::requantize::PRE_SHIFT_MAX;
+use ternwatch_kernels::{Isa, Trit};
+
+/// How the weights of a case are drawn.
+#[derive(Clone, Copy, Debug)]
+enum Weights {
+    Random,
+    Sparse,
+    All(Trit),
+    /// One output channel all plus, the next all minus, and so on.
+    Alternating,
+}
+
+/// How the activations of a case are drawn.
+#[derive(Clone, Copy, Debug)]
+enum Input {
+    Random,
+    /// All at 127, for the largest sums.
+    Full,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    shape: Shape,
+    weights: Weights,
+    input: Input,
+    pre_shift: u8,
+    seed: u64,
+}
+
+/// Steele, Lea and Flood's SplitMix64: cheap to draw many values from, unlike the test framework's own source.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ bits >> 31
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    /// Often one of the bounds, otherwise anything between them.
+    fn between(&mut self, low: i16, high: i16) -> i16 {
+        match self.below(6) {
+            0 => low,
+            1 => high,
+            2 => 0,
+            _ => {
+                let span = u64::from(high.abs_diff(low)) + 1;
+                (i32::from(low) + self.below(span) as i32) as i16
+            }
+        }
+    }
+}
+
+impl Case {
+    fn draw_weights(&self, random: &mut Random) -> Vec<Trit> {
+        (0..self.shape.weights_len())
+            .map(|index| match self.weights {
+                Weights::Random => Trit::ALL[random.below(3) as usize],
+                Weights::Sparse => match random.below(10) {
+                    0 => Trit::Minus,
+                    1 => Trit::Plus,
+                    _ => Trit::Zero,
+                },
+                Weights::All(trit) => trit,
+                Weights::Alternating => match index / self.shape.items_len() % 2 {
+                    0 => Trit::Plus,
+                    _ => Trit::Minus,
+                },
+            })
+            .collect()
+    }
+
+    fn draw_input(&self, random: &mut Random) -> Vec<u8> {
+        (0..self.shape.in_len())
+            .map(|_| match self.input {
+                Input::Random => random.below(128) as u8,
+                Input::Full => 127,
+            })
+            .collect()
+    }
+
+    /// Runs both epilogues on all instruction sets.
+    fn check(&self) {
+        let mut random = Random(self.seed);
+        let weights = self.draw_weights(&mut random);
+        let input = self.draw_input(&mut random);
+        let channels = 0..self.shape.out_channels();
+        let bias: Vec<_> = channels
+            .clone()
+            .map(|_| random.between(i16::MIN, i16::MAX))
+            .collect();
+        let multiplier = channels.map(|_| random.between(0, i16::MAX)).collect();
+        let linear = Epilogue::Linear { bias: bias.clone() };
+        let relu = Epilogue::Relu {
+            bias,
+            multiplier,
+            pre_shift: self.pre_shift,
+        };
+        let linear = Conv::new(self.shape, &weights, linear).unwrap();
+        let relu = Conv::new(self.shape, &weights, relu).unwrap();
+        self.compare(
+            |isa, output: &mut [i16], scratch| linear.run_linear(isa, &input, output, scratch),
+            linear.scratch_len(),
+        );
+        self.compare(
+            |isa, output: &mut [u8], scratch| relu.run_relu(isa, &input, output, scratch),
+            relu.scratch_len(),
+        );
+    }
+
+    fn compare<T: Copy + Default + PartialEq + std::fmt::Debug>(
+        &self,
+        run: impl Fn(Isa, &mut [T], &mut Scratch),
+        scratch_len: usize,
+    ) {
+        let outputs = Isa::available().into_iter().map(|isa| {
+            let mut output = vec![T::default(); self.shape.out_len()];
+            let mut scratch = Scratch::with_len(scratch_len);
+            // Twice: the second run meets what the first one left in the scratch.
+            run(isa, &mut output, &mut scratch);
+            output.fill(T::default());
+            run(isa, &mut output, &mut scratch);
+            (isa, output)
+        });
+        let outputs: Vec<_> = outputs.collect();
+        let (_, expected) = &outputs[0];
+        for (isa, output) in &outputs[1..] {
+            let wrong = output.iter().zip(expected).position(|(a, b)| a != b);
+            let wrong = wrong.map(|index| (index, output[index], expected[index]));
+            assert_eq!(wrong, None, "(index, {isa}, scalar) of {self:?}");
+        }
+    }
+}
+
+fn weights() -> impl Strategy<Value = Weights> {
+    prop_oneof![
+        4 => Just(Weights::Random),
+        1 => Just(Weights::Sparse),
+        1 => Just(Weights::All(Trit::Minus)),
+        1 => Just(Weights::All(Trit::Zero)),
+        1 => Just(Weights::All(Trit::Plus)),
+        1 => Just(Weights::Alternating),
+    ]
+}
+
+fn case(
+    channels: impl Strategy<Value = (usize, usize)>,
+    sides: impl Strategy<Value = (usize, usize)>,
+) -> impl Strategy<Value = Case> {
+    let kernel = prop_oneof![Just(1), Just(3)];
+    let input = prop_oneof![4 => Just(Input::Random), 1 => Just(Input::Full)];
+    let parameters = (kernel, 1..=2_usize, 0..=PRE_SHIFT_MAX, any::<u64>());
+    (channels, sides, weights(), input, parameters).prop_map(
+        |((in_channels, out_channels), (height, width), weights, input, parameters)| {
+            let (kernel, stride, pre_shift, seed) = parameters;
+            let shape = Shape::new(in_channels, out_channels, kernel, stride, height, width);
+            Case {
+                shape: shape.unwrap(),
+                weights,
+                input,
+                pre_shift,
+                seed,
+            }
+        },
+    )
+}
+
+fn config(cases: u32) -> Config {
+    Config {
+        cases,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
+        ..Config::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config(300))]
+
+    #[test]
+    fn small_pictures(case in case((1..=9_usize, 1..=8_usize), (1..=13_usize, 1..=40_usize))) {
+        case.check();
+    }
+}
+
+proptest! {
+    #![proptest_config(config(40))]
+
+    #[test]
+    fn wide_pictures(case in case((1..=4_usize, 1..=4_usize), (1..=6_usize, 100..=420_usize))) {
+        case.check();
+    }
+
+    #[test]
+    fn many_channels(case in case((20..=300_usize, 1..=7_usize), (1..=7_usize, 1..=9_usize))) {
+        case.check();
+    }
+}
+
+proptest! {
+    #![proptest_config(config(10))]
+
+    #[test]
+    fn more_channels_than_a_window_holds(
+        case in case((600..=1024_usize, 1..=4_usize), (1..=5_usize, 1..=40_usize)),
+    ) {
+        case.check();
+    }
+}
