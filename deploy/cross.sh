@@ -3,7 +3,7 @@
 #
 # TARGET is aarch64-unknown-linux-gnu or armv7-unknown-linux-gnueabihf. `build` takes the release profile, `test` the
 # development profile under qemu-user. Results go to target-cross/TARGET/. One of four ways is taken, the first
-# that this machine has (TERNWATCH_CROSS=host|rustup|cross|debian forces one):
+# that this machine has (CROSS_WAY=host|rustup|cross|debian forces one):
 #   host    the machine is of that architecture itself
 #   rustup  the target's standard library, added with `rustup target add TARGET`, and Debian's C toolchain
 #   cross   the program `cross` with a running Docker, configured by cross.toml
@@ -33,8 +33,8 @@ underscored=${target//-/_}
 upper=${underscored^^}
 
 choose_way() {
-    if [ -n "${TERNWATCH_CROSS:-}" ]; then
-        echo "$TERNWATCH_CROSS"
+    if [ -n "${CROSS_WAY:-}" ]; then
+        echo "$CROSS_WAY"
     elif [ "$(dpkg --print-architecture)" = "$debian_arch" ]; then
         echo host
     elif command -v rustup >/dev/null && rustup target list --installed 2>/dev/null | grep -qx "$target"; then
@@ -143,7 +143,7 @@ case $way in
             options+=("-Zbuild-std=$crates")
         fi
         ;;
-    *) die "TERNWATCH_CROSS=$way is none of host, rustup, cross, debian" ;;
+    *) die "CROSS_WAY=$way is none of host, rustup, cross, debian" ;;
 esac
 "${cargo[@]}" "$action" "${options[@]}" "$@"
 if [ "$action" = build ] && command -v "$gnu-objdump" >/dev/null; then

@@ -33,12 +33,64 @@ pub(crate) fn log(arguments: &Arguments) -> PathBuf {
     arguments.out.join("ternwatchd.log")
 }
 
-/// The configuration file.
+/// The configuration file; what it leaves out has the daemon's defaults.
 fn config(video: &Path, bundle: &Path, key: &Path, port: u16) -> String {
-    // TOML's basic strings are quoted and escaped as Rust quotes and escapes them, for printable paths.
+    let quoted = |path: &Path| toml::Value::from(path.display().to_string()).to_string();
     format!(
-        "[device]\nname = \"demo\"\n\n[camera]\nname = \"street\"\nkind = \"file\"\npath = {video:?}\n\n\
-         [model]\nbundle = {bundle:?}\nkeys = [{key:?}]\n\n\
-         [mqtt]\nhost = \"127.0.0.1\"\nport = {port}\nprefix = {TOPIC_PREFIX:?}\n"
+        r#"[device]
+id = "demo"
+
+[camera]
+name = "street"
+source = "video"
+
+[camera.video]
+path = {}
+pace = "real-time"
+
+[model]
+bundle = {}
+key = {}
+
+[mqtt]
+host = "127.0.0.1"
+port = {port}
+prefix = "{TOPIC_PREFIX}"
+"#,
+        quoted(video),
+        quoted(bundle),
+        quoted(key)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use toml::{Table, Value};
+
+    /// Keys of `given` that `defaults` lacks, with their sections.
+    fn unknown(given: &Table, defaults: &Table, prefix: &str) -> Vec<String> {
+        given
+            .iter()
+            .flat_map(|(key, value)| match (value, defaults.get(key)) {
+                (Value::Table(given), Some(Value::Table(defaults))) => {
+                    unknown(given, defaults, &format!("{prefix}{key}."))
+                }
+                (_, None) => vec![format!("{prefix}{key}")],
+                _ => Vec::new(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_configuration_has_only_keys_that_the_daemon_knows_and_paths_survive_quoting() {
+        let video = Path::new("/videos/a \"street\" \\ at night.avi");
+        let text = config(video, Path::new("m.tern"), Path::new("k.pub"), 12345);
+        let given: Table = text.parse().expect("the configuration is TOML");
+        let defaults: Table = include_str!("../../config/ternwatch.toml")
+            .parse()
+            .expect("the defaults are TOML");
+        assert_eq!(unknown(&given, &defaults, ""), [] as [String; 0]);
+        assert_eq!(given["camera"]["video"]["path"].as_str(), video.to_str());
+    }
 }

@@ -18,7 +18,7 @@ pub(crate) fn pictures(
         .arg(video)
         .args([
             "-vf",
-            &select(indices),
+            &filter(indices, width, height),
             "-fps_mode",
             "passthrough",
             "-frames:v",
@@ -45,15 +45,16 @@ pub(crate) fn pictures(
     Ok(pictures)
 }
 
-/// The filter that lets the pictures with these indices through.
-fn select(indices: &[u64]) -> String {
+/// The filter that lets the pictures with these indices through. The daemon leaves an odd last row or column out of
+/// its frames, and so must the pictures.
+fn filter(indices: &[u64], width: u32, height: u32) -> String {
     let mut filter = String::from("select='");
     for (position, index) in indices.iter().enumerate() {
         let plus = if position == 0 { "" } else { "+" };
         // Writing to a String cannot fail.
         let _ = write!(filter, "{plus}eq(n,{index})");
     }
-    filter.push('\'');
+    let _ = write!(filter, "',crop={width}:{height}:0:0");
     filter
 }
 
@@ -61,7 +62,7 @@ fn select(indices: &[u64]) -> String {
 fn split(stream: &[u8], width: u32, height: u32) -> Result<Vec<RgbImage>> {
     let len = width as usize * height as usize * 3;
     ensure!(
-        len > 0 && stream.len() % len == 0,
+        len > 0 && stream.len().is_multiple_of(len),
         "{} bytes are no whole number of pictures of {width}x{height}",
         stream.len()
     );
@@ -77,8 +78,11 @@ mod tests {
 
     #[test]
     fn the_filter_names_every_index() {
-        assert_eq!(select(&[12]), "select='eq(n,12)'");
-        assert_eq!(select(&[0, 40, 79]), "select='eq(n,0)+eq(n,40)+eq(n,79)'");
+        assert_eq!(filter(&[12], 8, 6), "select='eq(n,12)',crop=8:6:0:0");
+        assert_eq!(
+            filter(&[0, 40, 79], 8, 6),
+            "select='eq(n,0)+eq(n,40)+eq(n,79)',crop=8:6:0:0"
+        );
     }
 
     #[test]
