@@ -79,7 +79,7 @@ install() {
         die "missing here, and there is no apt to install it (names are Debian's): $*"
     fi
     if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null || die "missing, run as root or install sudo, then: apt-get install $*"
+        command -v sudo >/dev/null && sudo -v || die "missing, and only root may install it: apt-get install $*"
         as_root=(sudo)
     fi
     say "installing: $*"
