@@ -29,7 +29,7 @@ pub(super) const SLOTS_MAX: usize = 2 * BLOCK_CHANNELS_MAX;
 const PASS_ITEMS_MAX: usize = i16::MAX as usize / ACTIVATION_MAX as usize;
 
 /// What a border costs compared with adding one pair of items: the addition to memory and a mispredicted branch.
-const BORDER_COST: usize = 4;
+const BORDER_COST: usize = 2;
 
 /// Two items: the offsets of their inputs in the window.
 pub(super) type Pair = [u16; 2];

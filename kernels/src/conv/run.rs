@@ -132,7 +132,9 @@ fn sum_narrow<L: Lanes, const N: usize>(
 ) -> BlockValues<L, N> {
     let mut values = run_pass(lanes, pass, group, scratch);
     for (values, &bias) in values.iter_mut().zip(bias) {
-        *values = values.map(|x| lanes.add_bias(x, bias));
+        for x in values {
+            *x = lanes.add_bias(*x, bias);
+        }
     }
     values
 }
@@ -157,7 +159,9 @@ fn sum_wide<L: Lanes, const N: usize>(
         }
     }
     for ((values, totals), &bias) in values.iter_mut().zip(&totals).zip(bias) {
-        *values = totals.map(|total| lanes.narrow(total, bias));
+        for (x, &total) in values.iter_mut().zip(totals) {
+            *x = lanes.narrow(total, bias);
+        }
     }
     values
 }
