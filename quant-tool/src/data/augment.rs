@@ -1,0 +1,438 @@
+//! Training samples: photographs in, one augmented image with its boxes out.
+//!
+//! A sample is a random view of one photograph or a mosaic of four (Bochkovskiy et al. 2020): scale, aspect, position
+//! and mirror image, then light, colour and noise. It is drawn from a seed alone, so that a resumed run sees what an
+//! uninterrupted one would have seen.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use indicatif::ParallelProgressIterator;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::coco::Dataset;
+
+/// How samples are drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How often a source's photographs are drawn, by its name, as a weight of each photograph; 1 where absent.
+    pub source_weights: std::collections::BTreeMap<String, f64>,
+    /// Sources whose photographs were stretched: their aspect varies by this factor's logarithm instead of `aspect`.
+    pub stretched: std::collections::BTreeMap<String, f32>,
+    /// Probability of a mosaic of four.
+    pub mosaic: f32,
+    /// Smallest and largest enlargement over "the photograph just fits".
+    pub scale: [f32; 2],
+    /// Half-range of the logarithm of the aspect change.
+    pub aspect: f32,
+    /// Probability of a grey image.
+    pub grey: f32,
+    /// Largest standard deviation of the noise, of a range of 1.
+    pub noise: f32,
+}
+
+/// A decoded photograph, with its half-size copy for strong reductions.
+struct Photo {
+    full: Pixels,
+    half: Pixels,
+    boxes: Vec<[f32; 4]>,
+    aspect: f32,
+}
+
+struct Pixels {
+    width: usize,
+    height: usize,
+    rgb: Vec<u8>,
+}
+
+/// The photographs of a training set in memory.
+pub struct Photos {
+    photos: Vec<Photo>,
+    /// Cumulated weights, the last one is the sum.
+    cumulated: Vec<f64>,
+    config: Config,
+}
+
+/// One training sample.
+pub struct Sample {
+    /// `[3, height, width]`, u7 values / 127.
+    pub image: Vec<f32>,
+    /// Left, top, right, bottom in the image's pixels.
+    pub boxes: Vec<[f32; 4]>,
+}
+
+/// A box must keep this part of its area inside the view.
+const VISIBLE_MIN: f32 = 0.35;
+/// And be at least this wide and high, in pixels.
+const SIDES_MIN: [f32; 2] = [3.0, 6.0];
+/// The border's grey, as the detector's letterbox has it.
+const BORDER: f32 = 114.0;
+
+impl Photos {
+    /// Decodes every image of a training set.
+    pub fn load(dataset: &Dataset, config: &Config) -> Result<Self> {
+        let bar = crate::progress::bar(dataset.images.len() as u64, "photographs");
+        let photos: Vec<Photo> = dataset
+            .images
+            .par_iter()
+            .progress_with(bar)
+            .map(|record| {
+                let full = Pixels::read(&record.path)?;
+                let boxes = record
+                    .boxes
+                    .iter()
+                    .filter(|b| !b.ignore)
+                    .map(|b| b.xyxy)
+                    .collect();
+                let aspect = config
+                    .stretched
+                    .get(&record.source)
+                    .copied()
+                    .unwrap_or(config.aspect);
+                Ok(Photo {
+                    half: full.halved(),
+                    full,
+                    boxes,
+                    aspect,
+                })
+            })
+            .collect::<Result<_>>()?;
+        let cumulated = dataset
+            .images
+            .iter()
+            .scan(0.0, |sum, record| {
+                *sum += config
+                    .source_weights
+                    .get(&record.source)
+                    .copied()
+                    .unwrap_or(1.0);
+                Some(*sum)
+            })
+            .collect();
+        Ok(Self {
+            photos,
+            cumulated,
+            config: config.clone(),
+        })
+    }
+
+    /// Draws one sample of `width` x `height` pixels.
+    pub fn sample(&self, rng: &mut fastrand::Rng, width: usize, height: usize) -> Sample {
+        let mut canvas = Canvas {
+            width,
+            height,
+            rgb: vec![BORDER; 3 * width * height],
+            boxes: Vec::new(),
+        };
+        if rng.f32() < self.config.mosaic {
+            let (w, h) = (width / 2, height / 2);
+            for (x, y) in [(0, 0), (w, 0), (0, h), (w, h)] {
+                self.draw(rng, &mut canvas, [x, y, w, h]);
+            }
+        } else {
+            self.draw(rng, &mut canvas, [0, 0, width, height]);
+        }
+        self.noise(rng, &mut canvas.rgb);
+        Sample {
+            image: canvas.planes(),
+            boxes: canvas.boxes,
+        }
+    }
+
+    fn pick(&self, rng: &mut fastrand::Rng) -> &Photo {
+        let goal = rng.f64() * self.cumulated.last().copied().unwrap_or(0.0);
+        let index = self.cumulated.partition_point(|&c| c <= goal);
+        &self.photos[index.min(self.photos.len() - 1)]
+    }
+
+    /// Draws a random view of a random photograph into a part (x, y, width, height) of the canvas.
+    fn draw(&self, rng: &mut fastrand::Rng, canvas: &mut Canvas, part: [usize; 4]) {
+        let photo = self.pick(rng);
+        let (pw, ph) = (photo.full.width as f32, photo.full.height as f32);
+        let (w, h) = (part[2] as f32, part[3] as f32);
+        let [low, high] = self.config.scale.map(f32::ln);
+        let scale = (w / pw).min(h / ph) * between(rng, low, high).exp();
+        let stretch = between(rng, -photo.aspect, photo.aspect).exp();
+        let (sx, sy) = (scale * stretch.sqrt(), scale / stretch.sqrt());
+        let place = |rng: &mut fastrand::Rng, room: f32| between(rng, room.min(0.0), room.max(0.0));
+        let view = View {
+            scale: [sx, sy],
+            offset: [place(rng, w - pw * sx), place(rng, h - ph * sy)],
+            mirrored: rng.bool(),
+        };
+        let colour = Colour::draw(rng, self.config.grey);
+        view.render(photo, &colour, canvas, part);
+        view.boxes(photo, canvas, part);
+    }
+
+    fn noise(&self, rng: &mut fastrand::Rng, rgb: &mut [f32]) {
+        if rng.f32() >= 0.2 {
+            return;
+        }
+        let deviation = rng.f32() * self.config.noise * 255.0;
+        // The sum of three uniform numbers, scaled to a variance of one, is near enough to a normal one.
+        rgb.iter_mut()
+            .for_each(|v| *v += (rng.f32() + rng.f32() + rng.f32() - 1.5) * 2.0 * deviation);
+    }
+}
+
+fn between(rng: &mut fastrand::Rng, low: f32, high: f32) -> f32 {
+    low + rng.f32() * (high - low)
+}
+
+/// Where a photograph lies in its part of the canvas: pixel x scale + offset.
+struct View {
+    scale: [f32; 2],
+    offset: [f32; 2],
+    mirrored: bool,
+}
+
+impl View {
+    fn render(
+        &self,
+        photo: &Photo,
+        colour: &Colour,
+        canvas: &mut Canvas,
+        [x0, y0, w, h]: [usize; 4],
+    ) {
+        let small = self.scale[0].max(self.scale[1]) < 0.6;
+        let (pixels, factor) = if small {
+            (&photo.half, 0.5)
+        } else {
+            (&photo.full, 1.0)
+        };
+        // Source coordinate of each column, once; a column outside the photograph has none.
+        let source = |i: usize, axis: usize, size: usize| {
+            let at = (i as f32 + 0.5 - self.offset[axis]) / self.scale[axis] * factor - 0.5;
+            (at > -0.5 && at < size as f32 - 0.5).then(|| {
+                let at = at.clamp(0.0, (size - 1) as f32);
+                let first = (at as usize).min(size.saturating_sub(2));
+                (first, at - first as f32)
+            })
+        };
+        let columns: Vec<_> = (0..w)
+            .map(|x| source(if self.mirrored { w - 1 - x } else { x }, 0, pixels.width))
+            .collect();
+        for y in 0..h {
+            let Some((row, fy)) = source(y, 1, pixels.height) else {
+                continue;
+            };
+            let next = (row + 1).min(pixels.height - 1);
+            let rows =
+                [row, next].map(|r| &pixels.rgb[r * pixels.width * 3..(r + 1) * pixels.width * 3]);
+            let out = ((y0 + y) * canvas.width + x0) * 3;
+            for (x, column) in columns.iter().enumerate() {
+                let Some((column, fx)) = *column else {
+                    continue;
+                };
+                let (a, b) = (column * 3, (column + 1).min(pixels.width - 1) * 3);
+                let mut rgb = [0.0f32; 3];
+                for (c, value) in rgb.iter_mut().enumerate() {
+                    let mix =
+                        |r: &[u8]| f32::from(r[a + c]) * (1.0 - fx) + f32::from(r[b + c]) * fx;
+                    *value = mix(rows[0]) * (1.0 - fy) + mix(rows[1]) * fy;
+                }
+                canvas.rgb[out + x * 3..out + x * 3 + 3].copy_from_slice(&colour.apply(rgb));
+            }
+        }
+    }
+
+    fn boxes(&self, photo: &Photo, canvas: &mut Canvas, [x0, y0, w, h]: [usize; 4]) {
+        let (w, h) = (w as f32, h as f32);
+        for b in &photo.boxes {
+            let x = [b[0], b[2]].map(|x| x * self.scale[0] + self.offset[0]);
+            let y = [b[1], b[3]].map(|y| y * self.scale[1] + self.offset[1]);
+            let x = if self.mirrored {
+                [w - x[1], w - x[0]]
+            } else {
+                x
+            };
+            let (cx, cy) = (x.map(|x| x.clamp(0.0, w)), y.map(|y| y.clamp(0.0, h)));
+            let (width, height) = (cx[1] - cx[0], cy[1] - cy[0]);
+            let visible = width * height > VISIBLE_MIN * (x[1] - x[0]) * (y[1] - y[0]);
+            if visible && width > SIDES_MIN[0] && height > SIDES_MIN[1] {
+                let (x0, y0) = (x0 as f32, y0 as f32);
+                canvas
+                    .boxes
+                    .push([cx[0] + x0, cy[0] + y0, cx[1] + x0, cy[1] + y0]);
+            }
+        }
+    }
+}
+
+/// A linear change of colours: saturation, then gain and offset a channel.
+struct Colour {
+    saturation: f32,
+    gain: [f32; 3],
+    offset: f32,
+}
+
+impl Colour {
+    fn draw(rng: &mut fastrand::Rng, grey: f32) -> Self {
+        let saturation = match rng.f32() {
+            q if q < grey => 0.0,
+            q if q < grey + 0.25 => between(rng, 0.3, 1.6),
+            _ => 1.0,
+        };
+        let light = between(rng, 0.55, 1.4);
+        let cast = if rng.bool() { 0.2 } else { 0.0 };
+        let gain = [(); 3].map(|()| light * between(rng, 1.0 - cast, 1.0 + cast));
+        Self {
+            saturation,
+            gain,
+            offset: between(rng, -0.15, 0.15) * 255.0,
+        }
+    }
+
+    fn apply(&self, rgb: [f32; 3]) -> [f32; 3] {
+        let grey = (rgb[0] + rgb[1] + rgb[2]) / 3.0;
+        let mut out = rgb;
+        for (v, gain) in out.iter_mut().zip(self.gain) {
+            *v = (grey + (*v - grey) * self.saturation) * gain + self.offset;
+        }
+        out
+    }
+}
+
+struct Canvas {
+    width: usize,
+    height: usize,
+    rgb: Vec<f32>,
+    boxes: Vec<[f32; 4]>,
+}
+
+impl Canvas {
+    /// Planar u7 values / 127, as the detector's preprocessing gives them.
+    fn planes(&self) -> Vec<f32> {
+        let pixels = self.width * self.height;
+        let mut planes = vec![0.0; 3 * pixels];
+        for (i, rgb) in self.rgb.chunks_exact(3).enumerate() {
+            for c in 0..3 {
+                let byte = rgb[c].clamp(0.0, 255.0) as u8;
+                planes[c * pixels + i] = f32::from(byte >> 1) / 127.0;
+            }
+        }
+        planes
+    }
+}
+
+impl Pixels {
+    fn read(path: &Path) -> Result<Self> {
+        let image = image::open(path)
+            .with_context(|| format!("decoding {}", path.display()))?
+            .into_rgb8();
+        Ok(Self {
+            width: image.width() as usize,
+            height: image.height() as usize,
+            rgb: image.into_raw(),
+        })
+    }
+
+    /// Half the size by averaging four pixels; an odd last row or column is left out.
+    fn halved(&self) -> Self {
+        let (width, height) = ((self.width / 2).max(1), (self.height / 2).max(1));
+        let at = |x: usize, y: usize, c: usize| {
+            u32::from(
+                self.rgb[(y.min(self.height - 1) * self.width + x.min(self.width - 1)) * 3 + c],
+            )
+        };
+        let mut rgb = Vec::with_capacity(width * height * 3);
+        for y in 0..height {
+            for x in 0..width {
+                for c in 0..3 {
+                    let sum: u32 = [(0, 0), (1, 0), (0, 1), (1, 1)]
+                        .into_iter()
+                        .map(|(dx, dy)| at(2 * x + dx, 2 * y + dy, c))
+                        .sum();
+                    rgb.push(((sum + 2) / 4) as u8);
+                }
+            }
+        }
+        Self { width, height, rgb }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A dark photograph with one bright box.
+    fn photos(width: usize, height: usize, b: [usize; 4]) -> Photos {
+        let mut rgb = vec![10; width * height * 3];
+        for y in b[1]..b[3] {
+            rgb[(y * width + b[0]) * 3..(y * width + b[2]) * 3].fill(240);
+        }
+        let full = Pixels { width, height, rgb };
+        let photo = Photo {
+            half: full.halved(),
+            full,
+            boxes: vec![b.map(|v| v as f32)],
+            aspect: 0.2,
+        };
+        let config = Config {
+            source_weights: Default::default(),
+            stretched: Default::default(),
+            mosaic: 0.5,
+            scale: [0.5, 1.6],
+            aspect: 0.2,
+            grey: 0.2,
+            noise: 0.0,
+        };
+        Photos {
+            photos: vec![photo],
+            cumulated: vec![1.0],
+            config,
+        }
+    }
+
+    #[test]
+    fn boxes_follow_the_pixels() {
+        let photos = photos(100, 80, [30, 20, 60, 70]);
+        let mut rng = fastrand::Rng::with_seed(3);
+        let mut boxes = 0;
+        for _ in 0..50 {
+            let sample = photos.sample(&mut rng, 96, 64);
+            for b in &sample.boxes {
+                boxes += 1;
+                let mean = |[x0, y0, x1, y1]: [f32; 4]| {
+                    let (mut sum, mut count) = (0.0, 0.0);
+                    for y in y0.max(0.0) as usize..(y1 as usize).min(64) {
+                        for x in x0.max(0.0) as usize..(x1 as usize).min(96) {
+                            sum += sample.image[y * 96 + x];
+                            count += 1.0;
+                        }
+                    }
+                    if count > 0.0 { sum / count } else { f32::NAN }
+                };
+                let inside = mean([b[0] + 1.0, b[1] + 1.0, b[2] - 1.0, b[3] - 1.0]);
+                let all = mean([0.0, 0.0, 96.0, 64.0]);
+                assert!(
+                    inside > all + 0.05 || inside.is_nan(),
+                    "{b:?}: {inside} {all}"
+                );
+            }
+        }
+        assert!(boxes > 40, "{boxes}");
+    }
+
+    #[test]
+    fn a_seed_draws_the_same_sample() {
+        let photos = photos(64, 48, [10, 10, 30, 40]);
+        let draw = |seed| photos.sample(&mut fastrand::Rng::with_seed(seed), 64, 48);
+        assert_eq!(draw(5).image, draw(5).image);
+        assert_eq!(draw(5).boxes, draw(5).boxes);
+        assert_ne!(draw(5).image, draw(6).image);
+    }
+
+    #[test]
+    fn tiny_and_odd_photographs_do_not_panic() {
+        for (w, h) in [(1, 1), (1, 9), (7, 1), (3, 2)] {
+            let photos = photos(w, h, [0, 0, w, h]);
+            for seed in 0..20 {
+                photos.sample(&mut fastrand::Rng::with_seed(seed), 33, 17);
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Annotated photographs: read, and drawn from.
+pub mod augment;
+pub mod coco;

@@ -1,0 +1,323 @@
+//! From float weights to ternary ones in two stages, independent of the task.
+//!
+//! *Soft*: every weight is drawn to its nearest level of {-1, 0, +1} x scale by the proximal step of a squared
+//! distance whose strength grows. *Hard*: weights are fixed at their levels group by group, nearest first, while the
+//! others go on learning, until all are fixed; then only normalization learns. Both run on plain slices.
+
+pub mod activation;
+pub mod ternary;
+
+use serde::{Deserialize, Serialize};
+use ternwatch_kernels::Trit;
+
+use crate::train::parameters::{Parameters, Role};
+
+/// Settings of the two stages.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Steps of the soft stage.
+    pub soft_steps: u64,
+    /// Part of its distance to its level that a weight moves in the last soft step; it grows from 0 with the square of
+    /// the progress.
+    pub pull: f32,
+    /// Steps of the hard stage.
+    pub hard_steps: u64,
+    /// Part of each layer's weights that is fixed after each group; the last one is 1.
+    pub groups: Vec<f32>,
+    /// Part of the hard stage after which the last group is fixed.
+    pub last_group_at: f32,
+    /// Learning rate at the start of the soft stage.
+    pub soft_rate: f32,
+    /// Learning rate at the start of the hard stage.
+    pub hard_rate: f32,
+}
+
+/// The levels of every convolution.
+#[derive(Clone, Debug)]
+pub struct Quantizer {
+    /// In the order of the parameters' weights.
+    pub layers: Vec<Levels>,
+}
+
+/// The levels of one convolution.
+#[derive(Clone, Debug)]
+pub struct Levels {
+    /// `[out]`: the scale of each output channel.
+    pub scale: Vec<f32>,
+    /// `[out x fan_in]`: whether a weight is fixed at its level.
+    pub fixed: Vec<bool>,
+}
+
+/// What a layer looks like, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerReport {
+    /// The weights' name.
+    pub name: String,
+    /// Part of the weights within a tenth of a scale of a level.
+    pub near: f32,
+    /// Part of the weights whose level is zero.
+    pub zeros: f32,
+}
+
+impl Quantizer {
+    /// Fits a scale to every channel; nothing is fixed.
+    pub fn fit(parameters: &Parameters) -> Self {
+        let layers = weights(parameters)
+            .map(|(_, fan_in, w)| Levels {
+                scale: w.chunks_exact(fan_in).map(ternary::fit_scale).collect(),
+                fixed: vec![false; w.len()],
+            })
+            .collect();
+        Self { layers }
+    }
+
+    /// One soft step: refits the scales and moves every weight by `pull` of its way to its level.
+    pub fn pull(&mut self, parameters: &mut Parameters, pull: f32) {
+        for (levels, (fan_in, w)) in self.layers.iter_mut().zip(weights_mut(parameters)) {
+            for (channel, scale) in w.chunks_exact_mut(fan_in).zip(&mut levels.scale) {
+                *scale = ternary::refit_scale(channel, *scale);
+                for w in channel {
+                    *w += pull * (ternary::value(ternary::nearest(*w, *scale), *scale) - *w);
+                }
+            }
+        }
+    }
+
+    /// Fixes the nearest weights of every layer until `part` of them are fixed.
+    pub fn fix(&mut self, parameters: &Parameters, part: f32) {
+        for (levels, (_, fan_in, w)) in self.layers.iter_mut().zip(weights(parameters)) {
+            let distance = |i: usize| {
+                let scale = levels.scale[i / fan_in];
+                (w[i] - ternary::value(ternary::nearest(w[i], scale), scale)).abs()
+                    / scale.max(f32::MIN_POSITIVE)
+            };
+            let mut free: Vec<(f32, usize)> = (0..w.len())
+                .filter(|&i| !levels.fixed[i])
+                .map(|i| (distance(i), i))
+                .collect();
+            let goal = (part.clamp(0.0, 1.0) * w.len() as f32).round() as usize;
+            let count = goal.saturating_sub(w.len() - free.len()).min(free.len());
+            free.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            free[..count]
+                .iter()
+                .for_each(|&(_, i)| levels.fixed[i] = true);
+        }
+    }
+
+    /// Puts every fixed weight on its level, and leaves the others alone.
+    pub fn hold(&self, parameters: &mut Parameters) {
+        for (levels, (fan_in, w)) in self.layers.iter().zip(weights_mut(parameters)) {
+            for (i, (w, _)) in w
+                .iter_mut()
+                .zip(&levels.fixed)
+                .enumerate()
+                .filter(|(_, (_, fixed))| **fixed)
+            {
+                let scale = levels.scale[i / fan_in];
+                *w = ternary::value(ternary::nearest(*w, scale), scale);
+            }
+        }
+    }
+
+    /// Takes the gradient from every fixed weight, so that the optimizer does not gather momentum for it.
+    pub fn mask(&self, parameters: &Parameters, gradients: &mut [Option<Vec<f32>>]) {
+        let gradients = parameters
+            .0
+            .iter()
+            .zip(gradients)
+            .filter(|(p, _)| p.role == Role::Weight);
+        for (levels, (_, gradient)) in self.layers.iter().zip(gradients) {
+            let Some(gradient) = gradient else { continue };
+            gradient
+                .iter_mut()
+                .zip(&levels.fixed)
+                .filter(|(_, fixed)| **fixed)
+                .for_each(|(g, _)| *g = 0.0);
+        }
+    }
+
+    /// The trits of every convolution, `[out][in][ky][kx]`.
+    pub fn trits(&self, parameters: &Parameters) -> Vec<Vec<Trit>> {
+        self.layers
+            .iter()
+            .zip(weights(parameters))
+            .map(|(levels, (_, fan_in, w))| {
+                w.iter()
+                    .enumerate()
+                    .map(|(i, &w)| ternary::nearest(w, levels.scale[i / fan_in]))
+                    .collect()
+            })
+            .collect()
+    }
+
+    /// How near each layer is to being ternary.
+    pub fn report(&self, parameters: &Parameters) -> Vec<LayerReport> {
+        self.layers
+            .iter()
+            .zip(weights(parameters))
+            .map(|(levels, (name, fan_in, w))| {
+                let (mut near, mut zeros) = (0, 0);
+                for (i, &w) in w.iter().enumerate() {
+                    let scale = levels.scale[i / fan_in];
+                    let trit = ternary::nearest(w, scale);
+                    near += usize::from((w - ternary::value(trit, scale)).abs() <= 0.1 * scale);
+                    zeros += usize::from(trit == Trit::Zero);
+                }
+                let part = |n: usize| n as f32 / w.len().max(1) as f32;
+                LayerReport {
+                    name: name.to_owned(),
+                    near: part(near),
+                    zeros: part(zeros),
+                }
+            })
+            .collect()
+    }
+
+    /// Scales and fixed weights as two sets of parameters, for the checkpoint.
+    pub fn to_parameters(&self, like: &Parameters) -> [Parameters; 2] {
+        let mut scales = only_weights(like);
+        let mut fixed = scales.clone();
+        for (levels, (scale, fixed)) in self
+            .layers
+            .iter()
+            .zip(scales.0.iter_mut().zip(&mut fixed.0))
+        {
+            scale.shape = vec![levels.scale.len()];
+            scale.value.clone_from(&levels.scale);
+            fixed.value = levels
+                .fixed
+                .iter()
+                .map(|&f| f32::from(u8::from(f)))
+                .collect();
+        }
+        [scales, fixed]
+    }
+
+    /// The inverse of [`Quantizer::to_parameters`].
+    pub fn from_parameters([scales, fixed]: &[Parameters; 2]) -> Self {
+        let layers = scales.0.iter().zip(&fixed.0).map(|(scale, fixed)| Levels {
+            scale: scale.value.clone(),
+            fixed: fixed.value.iter().map(|&f| f != 0.0).collect(),
+        });
+        Self {
+            layers: layers.collect(),
+        }
+    }
+
+    /// Whether every weight is fixed.
+    pub fn is_ternary(&self) -> bool {
+        self.layers.iter().all(|l| l.fixed.iter().all(|f| *f))
+    }
+}
+
+fn only_weights(parameters: &Parameters) -> Parameters {
+    Parameters(
+        parameters
+            .0
+            .iter()
+            .filter(|p| p.role == Role::Weight)
+            .cloned()
+            .collect(),
+    )
+}
+
+/// Name, weights of one channel, and all weights of each convolution.
+fn weights(parameters: &Parameters) -> impl Iterator<Item = (&str, usize, &[f32])> {
+    let weights = parameters.0.iter().filter(|p| p.role == Role::Weight);
+    weights.map(|p| {
+        (
+            p.name.as_str(),
+            p.shape[1..].iter().product(),
+            p.value.as_slice(),
+        )
+    })
+}
+
+fn weights_mut(parameters: &mut Parameters) -> impl Iterator<Item = (usize, &mut [f32])> {
+    let weights = parameters.0.iter_mut().filter(|p| p.role == Role::Weight);
+    weights.map(|p| (p.shape[1..].iter().product(), p.value.as_mut_slice()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::parameters::Parameter;
+
+    fn random(seed: u64) -> Parameters {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let value = (0..4 * 18).map(|_| rng.f32() - 0.5).collect();
+        let weight = Parameter {
+            name: "a.weight".into(),
+            role: Role::Weight,
+            shape: vec![4, 2, 3, 3],
+            value,
+        };
+        let gamma = Parameter {
+            name: "a.gamma".into(),
+            role: Role::Gamma,
+            shape: vec![4],
+            value: vec![0.77; 4],
+        };
+        Parameters(vec![weight, gamma])
+    }
+
+    #[test]
+    fn pulling_ends_at_the_levels() {
+        let mut parameters = random(1);
+        let mut quantizer = Quantizer::fit(&parameters);
+        for _ in 0..400 {
+            quantizer.pull(&mut parameters, 0.05);
+        }
+        assert_eq!(quantizer.report(&parameters)[0].near, 1.0);
+        assert_eq!(parameters.0[1].value, [0.77; 4], "only weights are pulled");
+    }
+
+    #[test]
+    fn groups_are_fixed_nearest_first_and_stay() {
+        let parameters = random(2);
+        let mut quantizer = Quantizer::fit(&parameters);
+        quantizer.fix(&parameters, 0.5);
+        let half = quantizer.layers[0].fixed.clone();
+        assert_eq!(half.iter().filter(|f| **f).count(), 36);
+        quantizer.fix(&parameters, 0.25);
+        assert_eq!(
+            quantizer.layers[0].fixed, half,
+            "a smaller part frees nothing"
+        );
+        quantizer.fix(&parameters, 1.0);
+        assert!(quantizer.is_ternary());
+    }
+
+    #[test]
+    fn fixed_weights_have_levels_and_no_gradient() {
+        let mut parameters = random(3);
+        let mut quantizer = Quantizer::fit(&parameters);
+        quantizer.fix(&parameters, 0.5);
+        let before = parameters.clone();
+        quantizer.hold(&mut parameters);
+        let mut gradients = vec![Some(vec![1.0; 72]), Some(vec![1.0; 4])];
+        quantizer.mask(&parameters, &mut gradients);
+        let levels = &quantizer.layers[0];
+        for i in 0..72 {
+            let (w, g) = (parameters.0[0].value[i], gradients[0].as_ref().unwrap()[i]);
+            if levels.fixed[i] {
+                assert!(w == 0.0 || w.abs() == levels.scale[i / 18]);
+                assert_eq!(g, 0.0);
+            } else {
+                assert_eq!((w, g), (before.0[0].value[i], 1.0));
+            }
+        }
+        assert_eq!(gradients[1].as_ref().unwrap(), &[1.0; 4]);
+    }
+
+    #[test]
+    fn a_checkpoint_keeps_the_levels() {
+        let parameters = random(4);
+        let mut quantizer = Quantizer::fit(&parameters);
+        quantizer.fix(&parameters, 0.3);
+        let back = Quantizer::from_parameters(&quantizer.to_parameters(&parameters));
+        assert_eq!(back.layers[0].fixed, quantizer.layers[0].fixed);
+        assert_eq!(back.trits(&parameters), quantizer.trits(&parameters));
+    }
+}

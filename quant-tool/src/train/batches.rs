@@ -1,0 +1,63 @@
+//! Batches, drawn ahead by a thread of their own.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use super::{forward::Images, loss::Xyxy};
+use crate::data::augment::Photos;
+
+/// Batches drawn before they are asked for.
+const AHEAD: usize = 4;
+
+/// A batch: images and the boxes of each.
+pub type Batch = (Images, Vec<Vec<Xyxy>>);
+
+/// Which batches to draw.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Seed of the run and its stage.
+    pub seed: u64,
+    /// First and one past the last step.
+    pub steps: (u64, u64),
+    /// Images a batch.
+    pub batch: usize,
+    /// Pixels of a sample: width, height.
+    pub sample: [usize; 2],
+}
+
+/// Starts to draw the batches of the plan; the thread ends with the plan or with the receiver.
+pub fn draw(photos: Arc<Photos>, plan: Plan) -> Receiver<Batch> {
+    let (sender, receiver) = sync_channel(AHEAD);
+    std::thread::spawn(move || {
+        for step in plan.steps.0..plan.steps.1 {
+            if sender.send(batch(&photos, plan, step)).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+fn batch(photos: &Photos, plan: Plan, step: u64) -> Batch {
+    let [width, height] = plan.sample;
+    let mut rng = fastrand::Rng::with_seed(
+        plan.seed
+            .wrapping_add(step.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+    );
+    let mut data = Vec::with_capacity(plan.batch * 3 * width * height);
+    let mut truth = Vec::with_capacity(plan.batch);
+    for _ in 0..plan.batch {
+        let sample = photos.sample(&mut rng, width, height);
+        data.extend_from_slice(&sample.image);
+        truth.push(sample.boxes);
+    }
+    (
+        Images {
+            data,
+            count: plan.batch,
+            height,
+            width,
+        },
+        truth,
+    )
+}

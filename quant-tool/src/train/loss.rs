@@ -1,0 +1,218 @@
+//! The detection loss and its gradient with respect to the head outputs, on the host.
+//!
+//! Assignment after FCOS (Tian et al. 2019, section 3.2): a cell near a box's centre answers for that box if the box's
+//! size belongs to the cell's stride; of several boxes the smallest wins. Scores learn the box's IoU by the quality
+//! focal loss (Li et al. 2020, "Generalized focal loss", equation 2, beta = 2), boxes by the generalized IoU
+//! (Rezatofighi et al. 2019). One class. The gradients are written out; a test compares them with differences.
+
+use super::forward::HeadOutput;
+use crate::network::SIZE_RANGES;
+
+/// A box in input pixels: left, top, right, bottom.
+pub type Xyxy = [f32; 4];
+
+/// Channels of a head's output: one logit, four distances.
+pub const CHANNELS: usize = 5;
+
+/// A cell answers for a box whose centre is at most this many strides away.
+const CENTRE_RADIUS: f32 = 1.5;
+/// Weight of the boxes' part.
+const BOX_WEIGHT: f32 = 0.75;
+/// The least IoU that a responsible cell's score is drawn to.
+const QUALITY_MIN: f32 = 0.1;
+
+/// The loss of a batch, and what it is made of.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Loss {
+    /// Scores' part.
+    pub score: f32,
+    /// Boxes' part.
+    pub bbox: f32,
+    /// Responsible cells.
+    pub positives: usize,
+}
+
+impl Loss {
+    /// The number that is minimized.
+    pub fn total(&self) -> f32 {
+        self.score + self.bbox
+    }
+}
+
+/// Computes the loss of a batch and its gradient with respect to each head's output.
+pub fn loss(outputs: &[HeadOutput], truth: &[Vec<Xyxy>]) -> (Loss, Vec<Vec<f32>>) {
+    let mut gradients: Vec<Vec<f32>> = outputs.iter().map(|o| vec![0.0; o.data.len()]).collect();
+    let mut sum = Loss::default();
+    for (output, gradient) in outputs.iter().zip(&mut gradients) {
+        for (image, boxes) in truth.iter().enumerate() {
+            image_loss(output, image, boxes, &mut sum, gradient);
+        }
+    }
+    let scale = 1.0 / sum.positives.max(1) as f32;
+    sum.score *= scale;
+    sum.bbox *= scale;
+    gradients.iter_mut().flatten().for_each(|g| *g *= scale);
+    (sum, gradients)
+}
+
+fn image_loss(
+    output: &HeadOutput,
+    image: usize,
+    boxes: &[Xyxy],
+    sum: &mut Loss,
+    gradient: &mut [f32],
+) {
+    let cells = output.height * output.width;
+    let base = image * CHANNELS * cells;
+    let stride = output.stride as f32;
+    let candidates: Vec<&Xyxy> = boxes.iter().filter(|b| belongs(b, output.stride)).collect();
+    for cell in 0..cells {
+        let x = ((cell % output.width) as f32 + 0.5) * stride;
+        let y = ((cell / output.width) as f32 + 0.5) * stride;
+        let mut quality = 0.0;
+        if let Some(target) = responsible(&candidates, x, y, stride) {
+            let index = |k: usize| base + (k + 1) * cells + cell;
+            let distances = [0, 1, 2, 3].map(|k| output.data[index(k)].max(0.0));
+            let (iou, value, slope) = giou_loss(distances, target);
+            quality = iou.max(QUALITY_MIN);
+            sum.positives += 1;
+            sum.bbox += BOX_WEIGHT * value;
+            for (k, slope) in slope.into_iter().enumerate() {
+                // The decoder clips distances at zero; the slope passes through, or a clipped one could never return.
+                gradient[index(k)] = BOX_WEIGHT * slope;
+            }
+        }
+        let (value, slope) = quality_focal_loss(output.data[base + cell], quality);
+        sum.score += value;
+        gradient[base + cell] = slope;
+    }
+}
+
+fn belongs(b: &Xyxy, stride: u32) -> bool {
+    let size = (b[2] - b[0]).max(b[3] - b[1]);
+    SIZE_RANGES
+        .iter()
+        .any(|&(s, low, high)| s == stride && (low..high).contains(&size))
+}
+
+/// The distances, in strides, that the cell at (x, y) has to answer, if it has to.
+fn responsible(candidates: &[&Xyxy], x: f32, y: f32, stride: f32) -> Option<[f32; 4]> {
+    let area = |b: &Xyxy| (b[2] - b[0]) * (b[3] - b[1]);
+    candidates
+        .iter()
+        .filter(|b| b[0] < x && x < b[2] && b[1] < y && y < b[3])
+        .filter(|b| {
+            let (cx, cy) = ((b[0] + b[2]) / 2.0, (b[1] + b[3]) / 2.0);
+            (x - cx).abs().max((y - cy).abs()) < CENTRE_RADIUS * stride
+        })
+        .min_by(|a, b| area(a).total_cmp(&area(b)))
+        .map(|b| [x - b[0], y - b[1], b[2] - x, b[3] - y].map(|d| d / stride))
+}
+
+/// Quality focal loss of one logit: value and slope.
+fn quality_focal_loss(logit: f32, quality: f32) -> (f32, f32) {
+    let p = 1.0 / (1.0 + (-logit).exp());
+    // Binary cross-entropy with logits in its stable form.
+    let cross_entropy = logit.max(0.0) - logit * quality + (-logit.abs()).exp().ln_1p();
+    let error = p - quality;
+    (
+        error * error * cross_entropy,
+        2.0 * error * p * (1.0 - p) * cross_entropy + error * error * error,
+    )
+}
+
+/// `1 - GIoU` of two boxes that share an inner point, given as distances from it: IoU, value, slopes.
+fn giou_loss(d: [f32; 4], t: [f32; 4]) -> (f32, f32, [f32; 4]) {
+    let extent = |v: [f32; 4], axis: usize| v[axis] + v[axis + 2];
+    let inner = |axis: usize| d[axis].min(t[axis]) + d[axis + 2].min(t[axis + 2]);
+    let outer = |axis: usize| d[axis].max(t[axis]) + d[axis + 2].max(t[axis + 2]);
+    let intersection = inner(0) * inner(1);
+    let union = extent(d, 0) * extent(d, 1) + extent(t, 0) * extent(t, 1) - intersection;
+    let hull = outer(0) * outer(1);
+    let iou = intersection / union;
+    let value = 1.0 - iou + (hull - union) / hull;
+    let slope = [0, 1, 2, 3].map(|k| {
+        let other = 1 - k % 2;
+        let inside = d[k] < t[k];
+        let d_intersection = if inside { inner(other) } else { 0.0 };
+        let d_union = extent(d, other) - d_intersection;
+        let d_hull = if inside { 0.0 } else { outer(other) };
+        let d_iou = (d_intersection * union - intersection * d_union) / (union * union);
+        // (hull - union) / hull = 1 - union / hull
+        let d_penalty = (union * d_hull - d_union * hull) / (hull * hull);
+        -d_iou + d_penalty
+    });
+    (iou, value, slope)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(rng: &mut fastrand::Rng) -> HeadOutput {
+        let (height, width) = (4, 5);
+        let data = (0..2 * CHANNELS * height * width)
+            .map(|_| rng.f32() * 3.0 - 0.5)
+            .collect();
+        HeadOutput {
+            data,
+            height,
+            width,
+            stride: 8,
+        }
+    }
+
+    #[test]
+    fn gradients_of_the_parts_match_differences() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..200 {
+            let d = [(); 4].map(|()| rng.f32() * 4.0 + 0.1);
+            let t = [(); 4].map(|()| rng.f32() * 4.0 + 0.1);
+            let (_, _, slope) = giou_loss(d, t);
+            for k in 0..4 {
+                let shifted = |by: f32| {
+                    let mut v = d;
+                    v[k] += by;
+                    giou_loss(v, t).1
+                };
+                let difference = (shifted(1e-3) - shifted(-1e-3)) / 2e-3;
+                assert!(
+                    (difference - slope[k]).abs() < 5e-3,
+                    "{d:?} {t:?}: {difference} {}",
+                    slope[k]
+                );
+            }
+            let (logit, quality) = (rng.f32() * 8.0 - 4.0, rng.f32());
+            let (_, slope) = quality_focal_loss(logit, quality);
+            let difference = (quality_focal_loss(logit + 1e-2, quality).0
+                - quality_focal_loss(logit - 1e-2, quality).0)
+                / 2e-2;
+            assert!(
+                (difference - slope).abs() < 2e-3,
+                "{logit} {quality}: {difference} {slope}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_cells_near_the_centre_answer_for_a_box() {
+        let outputs = [output(&mut fastrand::Rng::with_seed(1))];
+        let truth = vec![vec![[4.0, 2.0, 36.0, 30.0]], vec![]];
+        let (loss, gradients) = loss(&outputs, &truth);
+        // The centre (20, 16) lies between the rows 1 and 2 and in column 2: 3 columns and 2 rows are within 12 pixels.
+        assert_eq!(loss.positives, 6);
+        let touched = gradients[0][20..100].iter().filter(|g| **g != 0.0).count();
+        assert!(touched > 0 && touched <= 24, "{touched}");
+        assert!(
+            gradients[0][120..].iter().all(|g| *g == 0.0),
+            "an image without people draws no distances"
+        );
+    }
+
+    #[test]
+    fn a_box_of_another_stride_is_left_to_it() {
+        let outputs = [output(&mut fastrand::Rng::with_seed(1))];
+        let (loss, _) = loss(&outputs, &[vec![[0.0, 0.0, 70.0, 30.0]], vec![]]);
+        assert_eq!(loss.positives, 0);
+    }
+}

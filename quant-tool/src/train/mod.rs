@@ -1,0 +1,12 @@
+//! Training: a configuration and photographs in, checkpoints out.
+//!
+//! Three stages of one loop: float, soft, hard. Each begins where the one before ended, writes `<stage>.safetensors`
+//! into the run's folder every minute and at its end, and goes on from there if it was stopped.
+
+pub mod adamw;
+pub mod batches;
+pub mod config;
+pub mod forward;
+pub mod loss;
+pub mod parameters;
+pub mod stage;

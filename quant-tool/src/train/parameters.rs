@@ -1,0 +1,233 @@
+//! The network's parameters as named plain vectors, and the checkpoint that holds them.
+//!
+//! Everything that training changes lives here, on the host: the optimizer, the moving average and the quantizer are
+//! plain loops over slices, and the autodiff tensors are made anew from them in every step. A checkpoint is one
+//! safetensors file, written beside its final name and renamed, so that a stop at any time leaves the last one whole.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use ternwatch_bundle::manifest::Activation;
+
+use crate::network::Network;
+
+/// The largest checkpoint that is read, in bytes.
+const CHECKPOINT_BYTES_MAX: u64 = 1 << 30;
+
+/// What a parameter is to its convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// `[out, in, kernel, kernel]`; becomes ternary.
+    Weight,
+    /// `[out]`; batch normalization's scale, or a linear output's scale.
+    Gamma,
+    /// `[out]`; batch normalization's shift, or a linear output's bias.
+    Beta,
+    /// `[out]`; running mean, not trained by gradient.
+    Mean,
+    /// `[out]`; running variance, not trained by gradient.
+    Variance,
+}
+
+/// One named parameter.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// `layer.role`.
+    pub name: String,
+    /// What it is.
+    pub role: Role,
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// Row-major values.
+    pub value: Vec<f32>,
+}
+
+impl Parameter {
+    /// Whether gradients change it (running statistics are measured instead).
+    pub fn is_trained(&self) -> bool {
+        !matches!(self.role, Role::Mean | Role::Variance)
+    }
+}
+
+/// All parameters, in the network's order: five per convolution.
+#[derive(Clone, Debug)]
+pub struct Parameters(pub Vec<Parameter>);
+
+/// The prior probability of a person in a cell, which the logits start from (FCOS, section 4; Lin et al. 2017).
+const PRIOR: f32 = 0.01;
+/// Where the distances start, in strides.
+const DISTANCE_START: f32 = 3.0;
+
+impl Parameters {
+    /// He-initialized weights (He et al. 2015), neutral normalization, and outputs that start from the prior.
+    pub fn init(network: &Network, seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut all = Vec::new();
+        for conv in network.convs() {
+            let out = conv.shape[0];
+            let deviation = (2.0 / conv.fan_in() as f32).sqrt();
+            let weight = (0..conv.weights_len())
+                .map(|_| normal(&mut rng) * deviation)
+                .collect();
+            let linear = conv.activation == Activation::Linear;
+            let beta = match linear {
+                true => (0..out)
+                    .map(|i| {
+                        if i + 4 < out {
+                            (PRIOR / (1.0 - PRIOR)).ln()
+                        } else {
+                            DISTANCE_START
+                        }
+                    })
+                    .collect(),
+                false => vec![0.0; out],
+            };
+            let gamma = vec![if linear { 0.1 } else { 1.0 }; out];
+            let roles = [
+                ("weight", Role::Weight, conv.shape.to_vec(), weight),
+                ("gamma", Role::Gamma, vec![out], gamma),
+                ("beta", Role::Beta, vec![out], beta),
+                ("mean", Role::Mean, vec![out], vec![0.0; out]),
+                ("variance", Role::Variance, vec![out], vec![1.0; out]),
+            ];
+            all.extend(roles.map(|(suffix, role, shape, value)| Parameter {
+                name: format!("{}.{suffix}", conv.name),
+                role,
+                shape,
+                value,
+            }));
+        }
+        Self(all)
+    }
+
+    /// The values of `layer`'s parameter of this role.
+    pub fn get(&self, layer: &str, role: Role) -> &[f32] {
+        self.0
+            .iter()
+            .find(|p| {
+                p.role == role
+                    && p.name
+                        .strip_suffix(role.suffix())
+                        .is_some_and(|n| n == layer)
+            })
+            .map(|p| p.value.as_slice())
+            .expect("every convolution of the network has all five parameters")
+    }
+
+    /// Zeros of the same shapes.
+    pub fn zeros_like(&self) -> Self {
+        let mut zeros = self.clone();
+        zeros.0.iter_mut().for_each(|p| p.value.fill(0.0));
+        zeros
+    }
+}
+
+impl Role {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Weight => ".weight",
+            Self::Gamma => ".gamma",
+            Self::Beta => ".beta",
+            Self::Mean => ".mean",
+            Self::Variance => ".variance",
+        }
+    }
+}
+
+fn normal(rng: &mut fastrand::Rng) -> f32 {
+    // Box and Muller 1958; 1 - f32 keeps the logarithm's argument above zero.
+    let radius = (-2.0 * (1.0 - rng.f32()).ln()).sqrt();
+    radius * (std::f32::consts::TAU * rng.f32()).cos()
+}
+
+/// Writes several sets of parameters (prefix, values) and text metadata into one file.
+pub fn save(
+    path: &Path,
+    sets: &[(&str, &Parameters)],
+    metadata: BTreeMap<String, String>,
+) -> Result<()> {
+    let mut tensors = Vec::new();
+    for (prefix, set) in sets {
+        for p in &set.0 {
+            let bytes: Vec<u8> = p.value.iter().flat_map(|v| v.to_le_bytes()).collect();
+            tensors.push((format!("{prefix}/{}", p.name), p.shape.clone(), bytes));
+        }
+    }
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let bytes = safetensors::serialize(views, Some(metadata.into_iter().collect()))?;
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, bytes).with_context(|| format!("writing {}", partial.display()))?;
+    std::fs::rename(&partial, path)
+        .with_context(|| format!("renaming {} to {}", partial.display(), path.display()))
+}
+
+/// A checkpoint read back.
+pub struct Checkpoint {
+    bytes: Vec<u8>,
+    path: String,
+    /// The text metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Reads a file that [`save`] wrote.
+    pub fn read(path: &Path) -> Result<Self> {
+        let size = std::fs::metadata(path)
+            .with_context(|| format!("reading {}", path.display()))?
+            .len();
+        ensure!(
+            size <= CHECKPOINT_BYTES_MAX,
+            "{}: {size} bytes are too many for a checkpoint",
+            path.display()
+        );
+        let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let (_, header) = SafeTensors::read_metadata(&bytes)
+            .with_context(|| format!("{}: not a checkpoint", path.display()))?;
+        let metadata = header
+            .metadata()
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
+        Ok(Self {
+            bytes,
+            path: path.display().to_string(),
+            metadata,
+        })
+    }
+
+    /// Overwrites `into` with the set of this prefix; every name and shape must be there.
+    pub fn load(&self, prefix: &str, into: &mut Parameters) -> Result<()> {
+        let tensors = SafeTensors::deserialize(&self.bytes)
+            .with_context(|| format!("{}: damaged", self.path))?;
+        for p in &mut into.0 {
+            let name = format!("{prefix}/{}", p.name);
+            let tensor = tensors
+                .tensor(&name)
+                .with_context(|| format!("{}: no tensor {name}", self.path))?;
+            if tensor.dtype() != Dtype::F32 || tensor.shape() != p.shape {
+                bail!(
+                    "{}: {name} is {:?} {:?}, expected F32 {:?}",
+                    self.path,
+                    tensor.dtype(),
+                    tensor.shape(),
+                    p.shape
+                );
+            }
+            for (value, bytes) in p.value.iter_mut().zip(tensor.data().as_chunks::<4>().0) {
+                *value = f32::from_le_bytes(*bytes);
+            }
+            ensure!(
+                p.value.iter().all(|v| v.is_finite()),
+                "{}: {name} holds a number that is not finite",
+                self.path
+            );
+        }
+        Ok(())
+    }
+}

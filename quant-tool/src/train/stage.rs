@@ -1,0 +1,447 @@
+//! One stage of training: the loop, its schedule, its checkpoints.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use burn::tensor::Device;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use super::adamw::{self, AdamW};
+use super::batches::{self, Plan};
+use super::config::Config;
+use super::forward::{Activations, Images, Statistics, forward};
+use super::loss::{Loss, Xyxy, loss};
+use super::parameters::{self, Checkpoint, Parameters, Role};
+use crate::data::augment::Photos;
+use crate::network::Network;
+use crate::quantize::Quantizer;
+
+/// How often a checkpoint is written.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// Steps over which the learning rate rises at the start of the float stage.
+const WARM_UP_STEPS: f32 = 200.0;
+/// Longest gradient that is not shortened.
+const GRADIENT_NORM_MAX: f32 = 10.0;
+/// How far the running statistics move to each batch's.
+const STATISTICS_MOMENTUM: f32 = 0.02;
+/// Parts of a batch that are differentiated side by side. It is part of the recipe (each part is normalized by itself),
+/// not a matter of the machine.
+const SHARDS: usize = 2;
+/// Steps between two lines of the log.
+const LOG_EVERY: u64 = 50;
+
+/// A stage of training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Ordinary training.
+    Float,
+    /// Weights drawn to their levels.
+    Soft,
+    /// Weights fixed at their levels group by group.
+    Hard,
+}
+
+impl Stage {
+    /// The name of the stage and of its checkpoint.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Float => "float",
+            Self::Soft => "soft",
+            Self::Hard => "hard",
+        }
+    }
+
+    /// Where a run's folder keeps this stage's checkpoint.
+    pub fn path(self, run: &Path) -> PathBuf {
+        run.join(self.name()).with_extension("safetensors")
+    }
+
+    fn before(self) -> Option<Self> {
+        match self {
+            Self::Float => None,
+            Self::Soft => Some(Self::Float),
+            Self::Hard => Some(Self::Soft),
+        }
+    }
+
+    fn steps(self, config: &Config) -> u64 {
+        match self {
+            Self::Float => config.float.steps,
+            Self::Soft => config.quantize.soft_steps,
+            Self::Hard => config.quantize.hard_steps,
+        }
+    }
+
+    fn activations(self) -> Activations {
+        match self {
+            Self::Float => Activations::Float,
+            Self::Soft | Self::Hard => Activations::U7,
+        }
+    }
+
+    /// Half a cosine from the stage's rate to a hundredth of it.
+    fn rate(self, config: &Config, step: u64) -> f32 {
+        let progress = step as f32 / self.steps(config).max(1) as f32;
+        let (rate, warm_up) = match self {
+            Self::Float => (
+                config.float.rate,
+                ((step + 1) as f32 / WARM_UP_STEPS).min(1.0),
+            ),
+            Self::Soft => (config.quantize.soft_rate, 1.0),
+            Self::Hard => (config.quantize.hard_rate, 1.0),
+        };
+        rate * warm_up * (0.5 * (1.0 + (std::f32::consts::PI * progress).cos()) + 0.01)
+    }
+}
+
+/// All that a stage changes.
+pub struct State {
+    /// Steps done in this stage.
+    pub step: u64,
+    /// The trained parameters.
+    pub parameters: Parameters,
+    /// Their moving average, which the next stage and the export take.
+    pub average: Parameters,
+    /// The levels; meaningful from the soft stage on.
+    pub quantizer: Quantizer,
+    optimizer: AdamW,
+    /// Seconds spent in this stage so far.
+    pub seconds: f64,
+}
+
+impl State {
+    fn start(parameters: Parameters, quantizer: Quantizer, config: &Config) -> Self {
+        let optimizer = AdamW::new(&parameters, config.float.weight_decay);
+        Self {
+            step: 0,
+            average: parameters.clone(),
+            parameters,
+            quantizer,
+            optimizer,
+            seconds: 0.0,
+        }
+    }
+
+    /// The state that a stage's checkpoint holds.
+    pub fn read(path: &Path, network: &Network, config: &Config) -> Result<Self> {
+        let checkpoint = Checkpoint::read(path)?;
+        let mut parameters = Parameters::init(network, config.seed);
+        checkpoint.load("value", &mut parameters)?;
+        let quantizer = Quantizer::fit(&parameters);
+        let mut state = Self::start(parameters, quantizer, config);
+        checkpoint.load("average", &mut state.average)?;
+        checkpoint.load("first", &mut state.optimizer.first)?;
+        checkpoint.load("second", &mut state.optimizer.second)?;
+        let mut sets = state.quantizer.to_parameters(&state.parameters);
+        checkpoint.load("scale", &mut sets[0])?;
+        checkpoint.load("fixed", &mut sets[1])?;
+        state.quantizer = Quantizer::from_parameters(&sets);
+        let number = |key: &str| {
+            let text = checkpoint
+                .metadata
+                .get(key)
+                .with_context(|| format!("{}: no {key}", path.display()))?;
+            text.parse::<f64>()
+                .with_context(|| format!("{}: {key} = \"{text}\" is no number", path.display()))
+        };
+        state.step = number("step")? as u64;
+        state.optimizer.steps = state.step;
+        state.seconds = number("seconds")?;
+        Ok(state)
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
+        let [scale, fixed] = self.quantizer.to_parameters(&self.parameters);
+        let sets = [
+            ("value", &self.parameters),
+            ("average", &self.average),
+            ("first", &self.optimizer.first),
+            ("second", &self.optimizer.second),
+            ("scale", &scale),
+            ("fixed", &fixed),
+        ];
+        let metadata = BTreeMap::from([
+            ("step".to_owned(), self.step.to_string()),
+            ("seconds".to_owned(), format!("{:.1}", self.seconds)),
+        ]);
+        parameters::save(path, &sets, metadata)
+    }
+}
+
+/// Runs a stage to its end, from its checkpoint if there is one, and returns its last state.
+pub fn run(
+    stage: Stage,
+    config: &Config,
+    network: &Network,
+    photos: &Arc<Photos>,
+    folder: &Path,
+) -> Result<State> {
+    let path = stage.path(folder);
+    let steps = stage.steps(config);
+    let mut state = open(stage, config, network, folder)?;
+    let mut log = Log::open(&folder.join("log.csv"))?;
+    let device = Device::flex().autodiff();
+    let pools: Vec<ThreadPool> = (0..SHARDS)
+        .map(|_| ThreadPoolBuilder::new().num_threads(1).build())
+        .collect::<Result<_, _>>()
+        .context("starting the training threads")?;
+    let plan = Plan {
+        seed: config.seed ^ ((stage as u64 + 1) << 56),
+        steps: (state.step, steps),
+        batch: config.float.batch,
+        sample: config.float.sample,
+    };
+    let batches = batches::draw(Arc::clone(photos), plan);
+    let bar = crate::progress::bar(steps, stage.name());
+    bar.set_position(state.step);
+    bar.reset_eta();
+    let mut written = Instant::now();
+    while state.step < steps {
+        let began = Instant::now();
+        let batch = batches
+            .recv()
+            .context("the thread that draws batches ended")?;
+        let rate = stage.rate(config, state.step);
+        let loss = step(
+            &mut state,
+            stage,
+            config,
+            network,
+            batch,
+            rate,
+            (&device, &pools),
+        )?;
+        state.step += 1;
+        state.seconds += began.elapsed().as_secs_f64();
+        bar.inc(1);
+        if state.step % LOG_EVERY == 0 {
+            bar.set_message(format!("loss {:.3}", loss.total()));
+            log.line(stage, &state, rate, loss)?;
+        }
+        if written.elapsed() > CHECKPOINT_EVERY || state.step == steps {
+            state.write(&path)?;
+            written = Instant::now();
+        }
+    }
+    bar.finish();
+    Ok(state)
+}
+
+fn open(stage: Stage, config: &Config, network: &Network, folder: &Path) -> Result<State> {
+    let path = stage.path(folder);
+    if path.exists() {
+        return State::read(&path, network, config);
+    }
+    let Some(before) = stage.before() else {
+        let parameters = Parameters::init(network, config.seed);
+        let quantizer = Quantizer::fit(&parameters);
+        return Ok(State::start(parameters, quantizer, config));
+    };
+    let state = State::read(&before.path(folder), network, config)?;
+    if state.step < before.steps(config) {
+        bail!(
+            "the {} stage has done {} of {} steps",
+            before.name(),
+            state.step,
+            before.steps(config)
+        );
+    }
+    let quantizer = Quantizer::fit(&state.average);
+    Ok(State::start(state.average, quantizer, config))
+}
+
+fn step(
+    state: &mut State,
+    stage: Stage,
+    config: &Config,
+    network: &Network,
+    (images, truth): batches::Batch,
+    rate: f32,
+    (device, pools): (&Device, &[ThreadPool]),
+) -> Result<Loss> {
+    let progress = state.step as f32 / stage.steps(config) as f32;
+    if stage == Stage::Hard {
+        state
+            .quantizer
+            .fix(&state.parameters, part_fixed(config, progress));
+        state.quantizer.hold(&mut state.parameters);
+        state.quantizer.hold(&mut state.average);
+    }
+    let (loss, statistics, mut gradients) = shards(
+        stage,
+        network,
+        &state.parameters,
+        images,
+        &truth,
+        (device, pools),
+    )?;
+    let total = loss.total();
+    anyhow::ensure!(
+        total.is_finite(),
+        "the loss is {total} in step {} of the {} stage",
+        state.step,
+        stage.name()
+    );
+    statistics
+        .iter()
+        .for_each(|s| measure(&mut state.parameters, s));
+    if stage == Stage::Hard {
+        state.quantizer.mask(&state.parameters, &mut gradients);
+    }
+    state
+        .optimizer
+        .step(&mut state.parameters, &gradients, rate, GRADIENT_NORM_MAX);
+    match stage {
+        Stage::Float => {}
+        Stage::Soft => state.quantizer.pull(
+            &mut state.parameters,
+            config.quantize.pull * progress * progress,
+        ),
+        Stage::Hard => state.quantizer.hold(&mut state.parameters),
+    }
+    // A young average follows closely, an old one slowly.
+    let age = state.step as f32;
+    let decay = config.float.average_decay.min((1.0 + age) / (10.0 + age));
+    adamw::average(&mut state.average, &state.parameters, decay);
+    Ok(loss)
+}
+
+type Statistic = (String, Vec<f32>, Vec<f32>);
+type Gradients = Vec<Option<Vec<f32>>>;
+
+/// Differentiates the parts of a batch side by side, one a processor, and averages their gradients.
+///
+/// Elementwise operations run on one thread each, so that parts keep all processors busy where one graph does not; each
+/// part has a thread pool of one, so that the parts do not wait for each other's convolutions. Each part is normalized by its own statistics ("ghost batches", Hoffer et al. 2017).
+fn shards(
+    stage: Stage,
+    network: &Network,
+    parameters: &Parameters,
+    images: Images,
+    truth: &[Vec<Xyxy>],
+    (device, pools): (&Device, &[ThreadPool]),
+) -> Result<(Loss, Vec<Vec<Statistic>>, Gradients)> {
+    let parts = images.split(SHARDS);
+    let mut rest = truth;
+    let results: Vec<Result<_>> = std::thread::scope(|scope| {
+        let mut workers = Vec::new();
+        for (part, pool) in parts.into_iter().zip(pools) {
+            let (truth, after) = rest.split_at(part.count);
+            rest = after;
+            let work = move || {
+                let mode = (stage.activations(), Statistics::Batch);
+                let mut pass = forward(network, parameters, part, mode, device)?;
+                let (loss, output_gradients) = loss(&pass.outputs, truth);
+                let statistics = std::mem::take(&mut pass.statistics);
+                Ok((loss, statistics, pass.backward(output_gradients)?))
+            };
+            workers.push(scope.spawn(|| pool.install(work)));
+        }
+        workers
+            .into_iter()
+            .map(|w| {
+                w.join()
+                    .unwrap_or_else(|_| bail!("a training thread panicked"))
+            })
+            .collect()
+    });
+    let share = 1.0 / results.len() as f32;
+    let mut total = Loss::default();
+    let mut all_statistics = Vec::new();
+    let mut sum: Gradients = vec![None; parameters.0.len()];
+    for result in results {
+        let (loss, statistics, gradients) = result?;
+        total.score += loss.score * share;
+        total.bbox += loss.bbox * share;
+        total.positives += loss.positives;
+        all_statistics.push(statistics);
+        for (sum, gradient) in sum.iter_mut().zip(gradients) {
+            let Some(gradient) = gradient else { continue };
+            let sum = sum.get_or_insert_with(|| vec![0.0; gradient.len()]);
+            sum.iter_mut()
+                .zip(gradient)
+                .for_each(|(s, g)| *s += g * share);
+        }
+    }
+    Ok((total, all_statistics, sum))
+}
+
+/// The part of the weights that is fixed at this progress of the hard stage.
+fn part_fixed(config: &Config, progress: f32) -> f32 {
+    let q = &config.quantize;
+    let last = q.groups.len() - 1;
+    let index = match last {
+        0 => 0,
+        _ => (progress / q.last_group_at.max(f32::MIN_POSITIVE) * last as f32) as usize,
+    };
+    q.groups[index.min(last)]
+}
+
+/// Moves the running statistics to the batch's.
+fn measure(parameters: &mut Parameters, statistics: &[(String, Vec<f32>, Vec<f32>)]) {
+    let mut set = |name: &str, role: Role, batch: &[f32]| {
+        let suffix = if role == Role::Mean {
+            ".mean"
+        } else {
+            ".variance"
+        };
+        let running = parameters
+            .0
+            .iter_mut()
+            .find(|p| p.role == role && p.name.strip_suffix(suffix) == Some(name));
+        for (r, b) in running
+            .into_iter()
+            .flat_map(|p| p.value.iter_mut().zip(batch))
+        {
+            *r += STATISTICS_MOMENTUM * (b - *r);
+        }
+    };
+    for (name, mean, variance) in statistics {
+        set(name, Role::Mean, mean);
+        set(name, Role::Variance, variance);
+    }
+}
+
+/// The run's log: one CSV line every [`LOG_EVERY`] steps.
+struct Log(std::fs::File);
+
+impl Log {
+    fn open(path: &Path) -> Result<Self> {
+        let new = !path.exists();
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path);
+        let mut file = file.with_context(|| format!("opening {}", path.display()))?;
+        if new {
+            writeln!(
+                file,
+                "stage,step,seconds,rate,score_loss,box_loss,positives,near_levels,zeros"
+            )?;
+        }
+        Ok(Self(file))
+    }
+
+    fn line(&mut self, stage: Stage, state: &State, rate: f32, loss: Loss) -> Result<()> {
+        let report = state.quantizer.report(&state.parameters);
+        let mean = |f: fn(&crate::quantize::LayerReport) -> f32| {
+            report.iter().map(f).sum::<f32>() / report.len() as f32
+        };
+        let (near, zeros) = (mean(|r| r.near), mean(|r| r.zeros));
+        writeln!(
+            self.0,
+            "{},{},{:.0},{rate:.6},{:.4},{:.4},{},{near:.4},{zeros:.4}",
+            stage.name(),
+            state.step,
+            state.seconds,
+            loss.score,
+            loss.bbox,
+            loss.positives
+        )?;
+        Ok(())
+    }
+}
