@@ -1,0 +1,346 @@
+//! Frames from a camera, a video or a folder.
+//!
+//! Takes the `[camera]` section, gives one frame at a time into a buffer that the caller owns and uses again. A source
+//! may block, but never longer than [`Config::stall`] and never much after a stop was asked for. It knows nothing of
+//! what happens to its frames.
+
+pub mod ffmpeg;
+pub mod stills;
+pub mod v4l2;
+
+use crate::clock::Timestamp;
+use crate::config::choice::Choice;
+use crate::config::{Invalid, Secret, in_range};
+use crate::exit::Reason;
+use crate::publish::topic;
+use crate::stop::Stop;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+use ternwatch_detector::{Frame, FrameError, PixelFormat};
+use thiserror::Error;
+
+/// The longest side of a frame in pixels.
+pub const SIDE_MAX: u32 = 8192;
+
+/// The `[camera]` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Part of the topic.
+    pub name: String,
+    /// Which of the sections below is used.
+    #[serde(with = "crate::config::choice")]
+    pub source: SourceKind,
+    /// Seconds without a frame after which the source counts as stalled.
+    pub stall_s: u64,
+    /// USB cameras.
+    pub v4l2: v4l2::Config,
+    /// Video files.
+    pub video: VideoConfig,
+    /// Network cameras.
+    pub rtsp: RtspConfig,
+    /// Folders of pictures.
+    pub stills: stills::Config,
+    /// The decoder of videos and network cameras.
+    pub ffmpeg: FfmpegConfig,
+}
+
+/// The `[camera.video]` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct VideoConfig {
+    /// The file.
+    pub path: PathBuf,
+    /// Whether to wait between frames.
+    #[serde(with = "crate::config::choice")]
+    pub pace: Pace,
+}
+
+/// The `[camera.rtsp]` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RtspConfig {
+    /// Where the stream is; may contain a password.
+    pub url: Secret,
+}
+
+/// The `[camera.ffmpeg]` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FfmpegConfig {
+    /// Name or path of the program.
+    pub program: PathBuf,
+}
+
+/// The kinds of sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A USB camera.
+    V4l2,
+    /// A video file.
+    Video,
+    /// A network camera.
+    Rtsp,
+    /// A folder of pictures.
+    Stills,
+}
+
+impl Choice for SourceKind {
+    const NAMED: &'static [(&'static str, Self)] = &[
+        ("v4l2", Self::V4l2),
+        ("video", Self::Video),
+        ("rtsp", Self::Rtsp),
+        ("stills", Self::Stills),
+    ];
+}
+
+impl SourceKind {
+    /// A finite source ends by itself and can be made to wait; a live one is opened again when it fails.
+    pub fn is_finite(self) -> bool {
+        matches!(self, Self::Video | Self::Stills)
+    }
+}
+
+/// How fast the frames of a file are delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// At the rate they were recorded with.
+    RealTime,
+    /// As fast as they are taken.
+    AsFastAsPossible,
+}
+
+impl Choice for Pace {
+    const NAMED: &'static [(&'static str, Self)] = &[
+        ("real-time", Self::RealTime),
+        ("as-fast-as-possible", Self::AsFastAsPossible),
+    ];
+}
+
+impl Config {
+    /// Checks the values of the source that is used.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        topic::validate_level("camera.name", &self.name)?;
+        in_range("camera.stall_s", self.stall_s, 1..=600)?;
+        match self.source {
+            SourceKind::V4l2 => self.v4l2.validate(),
+            SourceKind::Video => self.video.validate(),
+            SourceKind::Rtsp => self.rtsp.validate(),
+            SourceKind::Stills => self.stills.validate(),
+        }
+    }
+
+    /// The longest time that a source may be silent without being broken.
+    pub fn patience(&self) -> Duration {
+        let interval = match self.source {
+            SourceKind::Stills => Duration::from_millis(self.stills.interval_ms),
+            _ => Duration::ZERO,
+        };
+        // A stalled camera's driver has a little longer to let go of it.
+        self.stall() + interval
+    }
+
+    /// Time without a frame after which the source counts as stalled.
+    pub fn stall(&self) -> Duration {
+        Duration::from_secs(self.stall_s)
+    }
+}
+
+impl VideoConfig {
+    fn validate(&self) -> Result<(), Invalid> {
+        if self.path.as_os_str().is_empty() {
+            return Err(Invalid::new(
+                "camera.video.path",
+                "is empty; name a video file",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl RtspConfig {
+    fn validate(&self) -> Result<(), Invalid> {
+        let url = self.url.expose();
+        if url.starts_with("rtsp://") || url.starts_with("rtsps://") {
+            return Ok(());
+        }
+        Err(Invalid::new(
+            "camera.rtsp.url",
+            "does not begin with rtsp:// or rtsps://",
+        ))
+    }
+}
+
+/// One frame and where it came from. Used again for every frame, so that the frame path allocates nothing once
+/// every buffer has had its largest frame.
+#[derive(Clone, Debug)]
+pub struct FrameBuffer {
+    /// How the bytes are arranged.
+    pub format: PixelFormat,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// The pixels, without padding.
+    pub data: Vec<u8>,
+    /// When the last byte of the frame arrived.
+    pub captured_at: Timestamp,
+    /// Number of the frame in this run, from 0.
+    pub sequence: u64,
+}
+
+impl FrameBuffer {
+    /// A buffer without a frame.
+    pub fn empty() -> Self {
+        Self {
+            format: PixelFormat::I420,
+            width: 0,
+            height: 0,
+            data: Vec::new(),
+            captured_at: Timestamp::default(),
+            sequence: 0,
+        }
+    }
+
+    /// Makes room for a frame and gives its bytes, whose contents are unspecified.
+    pub fn prepare(
+        &mut self,
+        format: PixelFormat,
+        width: u32,
+        height: u32,
+        len: usize,
+    ) -> &mut [u8] {
+        (self.format, self.width, self.height) = (format, width, height);
+        self.data.resize(len, 0);
+        &mut self.data
+    }
+
+    /// The frame, for the detector.
+    pub fn frame(&self) -> Result<Frame<'_>, FrameError> {
+        Frame::new(self.format, self.width, self.height, &self.data)
+    }
+}
+
+/// What came of waiting for a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The buffer holds a frame.
+    Frame,
+    /// There are no more.
+    End,
+}
+
+/// A source of frames.
+pub trait FrameSource {
+    /// Waits for the next frame and puts it into `buffer`. After an error the source is of no use any more.
+    fn next_frame(&mut self, buffer: &mut FrameBuffer) -> Result<Next, CameraError>;
+}
+
+/// Why there is no frame.
+#[derive(Debug, Error)]
+pub enum CameraError {
+    /// Something that the configuration names is not there.
+    #[error("cannot open {what}")]
+    Open {
+        /// Which file, folder or program.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A folder without pictures.
+    #[error("there is no .jpg, .jpeg or .png file in {}", .0.display())]
+    NoPictures(PathBuf),
+    /// A picture that cannot be decoded.
+    #[error("cannot read the picture {}: {reason}", path.display())]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The camera's driver refused.
+    #[error("camera {device}: {reason}")]
+    Device {
+        /// The device.
+        device: String,
+        /// Why.
+        reason: String,
+    },
+    /// The camera's driver does not answer any more, and a thread of ours waits for it: only a new process helps.
+    #[error("camera {device} hangs in its driver")]
+    Hung {
+        /// The device.
+        device: String,
+    },
+    /// ffmpeg ended, or wrote nonsense.
+    #[error("ffmpeg could not decode {input}: {reason}")]
+    Ffmpeg {
+        /// The file or the address, without a password.
+        input: String,
+        /// Why.
+        reason: String,
+    },
+    /// No frame for too long.
+    #[error("no frame from {input} for {} s", stall.as_secs())]
+    Stalled {
+        /// The source.
+        input: String,
+        /// How long.
+        stall: Duration,
+    },
+    /// A stop was asked for while waiting.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl CameraError {
+    /// Whether opening the source again may help, provided that it is a live one.
+    pub fn may_pass(&self) -> bool {
+        !matches!(self, Self::Hung { .. } | Self::Stopped)
+    }
+
+    /// The exit code if the program ends because of it.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Open { .. } | Self::NoPictures(_) => Reason::NoInput,
+            Self::Picture { .. } => Reason::Data,
+            Self::Device { .. }
+            | Self::Hung { .. }
+            | Self::Ffmpeg { .. }
+            | Self::Stalled { .. }
+            | Self::Stopped => Reason::Unavailable,
+        }
+    }
+}
+
+/// Opens the source that the configuration names.
+pub fn open(config: &Config, stop: &Stop) -> Result<Box<dyn FrameSource>, CameraError> {
+    Ok(match config.source {
+        SourceKind::V4l2 => Box::new(v4l2::Camera::open(
+            &config.v4l2,
+            config.stall(),
+            stop.clone(),
+        )?),
+        SourceKind::Video => {
+            let input = ffmpeg::Input::video(&config.video)?;
+            Box::new(ffmpeg::Decoder::start(
+                &config.ffmpeg.program,
+                input,
+                config.stall(),
+                stop.clone(),
+            )?)
+        }
+        SourceKind::Rtsp => {
+            let input = ffmpeg::Input::rtsp(&config.rtsp);
+            Box::new(ffmpeg::Decoder::start(
+                &config.ffmpeg.program,
+                input,
+                config.stall(),
+                stop.clone(),
+            )?)
+        }
+        SourceKind::Stills => Box::new(stills::Folder::open(&config.stills, stop.clone())?),
+    })
+}

@@ -1,0 +1,345 @@
+//! USB cameras through Video4Linux.
+//!
+//! The driver may block for ever (an unplugged camera, a loopback that nobody feeds), and the library gives no way to
+//! interrupt it. So a thread of its own talks to the driver, hands raw frames over, and is waited for with patience;
+//! when it does not come back, the camera counts as hung and the program has to end, which frees the driver.
+//! Choosing a format and turning raw bytes into a frame are pure functions beside this module.
+
+pub mod decode;
+pub mod format;
+
+use super::{CameraError, FrameBuffer, FrameSource, Next};
+use crate::clock::Timestamp;
+use crate::config::{Invalid, in_range};
+use crate::mailbox::{Mailbox, Put, Taken};
+use crate::stop::Stop;
+use format::{Encoding, Offer, Wanted};
+use nokhwa::utils::{CameraFormat, CameraIndex, FrameFormat, RequestedFormat, RequestedFormatType};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How often a waiting reader looks whether a stop was asked for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Time for the driver's thread to end after it was asked to. At least two frames at 1 frame/s.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+/// Frames in a row that cannot be decoded before the camera counts as broken.
+const DAMAGED_MAX: u32 = 30;
+
+/// The `[camera.v4l2]` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `/dev/videoN` or a link to it.
+    pub device: PathBuf,
+    /// Wanted pixels.
+    pub width: u32,
+    /// Wanted pixels.
+    pub height: u32,
+    /// Wanted rate.
+    pub frames_per_second: u32,
+}
+
+impl Config {
+    /// Checks the values.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        if self.device.as_os_str().is_empty() {
+            return Err(Invalid::new(
+                "camera.v4l2.device",
+                "is empty; name a device such as /dev/video0",
+            ));
+        }
+        in_range("camera.v4l2.width", self.width, 16..=super::SIDE_MAX)?;
+        in_range("camera.v4l2.height", self.height, 16..=super::SIDE_MAX)?;
+        in_range(
+            "camera.v4l2.frames_per_second",
+            self.frames_per_second,
+            1..=240,
+        )
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            width: self.width,
+            height: self.height,
+            frames_per_second: self.frames_per_second,
+        }
+    }
+}
+
+/// An open camera.
+pub struct Camera {
+    device: String,
+    offer: Offer,
+    mailbox: Arc<Mailbox<Raw>>,
+    raw: Raw,
+    driver: Option<JoinHandle<Result<(), String>>>,
+    ending: Arc<AtomicBool>,
+    stall: Duration,
+    stop: Stop,
+}
+
+/// Bytes as the driver gave them.
+#[derive(Default)]
+struct Raw {
+    bytes: Vec<u8>,
+    captured_at: Timestamp,
+}
+
+impl Camera {
+    /// Opens the camera in the offered format that is nearest to the wanted one.
+    pub fn open(config: &Config, stall: Duration, stop: Stop) -> Result<Self, CameraError> {
+        let device = config.device.display().to_string();
+        let index = device_index(&config.device).map_err(|source| CameraError::Open {
+            what: device.clone(),
+            source,
+        })?;
+        let failed = |reason: String| CameraError::Device {
+            device: device.clone(),
+            reason,
+        };
+        let mailbox = Arc::new(Mailbox::new(Raw::default()));
+        let ending = Arc::new(AtomicBool::new(false));
+        let (opened, opening) = mpsc::sync_channel(1);
+        let wanted = config.wanted();
+        let driver = thread::Builder::new()
+            .name("v4l2".into())
+            .spawn({
+                let (mailbox, ending) = (mailbox.clone(), ending.clone());
+                move || {
+                    let result = drive(index, &wanted, &opened, &mailbox, &ending);
+                    mailbox.close();
+                    result
+                }
+            })
+            .map_err(|error| failed(error.to_string()))?;
+        let mut camera = Self {
+            device: device.clone(),
+            offer: Offer::default(),
+            mailbox,
+            raw: Raw::default(),
+            driver: Some(driver),
+            ending,
+            stall,
+            stop,
+        };
+        match opening.recv_timeout(stall) {
+            Ok(offer) => {
+                log::info!("camera {device} delivers {offer}");
+                camera.offer = offer;
+                Ok(camera)
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(camera.close()),
+            Err(mpsc::RecvTimeoutError::Timeout) => Err(CameraError::Hung { device }),
+        }
+    }
+
+    /// Ends the driver's thread and tells what was wrong.
+    fn close(&mut self) -> CameraError {
+        self.ending.store(true, Ordering::Relaxed);
+        self.mailbox.close();
+        let Some(driver) = self.driver.take() else {
+            return CameraError::Stopped;
+        };
+        let deadline = Instant::now() + END_TIMEOUT;
+        while !driver.is_finished() {
+            if Instant::now() > deadline {
+                // The thread stays behind with the device; nothing but the end of the process frees it.
+                return CameraError::Hung {
+                    device: self.device.clone(),
+                };
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let reason = match driver.join() {
+            Ok(Ok(())) => "it was closed".into(),
+            Ok(Err(reason)) => reason,
+            Err(_) => "the camera library panicked".into(),
+        };
+        CameraError::Device {
+            device: self.device.clone(),
+            reason,
+        }
+    }
+}
+
+impl FrameSource for Camera {
+    fn next_frame(&mut self, buffer: &mut FrameBuffer) -> Result<Next, CameraError> {
+        let deadline = Instant::now() + self.stall;
+        let mut damaged = 0;
+        loop {
+            if self.stop.requested() {
+                return Err(CameraError::Stopped);
+            }
+            match self.mailbox.take(&mut self.raw, LOOK_INTERVAL) {
+                Taken::Item => {}
+                Taken::Closed => return Err(self.close()),
+                Taken::TimedOut if Instant::now() < deadline => continue,
+                Taken::TimedOut => {
+                    return Err(match self.close() {
+                        hung @ CameraError::Hung { .. } => hung,
+                        _ => CameraError::Stalled {
+                            input: self.device.clone(),
+                            stall: self.stall,
+                        },
+                    });
+                }
+            }
+            match decode::decode(&self.offer, &self.raw.bytes, buffer) {
+                Ok(()) => {
+                    buffer.captured_at = self.raw.captured_at;
+                    return Ok(Next::Frame);
+                }
+                // A frame damaged on the cable is common with USB; a camera that sends nothing else is broken.
+                Err(error) => {
+                    damaged += 1;
+                    log::debug!("camera {}: frame skipped: {error}", self.device);
+                    if damaged >= DAMAGED_MAX {
+                        return Err(CameraError::Device {
+                            device: self.device.clone(),
+                            reason: format!("{damaged} damaged frames in a row, the last: {error}"),
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Camera {
+    fn drop(&mut self) {
+        if self.driver.is_some() && !self.stop.requested() {
+            let _ = self.close();
+        } else {
+            // At the end of the program nobody waits for the driver: the time to end is bounded.
+            self.ending.store(true, Ordering::Relaxed);
+            self.mailbox.close();
+        }
+    }
+}
+
+/// The N of `/dev/videoN`, which a link may point to.
+fn device_index(device: &Path) -> io::Result<u32> {
+    let resolved = device.canonicalize()?;
+    resolved
+        .to_str()
+        .and_then(|path| path.strip_prefix("/dev/video"))
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| io::Error::other("it is not a /dev/videoN"))
+}
+
+/// The driver's thread: opens the camera, reports the format, and hands frames over until it is told to end.
+fn drive(
+    index: u32,
+    wanted: &Wanted,
+    opened: &mpsc::SyncSender<Offer>,
+    mailbox: &Mailbox<Raw>,
+    ending: &AtomicBool,
+) -> Result<(), String> {
+    let offers = offers(index)?;
+    let offer = format::choose(&offers, wanted).ok_or_else(|| {
+        let all: Vec<String> = offers.iter().map(Offer::to_string).collect();
+        format!("none of its formats is of use: {}", all.join(", "))
+    })?;
+    let mut camera = open(index, RequestedFormatType::Exact(to_nokhwa(&offer)))?;
+    camera.open_stream().map_err(|error| error.to_string())?;
+    let _ = opened.send(offer);
+    let mut raw = Raw::default();
+    while !ending.load(Ordering::Relaxed) {
+        let bytes = camera.frame_raw().map_err(|error| error.to_string())?;
+        raw.captured_at = Timestamp::now();
+        raw.bytes.clear();
+        raw.bytes.extend_from_slice(&bytes);
+        if mailbox.replace(&mut raw) == Put::Closed {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What the camera offers, of what the library understands: frame rates that are a whole number.
+fn offers(index: u32) -> Result<Vec<Offer>, String> {
+    // Opening needs some format; the first one found is only for asking, and never streamed.
+    let mut camera = open(index, RequestedFormatType::None)?;
+    let formats = camera
+        .compatible_camera_formats()
+        .map_err(|error| error.to_string())?;
+    Ok(formats.iter().filter_map(from_nokhwa).collect())
+}
+
+fn open(index: u32, format: RequestedFormatType) -> Result<nokhwa::Camera, String> {
+    const UNDERSTOOD: [FrameFormat; 3] = [FrameFormat::YUYV, FrameFormat::NV12, FrameFormat::MJPEG];
+    let request = RequestedFormat::with_formats(format, &UNDERSTOOD);
+    nokhwa::Camera::new(CameraIndex::Index(index), request).map_err(|error| {
+        // The library's words for "no format fits" help nobody.
+        let text = error.to_string();
+        if text.contains("Failed to Fufill") {
+            "it offers no YUYV, NV12 or MJPEG format at a whole number of frames a second".into()
+        } else {
+            text
+        }
+    })
+}
+
+fn from_nokhwa(format: &CameraFormat) -> Option<Offer> {
+    let encoding = match format.format() {
+        FrameFormat::YUYV => Encoding::Yuyv,
+        FrameFormat::NV12 => Encoding::Nv12,
+        FrameFormat::MJPEG => Encoding::Mjpeg,
+        _ => return None,
+    };
+    Some(Offer {
+        width: format.width(),
+        height: format.height(),
+        frames_per_second: format.frame_rate(),
+        encoding,
+    })
+}
+
+fn to_nokhwa(offer: &Offer) -> CameraFormat {
+    let encoding = match offer.encoding {
+        Encoding::Yuyv => FrameFormat::YUYV,
+        Encoding::Nv12 => FrameFormat::NV12,
+        Encoding::Mjpeg => FrameFormat::MJPEG,
+    };
+    CameraFormat::new_from(offer.width, offer.height, encoding, offer.frames_per_second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_not_there_or_not_a_camera_is_named() {
+        let config = |device: &str| Config {
+            device: device.into(),
+            width: 640,
+            height: 480,
+            frames_per_second: 15,
+        };
+        for device in ["/dev/video-missing", "/dev/null"] {
+            let error = Camera::open(&config(device), Duration::from_secs(1), Stop::default())
+                .err()
+                .expect("no camera");
+            assert!(matches!(error, CameraError::Open { .. }), "{error}");
+            assert!(error.to_string().contains(device), "{error}");
+        }
+    }
+
+    #[test]
+    fn formats_survive_the_way_to_the_library_and_back() {
+        for encoding in [Encoding::Yuyv, Encoding::Nv12, Encoding::Mjpeg] {
+            let offer = Offer {
+                width: 1280,
+                height: 720,
+                frames_per_second: 30,
+                encoding,
+            };
+            assert_eq!(from_nokhwa(&to_nokhwa(&offer)), Some(offer));
+        }
+    }
+}

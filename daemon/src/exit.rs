@@ -1,0 +1,54 @@
+//! Why the program ends, in the numbers of `sysexits.h`.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// A reason to end without success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Reason {
+    /// The command line is wrong (`EX_USAGE`).
+    Usage = 64,
+    /// The model or a picture is damaged, or not signed by the trusted key (`EX_DATAERR`).
+    Data = 65,
+    /// A file or a camera that the configuration names is not there (`EX_NOINPUT`).
+    NoInput = 66,
+    /// The camera or its decoder failed (`EX_UNAVAILABLE`).
+    Unavailable = 69,
+    /// A bug (`EX_SOFTWARE`).
+    Software = 70,
+    /// The configuration is wrong (`EX_CONFIG`).
+    Config = 78,
+}
+
+impl From<Reason> for ExitCode {
+    fn from(reason: Reason) -> Self {
+        ExitCode::from(reason as u8)
+    }
+}
+
+/// An error at the program's edge: what went wrong, and the exit code that says so.
+#[derive(Debug)]
+pub struct Failure {
+    /// Becomes the exit code.
+    pub reason: Reason,
+    /// What went wrong, with its causes.
+    pub error: anyhow::Error,
+}
+
+impl Failure {
+    /// A failure with the causes of `error`.
+    pub fn new(reason: Reason, error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            reason,
+            error: error.into(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `{:#}` puts the causes on the same line.
+        write!(f, "{:#}", self.error)
+    }
+}

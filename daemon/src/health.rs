@@ -1,0 +1,177 @@
+//! What the service manager is told: ready, alive, and how things are.
+//!
+//! The watchdog is fed by the pipeline, not by a timer: by the inference thread, and only while the capture thread
+//! also shows signs of life. A camera driver that hangs, or a network that computes for ever, therefore ends in a
+//! restart. Waiting is a sign of life if it is on purpose: for a camera that is away, for the next picture.
+
+use crate::clock::Timestamp;
+use sd_notify::NotifyState;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often the status line is renewed.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+/// Added to the time that the capture thread may wait for a frame, before its silence means that it hangs.
+const CAPTURE_SLACK: Duration = Duration::from_secs(5);
+
+/// Counters of a run and the line to the service manager.
+#[derive(Debug)]
+pub struct Health {
+    /// Frames captured, dropped ones included.
+    pub captured: AtomicU64,
+    /// Frames captured and never examined.
+    pub dropped: AtomicU64,
+    /// Frames examined.
+    pub examined: AtomicU64,
+    /// Documents handed to the network.
+    pub published: AtomicU64,
+    /// Whether the camera has failed and is being opened again.
+    pub camera_is_away: AtomicBool,
+    /// Whether there is a connection to the broker.
+    pub broker_is_here: AtomicBool,
+    capture_alive_ns: AtomicU64,
+    patience: Duration,
+    watchdog: Option<Duration>,
+    line: Mutex<Line>,
+}
+
+#[derive(Debug)]
+struct Line {
+    is_ready: bool,
+    fed_at: Option<Instant>,
+    status_at: Instant,
+    examined_then: u64,
+}
+
+impl Health {
+    /// Of a program whose source may be silent for `patience` at a time.
+    pub fn new(patience: Duration) -> Self {
+        Self {
+            captured: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            examined: AtomicU64::new(0),
+            published: AtomicU64::new(0),
+            camera_is_away: AtomicBool::new(false),
+            broker_is_here: AtomicBool::new(false),
+            capture_alive_ns: AtomicU64::new(Timestamp::now().monotonic_ns),
+            patience,
+            watchdog: sd_notify::watchdog_enabled(),
+            line: Mutex::new(Line {
+                is_ready: false,
+                fed_at: None,
+                status_at: Instant::now(),
+                examined_then: 0,
+            }),
+        }
+    }
+
+    /// The capture thread got a frame, or waits on purpose.
+    pub fn capture_lives(&self) {
+        self.capture_alive_ns
+            .store(Timestamp::now().monotonic_ns, Ordering::Relaxed);
+    }
+
+    /// The inference thread examined a frame: the service is ready with the first one.
+    pub fn frame_examined(&self) {
+        self.examined.fetch_add(1, Ordering::Relaxed);
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        if !line.is_ready {
+            line.is_ready = true;
+            log::info!("the first frame was examined");
+            notify(&[
+                NotifyState::Ready,
+                NotifyState::Status("The first frame was examined"),
+            ]);
+        }
+        drop(line);
+        self.inference_lives();
+    }
+
+    /// The inference thread did its work, or waits on purpose: feeds the watchdog if the capture thread lives too.
+    pub fn inference_lives(&self) {
+        let now = Instant::now();
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watchdog) = self.watchdog
+            && self.capture_silence() <= self.patience + CAPTURE_SLACK
+            // Systemd advises half of the time; a quarter leaves room for one slow frame.
+            && line.fed_at.is_none_or(|fed_at| now - fed_at >= watchdog / 4)
+        {
+            line.fed_at = Some(now);
+            notify(&[NotifyState::Watchdog]);
+        }
+        let passed = now - line.status_at;
+        if line.is_ready && passed >= STATUS_INTERVAL {
+            let examined = self.examined.load(Ordering::Relaxed);
+            let rate = (examined - line.examined_then) as f64 / passed.as_secs_f64();
+            (line.status_at, line.examined_then) = (now, examined);
+            notify(&[NotifyState::Status(&self.status(rate))]);
+        }
+    }
+
+    /// The program ends.
+    pub fn stopping(&self) {
+        notify(&[NotifyState::Stopping]);
+    }
+
+    fn capture_silence(&self) -> Duration {
+        let then = self.capture_alive_ns.load(Ordering::Relaxed);
+        Duration::from_nanos(Timestamp::now().monotonic_ns.saturating_sub(then))
+    }
+
+    fn status(&self, rate: f64) -> String {
+        let camera = if self.camera_is_away.load(Ordering::Relaxed) {
+            "camera away".into()
+        } else {
+            format!("{rate:.1} frames/s")
+        };
+        let broker = if self.broker_is_here.load(Ordering::Relaxed) {
+            "connected"
+        } else {
+            "away"
+        };
+        format!(
+            "{camera}, {} examined, {} dropped, {} published, broker {broker}",
+            self.examined.load(Ordering::Relaxed),
+            self.dropped.load(Ordering::Relaxed),
+            self.published.load(Ordering::Relaxed),
+        )
+    }
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    // Without a service manager this does nothing; with one, the watchdog finds out what a lost message means.
+    if let Err(error) = sd_notify::notify(states) {
+        log::debug!("cannot notify the service manager: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_tells_of_a_missing_camera_and_broker() {
+        let health = Health::new(Duration::from_secs(1));
+        health.examined.store(7, Ordering::Relaxed);
+        assert_eq!(
+            health.status(2.34),
+            "2.3 frames/s, 7 examined, 0 dropped, 0 published, broker away"
+        );
+        health.camera_is_away.store(true, Ordering::Relaxed);
+        health.broker_is_here.store(true, Ordering::Relaxed);
+        assert_eq!(
+            health.status(0.0),
+            "camera away, 7 examined, 0 dropped, 0 published, broker connected"
+        );
+    }
+
+    #[test]
+    fn silence_ends_with_a_sign_of_life() {
+        let health = Health::new(Duration::from_secs(1));
+        health.capture_alive_ns.store(0, Ordering::Relaxed);
+        assert!(health.capture_silence() > Duration::ZERO);
+        health.capture_lives();
+        assert!(health.capture_silence() < Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,20 @@
+//! The daemon of Ternwatch: frames in, published detections out.
+//!
+//! `main.rs` is the table of contents, [`service`] a run from beginning to end, [`pipeline`] the order of the stages.
+//! Threads carry the frames; asynchronous code exists only where the network begins ([`publish::mqtt`]). This crate
+//! has no unsafe code, and knows nothing of how a model computes.
+
+pub mod backoff;
+pub mod camera;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod exit;
+pub mod health;
+pub mod logging;
+pub mod mailbox;
+pub mod model;
+pub mod pipeline;
+pub mod publish;
+pub mod service;
+pub mod stop;

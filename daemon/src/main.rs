@@ -1,0 +1,76 @@
+//! `ternwatchd`: the program.
+
+use clap::Parser;
+use std::path::Path;
+use std::process::ExitCode;
+use ternwatch_daemon::cli::{Arguments, CONFIG_PATH_DEFAULT, Command};
+use ternwatch_daemon::config::Config;
+use ternwatch_daemon::exit::{Failure, Reason};
+use ternwatch_daemon::{logging, model, service};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come this way too, and are no failure.
+            let _ = error.print();
+            return if error.use_stderr() {
+                Reason::Usage.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let result = load_config(&arguments).and_then(|config| match arguments.command {
+        Some(Command::CheckConfig) => {
+            config.lines().iter().for_each(|line| println!("{line}"));
+            Ok(())
+        }
+        None | Some(Command::Run) => {
+            logging::start(&config.log);
+            run(&config).inspect_err(|failure| log::error!("{failure}"))
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // The log may not exist yet, or go to the journal: whoever started the program reads standard error.
+            if failure.reason == Reason::Config {
+                eprintln!("ternwatchd: {failure}");
+            }
+            failure.reason.into()
+        }
+    }
+}
+
+fn load_config(arguments: &Arguments) -> Result<Config, Failure> {
+    let installed = Path::new(CONFIG_PATH_DEFAULT);
+    let path = match &arguments.config {
+        Some(path) => Some(path.as_path()),
+        None => installed.exists().then_some(installed),
+    };
+    // A variable that is not text cannot be one of ours.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Config::load(path, environment).map_err(|error| Failure::new(Reason::Config, error))
+}
+
+fn run(config: &Config) -> Result<(), Failure> {
+    log::info!("ternwatchd {}", env!("CARGO_PKG_VERSION"));
+    for line in config.lines() {
+        log::info!("{line}");
+    }
+    let isa = config
+        .model
+        .isa()
+        .map_err(|invalid| Failure::new(Reason::Config, anyhow::anyhow!(invalid.reason)))?;
+    let loaded =
+        model::load(&config.model, isa).map_err(|error| Failure::new(error.reason(), error))?;
+    log::info!(
+        "model {} {} runs on {isa}, {:.1} million multiply-accumulates a frame",
+        loaded.identity.name,
+        loaded.identity.version,
+        loaded.detector.macs() as f64 / 1e6
+    );
+    service::run(config, loaded)
+}

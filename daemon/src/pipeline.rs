@@ -1,0 +1,422 @@
+//! The order of the stages: capture, newest-wins mailbox, inference, document, outlet.
+//!
+//! Two threads. Capture opens the source, opens a live one again when it fails, and puts frames into the mailbox.
+//! Inference takes the newest and hands its document to the outlet. Each ends after the one before it: the end of a
+//! file, a stop, or a broken camera runs through all of them, and what was captured last is still published.
+
+use crate::backoff::Backoff;
+use crate::camera::{self, CameraError, FrameBuffer, FrameSource, Next};
+use crate::config::Invalid;
+use crate::config::choice::Choice;
+use crate::health::Health;
+use crate::mailbox::{Mailbox, Put, Taken};
+use crate::publish::payload::{Examined, Source};
+use crate::publish::queue::DocumentQueue;
+use crate::stop::Stop;
+use serde::{Deserialize, Serialize};
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use ternwatch_detector::{Detector, FrameError, Thresholds};
+use thiserror::Error;
+
+/// The longest wait of a thread before it shows a sign of life.
+const WAIT: Duration = Duration::from_millis(500);
+
+/// The `[pipeline]` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What happens to frames that arrive while the detector is busy.
+    #[serde(with = "crate::config::choice")]
+    pub when_busy: WhenBusy,
+}
+
+/// What happens to frames that arrive while the detector is busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenBusy {
+    /// Only the newest is kept.
+    DropOldest,
+    /// The source waits.
+    Wait,
+}
+
+impl Choice for WhenBusy {
+    const NAMED: &'static [(&'static str, Self)] =
+        &[("drop-oldest", Self::DropOldest), ("wait", Self::Wait)];
+}
+
+impl Config {
+    /// Checks the values against the kind of source.
+    pub fn validate(&self, camera: &camera::Config) -> Result<(), Invalid> {
+        if self.when_busy == WhenBusy::Wait && !camera.source.is_finite() {
+            let reason = "\"wait\" is for videos and stills: a camera does not wait";
+            return Err(Invalid::new("pipeline.when_busy", reason));
+        }
+        Ok(())
+    }
+}
+
+/// What both threads share.
+#[derive(Clone)]
+pub struct Shared {
+    /// From capture to inference.
+    pub mailbox: Arc<Mailbox<FrameBuffer>>,
+    /// What happens to frames, and to documents, that nobody takes.
+    pub when_busy: WhenBusy,
+    /// The wish to end.
+    pub stop: Stop,
+    /// Signs of life.
+    pub health: Arc<Health>,
+}
+
+/// Whether a source that failed is opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revival {
+    /// A camera may come back.
+    Reopen,
+    /// A file that is broken stays so.
+    Never,
+}
+
+/// The capture thread: ends well at the end of the source or on a stop.
+pub fn capture(
+    shared: &Shared,
+    revival: Revival,
+    mut open: impl FnMut() -> Result<Box<dyn FrameSource>, CameraError>,
+) -> Result<(), CameraError> {
+    let mut capture = Capture {
+        shared,
+        buffer: FrameBuffer::empty(),
+        sequence: 0,
+        backoff: Backoff::default(),
+    };
+    loop {
+        let error = match open().and_then(|mut source| capture.deliver(source.as_mut())) {
+            Ok(()) | Err(CameraError::Stopped) => return Ok(()),
+            Err(error) => error,
+        };
+        // A camera that never worked is a mistake in the configuration more often than a camera that will return.
+        let worked_before = capture.sequence > 0;
+        if revival == Revival::Never || !worked_before || !error.may_pass() {
+            return Err(error);
+        }
+        shared.health.camera_is_away.store(true, Ordering::Relaxed);
+        let delay = capture.backoff.next_delay();
+        log::warn!(
+            "{:#}; next attempt in {:.1} s",
+            anyhow::Error::new(error),
+            delay.as_secs_f32()
+        );
+        if capture.wait(delay) {
+            return Ok(());
+        }
+    }
+}
+
+struct Capture<'a> {
+    shared: &'a Shared,
+    buffer: FrameBuffer,
+    sequence: u64,
+    backoff: Backoff,
+}
+
+impl Capture<'_> {
+    /// Puts every frame of the source into the mailbox.
+    fn deliver(&mut self, source: &mut dyn FrameSource) -> Result<(), CameraError> {
+        let health = &self.shared.health;
+        loop {
+            health.capture_lives();
+            if source.next_frame(&mut self.buffer)? == Next::End {
+                return Ok(());
+            }
+            if health.camera_is_away.swap(false, Ordering::Relaxed) {
+                log::info!("the camera is back");
+            }
+            self.backoff.reset();
+            self.buffer.sequence = self.sequence;
+            self.sequence += 1;
+            health.captured.fetch_add(1, Ordering::Relaxed);
+            if !self.put() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Hands the frame over; `false` if nobody takes frames any more.
+    fn put(&mut self) -> bool {
+        let Shared {
+            mailbox,
+            when_busy,
+            stop,
+            health,
+        } = self.shared;
+        loop {
+            let put = match when_busy {
+                WhenBusy::DropOldest => mailbox.replace(&mut self.buffer),
+                WhenBusy::Wait => mailbox.offer(&mut self.buffer, WAIT),
+            };
+            match put {
+                Put::Stored => return true,
+                Put::Replaced => {
+                    health.dropped.fetch_add(1, Ordering::Relaxed);
+                    return true;
+                }
+                Put::Closed => return false,
+                // The detector is busy with a frame, or with waiting for the broker.
+                Put::TimedOut if stop.requested() => return false,
+                Put::TimedOut => health.capture_lives(),
+            }
+        }
+    }
+
+    /// Waits on purpose; tells whether a stop was asked for.
+    fn wait(&self, delay: Duration) -> bool {
+        let until = Instant::now() + delay;
+        loop {
+            self.shared.health.capture_lives();
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return self.shared.stop.requested();
+            }
+            if self.shared.stop.wait(left.min(WAIT)) {
+                return true;
+            }
+        }
+    }
+}
+
+/// Where documents go.
+pub struct Outlet {
+    /// To the broker.
+    pub queue: Option<Arc<DocumentQueue>>,
+    /// To standard output.
+    pub stdout: bool,
+}
+
+/// Why the inference thread ended.
+#[derive(Debug, Error)]
+pub enum InferenceError {
+    /// A source delivered something that is not a frame: a bug.
+    #[error("frame {sequence} is not one")]
+    Frame {
+        /// The frame's number.
+        sequence: u64,
+        /// Why.
+        source: FrameError,
+    },
+    /// Standard output is closed.
+    #[error("cannot write to standard output")]
+    Stdout(#[from] std::io::Error),
+}
+
+/// Looks at frames.
+pub struct Inference {
+    /// The network.
+    pub detector: Detector,
+    /// Which detections are published.
+    pub thresholds: Thresholds,
+    /// What every document says.
+    pub source: Source,
+    /// Where documents go.
+    pub outlet: Outlet,
+}
+
+impl Inference {
+    /// The inference thread: ends well when the mailbox is closed and empty.
+    pub fn run(mut self, shared: &Shared) -> Result<(), InferenceError> {
+        let mut buffer = FrameBuffer::empty();
+        let mut examined = 0;
+        loop {
+            match shared.mailbox.take(&mut buffer, WAIT) {
+                Taken::Closed => return Ok(()),
+                Taken::TimedOut => shared.health.inference_lives(),
+                Taken::Item => {
+                    // Frames are numbered without gaps: those missing before this one were dropped.
+                    let document = self.examine(&buffer, buffer.sequence - examined)?;
+                    examined += 1;
+                    shared.health.frame_examined();
+                    self.hand_over(document, shared)?;
+                }
+            }
+        }
+    }
+
+    fn examine(&mut self, buffer: &FrameBuffer, dropped: u64) -> Result<Vec<u8>, InferenceError> {
+        let frame = buffer.frame().map_err(|source| InferenceError::Frame {
+            sequence: buffer.sequence,
+            source,
+        })?;
+        let started = Instant::now();
+        let detections = self.detector.detect(&frame, self.thresholds);
+        let inference_ms = started.elapsed().as_secs_f64() * 1000.0;
+        Ok(self.source.document(&Examined {
+            sequence: buffer.sequence,
+            captured_at: buffer.captured_at,
+            width: buffer.width,
+            height: buffer.height,
+            inference_ms,
+            dropped,
+            detections,
+        }))
+    }
+
+    fn hand_over(&self, document: Vec<u8>, shared: &Shared) -> Result<(), InferenceError> {
+        if self.outlet.stdout {
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(&document)?;
+            stdout.write_all(b"\n")?;
+        }
+        let Some(queue) = &self.outlet.queue else {
+            return Ok(());
+        };
+        if shared.when_busy == WhenBusy::DropOldest {
+            queue.push(document);
+            return Ok(());
+        }
+        let mut document = document;
+        while let Err(refused) = queue.offer(document, WAIT) {
+            if shared.stop.requested() {
+                return Ok(());
+            }
+            // The broker is away, and losing nothing matters more than time.
+            shared.health.inference_lives();
+            document = refused;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    fn shared(when_busy: WhenBusy) -> Shared {
+        Shared {
+            mailbox: Arc::new(Mailbox::new(FrameBuffer::empty())),
+            when_busy,
+            stop: Stop::default(),
+            health: Arc::new(Health::new(Duration::from_secs(1))),
+        }
+    }
+
+    /// Delivers so many frames, then ends or fails.
+    struct Script {
+        frames: u32,
+        ending: Option<CameraError>,
+    }
+
+    impl FrameSource for Script {
+        fn next_frame(&mut self, _: &mut FrameBuffer) -> Result<Next, CameraError> {
+            if self.frames > 0 {
+                self.frames -= 1;
+                return Ok(Next::Frame);
+            }
+            self.ending.take().map_or(Ok(Next::End), Err)
+        }
+    }
+
+    fn stalled() -> CameraError {
+        CameraError::Stalled {
+            input: "test".into(),
+            stall: Duration::ZERO,
+        }
+    }
+
+    fn scripts(
+        scripts: impl IntoIterator<Item = (u32, Option<CameraError>)>,
+    ) -> impl FnMut() -> Result<Box<dyn FrameSource>, CameraError> {
+        let mut scripts: VecDeque<_> = scripts.into_iter().collect();
+        move || {
+            let (frames, ending) = scripts.pop_front().expect("opened too often");
+            Ok(Box::new(Script { frames, ending }))
+        }
+    }
+
+    #[test]
+    fn frames_are_numbered_and_drops_counted() {
+        let shared = shared(WhenBusy::DropOldest);
+        capture(&shared, Revival::Never, scripts([(5, None)])).expect("ends");
+        let mut buffer = FrameBuffer::empty();
+        assert_eq!(
+            shared.mailbox.take(&mut buffer, Duration::ZERO),
+            Taken::Item
+        );
+        assert_eq!(buffer.sequence, 4, "the newest");
+        assert_eq!(shared.health.captured.load(Ordering::Relaxed), 5);
+        assert_eq!(shared.health.dropped.load(Ordering::Relaxed), 4);
+    }
+
+    #[test]
+    fn a_source_that_waits_loses_nothing() {
+        let shared = shared(WhenBusy::Wait);
+        let consumer = std::thread::spawn({
+            let mailbox = shared.mailbox.clone();
+            move || {
+                let mut buffer = FrameBuffer::empty();
+                let mut seen = Vec::new();
+                while mailbox.take(&mut buffer, Duration::from_secs(60)) == Taken::Item {
+                    seen.push(buffer.sequence);
+                }
+                seen
+            }
+        });
+        capture(&shared, Revival::Never, scripts([(50, None)])).expect("ends");
+        shared.mailbox.close();
+        assert_eq!(
+            consumer.join().expect("no panic"),
+            (0..50).collect::<Vec<u64>>()
+        );
+        assert_eq!(shared.health.dropped.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_camera_that_worked_is_opened_again_and_numbers_go_on() {
+        let shared = shared(WhenBusy::DropOldest);
+        let open = scripts([(2, Some(stalled())), (0, Some(stalled())), (3, None)]);
+        capture(&shared, Revival::Reopen, open).expect("ends");
+        assert_eq!(shared.health.captured.load(Ordering::Relaxed), 5);
+        assert!(!shared.health.camera_is_away.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_camera_that_never_worked_and_a_broken_file_end_the_program() {
+        for (revival, frames) in [(Revival::Reopen, 0), (Revival::Never, 3)] {
+            let open = scripts([(frames, Some(stalled()))]);
+            let ended = capture(&shared(WhenBusy::DropOldest), revival, open);
+            assert!(matches!(ended, Err(CameraError::Stalled { .. })));
+        }
+    }
+
+    #[test]
+    fn a_hanging_driver_ends_the_program_even_if_it_worked() {
+        let hung = CameraError::Hung {
+            device: "/dev/video0".into(),
+        };
+        let open = scripts([(3, Some(hung))]);
+        let ended = capture(&shared(WhenBusy::DropOldest), Revival::Reopen, open);
+        assert!(matches!(ended, Err(CameraError::Hung { .. })));
+    }
+
+    #[test]
+    fn a_stop_ends_the_wait_for_a_camera() {
+        let shared = shared(WhenBusy::DropOldest);
+        let capturing = std::thread::spawn({
+            let shared = shared.clone();
+            move || {
+                let mut opened = 0;
+                capture(&shared, Revival::Reopen, || {
+                    opened += 1;
+                    Ok(Box::new(Script {
+                        frames: u32::from(opened == 1),
+                        ending: Some(stalled()),
+                    }) as Box<dyn FrameSource>)
+                })
+            }
+        });
+        shared.stop.request();
+        capturing.join().expect("no panic").expect("ends well");
+    }
+}

@@ -1,0 +1,251 @@
+//! One connection, whatever the version of the protocol: all that the rest of the program knows of the library.
+
+use super::{Protocol, SessionError};
+use rumqttc as v5;
+use rumqttc_v4 as v4;
+
+/// Requests that may wait inside of the library. The publisher waits for each of its own, so few are needed.
+const REQUESTS_MAX: usize = 4;
+/// Nothing is subscribed: what the broker sends is short.
+const INCOMING_PACKET_BYTES_MAX: usize = 64 << 10;
+
+/// What a connection needs to know.
+#[derive(Clone)]
+pub struct Session {
+    pub(super) protocol: Protocol,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) client_id: String,
+    pub(super) keep_alive_s: u16,
+    pub(super) credentials: Option<(String, String)>,
+    pub(super) tls: Option<Tls>,
+    pub(super) state_topic: String,
+}
+
+/// Who vouches for the broker.
+#[derive(Clone)]
+pub(super) enum Tls {
+    /// Those whom the system trusts.
+    SystemAuthorities,
+    /// Those in this PEM file.
+    Authorities(Vec<u8>),
+}
+
+/// Something to publish.
+pub(super) struct Message<'a> {
+    topic: &'a str,
+    payload: Vec<u8>,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// Retained, QoS 1.
+    State,
+    /// QoS 0.
+    Document,
+}
+
+impl<'a> Message<'a> {
+    pub(super) fn state(topic: &'a str, state: &str) -> Self {
+        Self {
+            topic,
+            payload: state.into(),
+            kind: Kind::State,
+        }
+    }
+
+    pub(super) fn document(topic: &'a str, payload: Vec<u8>) -> Self {
+        Self {
+            topic,
+            payload,
+            kind: Kind::Document,
+        }
+    }
+}
+
+/// The publishing half.
+pub(super) enum Link {
+    V5(v5::AsyncClient),
+    V311(v4::AsyncClient),
+}
+
+/// The polling half.
+pub(super) enum Poller {
+    V5(Box<v5::EventLoop>),
+    V311(Box<v4::EventLoop>),
+}
+
+/// What polling brought.
+#[derive(Debug)]
+pub(super) enum Polled {
+    /// The broker accepted the connection.
+    Connected,
+    /// Nothing of interest.
+    Other,
+    /// The publisher has left.
+    Ended,
+    /// There is no connection; polling again opens one.
+    Failed(String),
+}
+
+/// Both halves of a connection that is opened by polling.
+pub(super) fn prepare(session: &Session) -> Result<(Link, Poller), SessionError> {
+    match session.protocol {
+        Protocol::V5 => {
+            let (client, poller) = v5::AsyncClient::builder(options_v5(session)?)
+                .capacity(REQUESTS_MAX)
+                .try_build()
+                .map_err(|error| SessionError::Options(error.to_string()))?;
+            Ok((Link::V5(client), Poller::V5(Box::new(poller))))
+        }
+        Protocol::V311 => {
+            let (client, poller) = v4::AsyncClient::builder(options_v311(session)?)
+                .capacity(REQUESTS_MAX)
+                .try_build()
+                .map_err(|error| SessionError::Options(error.to_string()))?;
+            Ok((Link::V311(client), Poller::V311(Box::new(poller))))
+        }
+    }
+}
+
+fn options_v5(session: &Session) -> Result<v5::MqttOptions, SessionError> {
+    let mut options =
+        v5::MqttOptions::new(&session.client_id, (session.host.clone(), session.port));
+    let will = v5::LastWill::new(
+        &session.state_topic,
+        "offline",
+        v5::mqttbytes::QoS::AtLeastOnce,
+        true,
+        None,
+    );
+    options
+        .set_keep_alive(session.keep_alive_s)
+        .set_clean_start(true)
+        .set_max_packet_size(Some(INCOMING_PACKET_BYTES_MAX as u32))
+        .set_last_will(will);
+    if let Some((username, password)) = &session.credentials {
+        options.set_credentials(username, password.clone().into_bytes());
+    }
+    match &session.tls {
+        None => {}
+        Some(Tls::Authorities(pem)) => {
+            options.set_transport(v5::Transport::tls(pem.clone(), None, None));
+        }
+        Some(Tls::SystemAuthorities) => {
+            let transport = v5::Transport::try_tls_with_default_config()
+                .map_err(|error| SessionError::Options(error.to_string()))?;
+            options.set_transport(transport);
+        }
+    }
+    Ok(options)
+}
+
+fn options_v311(session: &Session) -> Result<v4::MqttOptions, SessionError> {
+    let mut options =
+        v4::MqttOptions::new(&session.client_id, (session.host.clone(), session.port));
+    let will = v4::LastWill::new(
+        &session.state_topic,
+        "offline",
+        v4::mqttbytes::QoS::AtLeastOnce,
+        true,
+    );
+    options
+        .set_keep_alive(session.keep_alive_s)
+        .set_clean_session(true)
+        .set_last_will(will);
+    if let Some((username, password)) = &session.credentials {
+        options.set_credentials(username, password.clone().into_bytes());
+    }
+    match &session.tls {
+        None => {}
+        Some(Tls::Authorities(pem)) => {
+            options.set_transport(v4::Transport::tls(pem.clone(), None, None));
+        }
+        Some(Tls::SystemAuthorities) => {
+            let transport = v4::Transport::try_tls_with_default_config()
+                .map_err(|error| SessionError::Options(error.to_string()))?;
+            options.set_transport(transport);
+        }
+    }
+    Ok(options)
+}
+
+impl Link {
+    /// Whether the message was written to the connection (document) or confirmed by the broker (state). Waits while
+    /// there is no connection.
+    pub(super) async fn publish(&self, message: Message<'_>) -> bool {
+        let is_state = message.kind == Kind::State;
+        match self {
+            Self::V5(client) => {
+                let mut options = if is_state {
+                    v5::PublishOptions::at_least_once().retained()
+                } else {
+                    v5::PublishOptions::at_most_once()
+                };
+                let content_type = if is_state {
+                    "text/plain"
+                } else {
+                    "application/json"
+                };
+                options = options.properties(v5::PublishProperties {
+                    // The payload is UTF-8.
+                    payload_format_indicator: Some(1),
+                    content_type: Some(content_type.into()),
+                    ..v5::PublishProperties::default()
+                });
+                match client
+                    .publish_tracked(message.topic, message.payload, options)
+                    .await
+                {
+                    Ok(notice) => notice.wait_completion_async().await.is_ok(),
+                    Err(_) => false,
+                }
+            }
+            Self::V311(client) => {
+                let options = if is_state {
+                    v4::PublishOptions::at_least_once().retained()
+                } else {
+                    v4::PublishOptions::at_most_once()
+                };
+                match client
+                    .publish_tracked(message.topic, message.payload, options)
+                    .await
+                {
+                    Ok(notice) => notice.wait_completion_async().await.is_ok(),
+                    Err(_) => false,
+                }
+            }
+        }
+    }
+
+    /// Asks for the end of the connection.
+    pub(super) async fn disconnect(&self) {
+        // A failure means that there is no connection to end.
+        match self {
+            Self::V5(client) => drop(client.disconnect().await),
+            Self::V311(client) => drop(client.disconnect().await),
+        }
+    }
+}
+
+impl Poller {
+    pub(super) async fn poll(&mut self) -> Polled {
+        match self {
+            Self::V5(event_loop) => match event_loop.poll().await {
+                Ok(v5::Event::Incoming(v5::Incoming::ConnAck(_))) => Polled::Connected,
+                Ok(v5::Event::Outgoing(v5::Outgoing::Disconnect))
+                | Err(v5::ConnectionError::RequestsDone) => Polled::Ended,
+                Ok(_) => Polled::Other,
+                Err(error) => Polled::Failed(error.to_string()),
+            },
+            Self::V311(event_loop) => match event_loop.poll().await {
+                Ok(v4::Event::Incoming(v4::Incoming::ConnAck(_))) => Polled::Connected,
+                Ok(v4::Event::Outgoing(v4::Outgoing::Disconnect))
+                | Err(v4::ConnectionError::RequestsDone) => Polled::Ended,
+                Ok(_) => Polled::Other,
+                Err(error) => Polled::Failed(error.to_string()),
+            },
+        }
+    }
+}

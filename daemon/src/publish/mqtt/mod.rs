@@ -1,0 +1,426 @@
+//! The way to the broker.
+//!
+//! Takes documents from the queue and publishes them at most once each (QoS 0); says `online` on every connection and
+//! `offline` before leaving, and leaves a last will that says `offline` for it. One task polls the connection and
+//! opens it again when it is lost, another one publishes: publishing from the polling task would wait for itself.
+//! A document counts as published once it was written to the connection.
+
+mod link;
+
+pub use link::Session;
+
+use super::queue::DocumentQueue;
+use super::topic;
+use crate::backoff::Backoff;
+use crate::config::choice::Choice;
+use crate::config::{Invalid, Secret, in_range};
+use crate::health::Health;
+use link::{Link, Message, Polled, Poller, Tls};
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+/// Time to say `offline` and to leave.
+const FAREWELL: Duration = Duration::from_millis(400);
+/// A connection that lasted so long was a good one: the next attempt after its loss comes soon.
+const GOOD_CONNECTION: Duration = Duration::from_secs(10);
+/// A file with a certificate or a password that is longer is neither.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The `[mqtt]` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Whether to publish over MQTT at all.
+    pub enabled: bool,
+    /// Name or address of the broker.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Version of the protocol.
+    #[serde(with = "crate::config::choice")]
+    pub protocol: Protocol,
+    /// First part of every topic.
+    pub prefix: String,
+    /// Empty: `ternwatch-` and the device id.
+    pub client_id: String,
+    /// Seconds.
+    pub keep_alive_s: u16,
+    /// Empty: none.
+    pub username: String,
+    /// Empty: none.
+    pub password: Secret,
+    /// Empty: none. A name without a slash is one of systemd's credentials.
+    pub password_file: PathBuf,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+    /// Empty: the system's authorities.
+    pub ca_file: PathBuf,
+    /// Bound of the queue.
+    pub queue_documents_max: usize,
+}
+
+/// Versions of MQTT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// MQTT 5.
+    V5,
+    /// MQTT 3.1.1.
+    V311,
+}
+
+impl Choice for Protocol {
+    const NAMED: &'static [(&'static str, Self)] = &[("5", Self::V5), ("3.1.1", Self::V311)];
+}
+
+/// Why there is no session to open.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// A file that the configuration names is not there or not readable.
+    #[error("`mqtt.{key}`: cannot read {}", path.display())]
+    Read {
+        /// The setting.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A credential is named, but systemd gave none.
+    #[error(
+        "`mqtt.password_file`: {0:?} is a credential, and systemd passed none ($CREDENTIALS_DIRECTORY is not set)"
+    )]
+    NoCredentials(PathBuf),
+    /// A file of the wrong kind.
+    #[error("`mqtt.ca_file`: {} has no certificate in PEM form", .0.display())]
+    NoCertificate(PathBuf),
+    /// A password that is not text.
+    #[error("`mqtt.password_file`: {} is not text", .0.display())]
+    PasswordNotText(PathBuf),
+    /// The system has no usable certificate authorities, or the library refuses the options.
+    #[error("cannot prepare the connection: {0}")]
+    Options(String),
+}
+
+impl Config {
+    /// Checks the values.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        let text = |key, value: &str, len_max: usize| {
+            if value.len() > len_max || value.chars().any(char::is_control) {
+                let reason = format!("is longer than {len_max} bytes or has control characters");
+                return Err(Invalid::new(key, reason));
+            }
+            Ok(())
+        };
+        topic::validate_prefix("mqtt.prefix", &self.prefix)?;
+        if self.host.is_empty() {
+            return Err(Invalid::new("mqtt.host", "is empty"));
+        }
+        text("mqtt.host", &self.host, 255)?;
+        text("mqtt.client_id", &self.client_id, 128)?;
+        text("mqtt.username", &self.username, 1024)?;
+        in_range("mqtt.port", self.port, 1..=u16::MAX)?;
+        // The library panics below 5 s with MQTT 5.
+        in_range("mqtt.keep_alive_s", self.keep_alive_s, 5..=3600)?;
+        in_range(
+            "mqtt.queue_documents_max",
+            self.queue_documents_max,
+            1..=10_000,
+        )?;
+        let has_password = !self.password.expose().is_empty();
+        let has_password_file = !self.password_file.as_os_str().is_empty();
+        if has_password && has_password_file {
+            let reason = "is set, and `mqtt.password_file` is set too; keep one";
+            return Err(Invalid::new("mqtt.password", reason));
+        }
+        if (has_password || has_password_file) && self.username.is_empty() {
+            let reason = "is empty, but there is a password";
+            return Err(Invalid::new("mqtt.username", reason));
+        }
+        if !self.tls && !self.ca_file.as_os_str().is_empty() {
+            let reason = "is set, but `mqtt.tls` is false: the connection would not be encrypted";
+            return Err(Invalid::new("mqtt.ca_file", reason));
+        }
+        Ok(())
+    }
+
+    /// What a connection needs to know; reads the files that the configuration names.
+    pub fn session(&self, device: &str) -> Result<Session, SessionError> {
+        let password = self.password()?;
+        if !self.tls && password.is_some() && !is_loopback(&self.host) {
+            log::warn!(
+                "the password goes to {} unencrypted; see mqtt.tls",
+                self.host
+            );
+        }
+        Ok(Session {
+            protocol: self.protocol,
+            host: self.host.clone(),
+            port: self.port,
+            client_id: if self.client_id.is_empty() {
+                format!("ternwatch-{device}")
+            } else {
+                self.client_id.clone()
+            },
+            keep_alive_s: self.keep_alive_s,
+            credentials: (!self.username.is_empty())
+                .then(|| (self.username.clone(), password.unwrap_or_default())),
+            tls: self.tls()?,
+            state_topic: topic::state(&self.prefix, device),
+        })
+    }
+
+    fn password(&self) -> Result<Option<String>, SessionError> {
+        let file = &self.password_file;
+        if file.as_os_str().is_empty() {
+            let password = self.password.expose();
+            return Ok((!password.is_empty()).then(|| password.into()));
+        }
+        let path = if file.components().count() == 1 && file.is_relative() {
+            let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
+                .ok_or_else(|| SessionError::NoCredentials(file.clone()))?;
+            Path::new(&folder).join(file)
+        } else {
+            file.clone()
+        };
+        let bytes = read("password_file", &path)?;
+        let text = String::from_utf8(bytes).map_err(|_| SessionError::PasswordNotText(path))?;
+        // Editors end a file with a line end; a password does not.
+        Ok(Some(text.trim_end_matches(['\r', '\n']).into()))
+    }
+
+    fn tls(&self) -> Result<Option<Tls>, SessionError> {
+        if !self.tls {
+            return Ok(None);
+        }
+        if self.ca_file.as_os_str().is_empty() {
+            return Ok(Some(Tls::SystemAuthorities));
+        }
+        let pem = read("ca_file", &self.ca_file)?;
+        let mark = b"-----BEGIN CERTIFICATE-----";
+        if !pem.windows(mark.len()).any(|window| window == mark) {
+            return Err(SessionError::NoCertificate(self.ca_file.clone()));
+        }
+        Ok(Some(Tls::Authorities(pem)))
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse()
+            .is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
+fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, SessionError> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes))
+        .map_err(|source| SessionError::Read {
+            key,
+            path: path.into(),
+            source,
+        })?;
+    Ok(bytes)
+}
+
+/// How long the publisher may go on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Term {
+    /// Until the queue is closed and empty.
+    Open,
+    /// So long, whatever is left in the queue then.
+    Until(Instant),
+}
+
+/// The state of the connection, counted so that no reconnection goes unseen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Connection {
+    Lost,
+    Made(u64),
+}
+
+/// Publishes the queue's documents to `topic` until it is closed and empty or the term is over, then leaves.
+pub async fn run(
+    session: &Session,
+    topic: &str,
+    queue: &DocumentQueue,
+    health: &Arc<Health>,
+    term: watch::Receiver<Term>,
+) -> Result<(), SessionError> {
+    let (link, poller) = link::prepare(session)?;
+    let (report, connection) = watch::channel(Connection::Lost);
+    let broker = format!("{}:{}", session.host, session.port);
+    let polling = tokio::spawn(keep_connected(poller, broker, report, health.clone()));
+    let mut publisher = Publisher {
+        link,
+        state_topic: &session.state_topic,
+        topic,
+        queue,
+        health,
+        connection,
+        term,
+        lost: 0,
+    };
+    publisher.publish_all().await;
+    publisher.leave().await;
+    polling.abort();
+    let unpublished = queue.len() as u64 + queue.dropped() + publisher.lost;
+    if unpublished > 0 {
+        log::warn!("{unpublished} documents were not published, the broker being away");
+    }
+    Ok(())
+}
+
+/// Polls the connection, and opens it again when it is lost, until the publisher has left.
+async fn keep_connected(
+    mut poller: Poller,
+    broker: String,
+    report: watch::Sender<Connection>,
+    health: Arc<Health>,
+) {
+    let mut backoff = Backoff::default();
+    let mut count = 0;
+    let mut connected_at = None;
+    loop {
+        match poller.poll().await {
+            Polled::Connected => {
+                count += 1;
+                connected_at = Some(Instant::now());
+                log::info!("connected to the broker at {broker}");
+                health.broker_is_here.store(true, Ordering::Relaxed);
+                report.send_replace(Connection::Made(count));
+            }
+            Polled::Other => {}
+            Polled::Ended => return,
+            Polled::Failed(reason) => {
+                health.broker_is_here.store(false, Ordering::Relaxed);
+                report.send_replace(Connection::Lost);
+                if connected_at
+                    .take()
+                    .is_some_and(|at: Instant| at.elapsed() >= GOOD_CONNECTION)
+                {
+                    backoff.reset();
+                }
+                let delay = backoff.next_delay();
+                log::warn!(
+                    "no connection to the broker at {broker}: {reason}; next attempt in {:.1} s",
+                    delay.as_secs_f32()
+                );
+                sleep(delay).await;
+            }
+        }
+    }
+}
+
+struct Publisher<'a> {
+    link: Link,
+    state_topic: &'a str,
+    topic: &'a str,
+    queue: &'a DocumentQueue,
+    health: &'a Health,
+    connection: watch::Receiver<Connection>,
+    term: watch::Receiver<Term>,
+    /// Documents taken from the queue and not written to a connection.
+    lost: u64,
+}
+
+impl Publisher<'_> {
+    async fn publish_all(&mut self) {
+        let mut greeted = Connection::Lost;
+        // Changes of the connection and of the term wake every wait below.
+        let mut connection = self.connection.clone();
+        let mut term = self.term.clone();
+        while !self.queue.is_finished() {
+            let deadline = *term.borrow_and_update();
+            if matches!(deadline, Term::Until(deadline) if deadline <= Instant::now()) {
+                return;
+            }
+            let now = *connection.borrow_and_update();
+            let is_connected = now != Connection::Lost;
+            if is_connected && now != greeted {
+                // A broker may have forgotten the retained state, or published the last will meanwhile.
+                let heard = self.say(Message::state(self.state_topic, "online")).await;
+                if !heard && *self.connection.borrow() == now {
+                    log::warn!("the broker does not accept {}", self.state_topic);
+                }
+                greeted = now;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = over(deadline) => return,
+                Ok(()) = term.changed() => {}
+                Ok(()) = connection.changed() => {}
+                document = self.queue.pop(), if is_connected => match document {
+                    Some(document) => self.publish(document).await,
+                    None => return,
+                },
+                // A queue that is closed and empty needs no connection any more.
+                () = self.queue.finished(), if !is_connected => return,
+            }
+        }
+    }
+
+    async fn publish(&mut self, document: Vec<u8>) {
+        if self.say(Message::document(self.topic, document)).await {
+            self.health.published.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    /// Whether the message was written to the connection (QoS 0) or confirmed by the broker (QoS 1) before the
+    /// connection or the term ended.
+    async fn say(&mut self, message: Message<'_>) -> bool {
+        let mut connection = self.connection.clone();
+        let before = *connection.borrow_and_update();
+        let term = *self.term.borrow();
+        tokio::select! {
+            said = self.link.publish(message) => said,
+            // Nothing is published twice: a message that the connection took with it is lost.
+            _ = connection.wait_for(|now| *now != before) => false,
+            () = over(term) => false,
+        }
+    }
+
+    /// Says `offline` and closes the connection, so that the broker drops the last will.
+    async fn leave(&mut self) {
+        if *self.connection.borrow() == Connection::Lost {
+            return;
+        }
+        let farewell = async {
+            if !self
+                .link
+                .publish(Message::state(self.state_topic, "offline"))
+                .await
+            {
+                log::warn!("the broker did not confirm that this device is offline");
+            }
+            self.link.disconnect().await;
+            // The connection ends once the broker has the last packet.
+            let _ = self
+                .connection
+                .wait_for(|now| *now == Connection::Lost)
+                .await;
+        };
+        if timeout(FAREWELL, farewell).await.is_err() {
+            log::warn!("the broker did not answer the farewell");
+        }
+    }
+}
+
+async fn over(term: Term) {
+    match term {
+        Term::Open => std::future::pending().await,
+        Term::Until(deadline) => {
+            let _ = timeout_at(deadline, std::future::pending::<()>()).await;
+        }
+    }
+}

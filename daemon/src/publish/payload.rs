@@ -1,0 +1,117 @@
+//! The document that is published for a frame: docs/schema/detections-1.json.
+//!
+//! Readers must ignore keys that they do not know; keys are added, but never removed or changed, within a schema
+//! version.
+
+use crate::clock::Timestamp;
+use serde::Serialize;
+use ternwatch_detector::Detection;
+
+/// The version of the document's schema.
+pub const SCHEMA: u32 = 1;
+
+/// Everything but the detections' conversion, in the order of the document.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    schema: u32,
+    camera: &'a str,
+    sequence: u64,
+    captured_at: String,
+    captured_monotonic_ns: u64,
+    frame: Size,
+    model: &'a ModelIdentity,
+    inference_ms: f64,
+    dropped: u64,
+    detections: Vec<Found<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Size {
+    width: u32,
+    height: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Found<'a> {
+    class: &'a str,
+    score: f32,
+    box_px: [f32; 4],
+    box_norm: [f32; 4],
+}
+
+/// Which model looked at the frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ModelIdentity {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u64,
+    /// SHA-256 of the whole bundle, as hexadecimal digits.
+    pub sha256: String,
+}
+
+/// What stays the same from frame to frame.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The camera's name.
+    pub camera: String,
+    /// The model.
+    pub model: ModelIdentity,
+    /// Class names by the detections' `class`.
+    pub classes: Vec<String>,
+}
+
+/// One examined frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Examined<'a> {
+    /// The frame's number in this run, dropped ones counted.
+    pub sequence: u64,
+    /// When it was captured.
+    pub captured_at: Timestamp,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Time from the frame to the detections.
+    pub inference_ms: f64,
+    /// Frames of this run that were captured before this one and never examined.
+    pub dropped: u64,
+    /// What was found.
+    pub detections: &'a [Detection],
+}
+
+impl Source {
+    /// The document of a frame, as JSON.
+    pub fn document(&self, examined: &Examined<'_>) -> Vec<u8> {
+        let (width, height) = (examined.width as f32, examined.height as f32);
+        let found = |detection: &Detection| {
+            let [x1, y1, x2, y2] = detection.xyxy;
+            Found {
+                class: self
+                    .classes
+                    .get(usize::from(detection.class))
+                    .map_or("?", String::as_str),
+                score: detection.score,
+                box_px: detection.xyxy,
+                box_norm: [x1 / width, y1 / height, x2 / width, y2 / height],
+            }
+        };
+        let document = Document {
+            schema: SCHEMA,
+            camera: &self.camera,
+            sequence: examined.sequence,
+            captured_at: examined.captured_at.rfc3339(),
+            captured_monotonic_ns: examined.captured_at.monotonic_ns,
+            frame: Size {
+                width: examined.width,
+                height: examined.height,
+            },
+            model: &self.model,
+            // Microseconds are as fine as the measurement is.
+            inference_ms: (examined.inference_ms * 1000.0).round() / 1000.0,
+            dropped: examined.dropped,
+            detections: examined.detections.iter().map(found).collect(),
+        };
+        serde_json::to_vec(&document).expect("numbers and strings always become JSON")
+    }
+}

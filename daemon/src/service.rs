@@ -1,0 +1,277 @@
+//! A run of the daemon from the loaded model to the farewell: starts the threads, waits for whatever ends first, and
+//! sees to it that everything ends in time.
+
+use crate::camera;
+use crate::config::Config;
+use crate::exit::{Failure, Reason};
+use crate::health::Health;
+use crate::mailbox::Mailbox;
+use crate::model::Loaded;
+use crate::pipeline::{self, Inference, Outlet, Revival, Shared};
+use crate::publish::mqtt::{self, Session, Term};
+use crate::publish::payload::Source;
+use crate::publish::queue::DocumentQueue;
+use crate::publish::topic;
+use crate::stop::Stop;
+use anyhow::{Context, anyhow};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+/// After SIGTERM, time for the frame in work and for the documents that wait; then `offline` is said.
+const DRAIN_ON_SIGNAL: Duration = Duration::from_millis(1200);
+/// After the last frame of a file, time for the documents that wait.
+const DRAIN_AT_END: Duration = Duration::from_secs(10);
+
+/// What is published when and where.
+struct Publishing {
+    session: Session,
+    topic: String,
+    queue: Arc<DocumentQueue>,
+}
+
+/// How a thread ended.
+type Ended = Result<(), Failure>;
+
+/// Watches until the source ends, a thread fails, or SIGTERM or SIGINT comes.
+pub fn run(config: &Config, loaded: Loaded) -> Result<(), Failure> {
+    let unavailable = |error: anyhow::Error| Failure::new(Reason::Unavailable, error);
+    let device = config.device.id();
+    let publishing = config
+        .mqtt
+        .enabled
+        .then(|| {
+            Ok(Publishing {
+                session: config.mqtt.session(&device)?,
+                topic: topic::detections(&config.mqtt.prefix, &device, &config.camera.name),
+                queue: Arc::new(DocumentQueue::new(config.mqtt.queue_documents_max)),
+            })
+        })
+        .transpose()
+        .map_err(|error: mqtt::SessionError| Failure::new(Reason::Config, error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot prepare the network")
+        .map_err(unavailable)?;
+    let shared = Shared {
+        mailbox: Arc::new(Mailbox::new(camera::FrameBuffer::empty())),
+        when_busy: config.pipeline.when_busy,
+        stop: Stop::default(),
+        health: Arc::new(Health::new(config.camera.patience())),
+    };
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::listen()
+            .context("cannot listen to signals")
+            .map_err(unavailable)?;
+        let queue = publishing
+            .as_ref()
+            .map(|publishing| publishing.queue.clone());
+        let threads = start_threads(config, loaded, &shared, queue)?;
+        supervise(&shared, threads, publishing, &mut signals).await
+    });
+    // Name resolution may still occupy a thread of the runtime; nobody waits for its answer any more.
+    runtime.shutdown_background();
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    log::info!(
+        "{} frames captured, {} examined, {} dropped, {} documents published",
+        count(&shared.health.captured),
+        count(&shared.health.examined),
+        count(&shared.health.dropped),
+        count(&shared.health.published),
+    );
+    outcome
+}
+
+/// Starts capture and inference; both report how they ended, capture first.
+fn start_threads(
+    config: &Config,
+    loaded: Loaded,
+    shared: &Shared,
+    queue: Option<Arc<DocumentQueue>>,
+) -> Result<mpsc::UnboundedReceiver<Ended>, Failure> {
+    let (ended, ends) = mpsc::unbounded_channel();
+    let inference = Inference {
+        detector: loaded.detector,
+        thresholds: loaded.thresholds,
+        source: Source {
+            camera: config.camera.name.clone(),
+            model: loaded.identity,
+            classes: loaded.classes,
+        },
+        outlet: Outlet {
+            queue: queue.clone(),
+            stdout: config.stdout.enabled,
+        },
+    };
+    let camera_config = config.camera.clone();
+    spawn("capture", ended.clone(), shared, move |shared| {
+        let revival = if camera_config.source.is_finite() {
+            Revival::Never
+        } else {
+            Revival::Reopen
+        };
+        let open = || camera::open(&camera_config, &shared.stop);
+        let result = pipeline::capture(shared, revival, open);
+        result.map_err(|error| Failure::new(error.reason(), error))
+    })?;
+    spawn("inference", ended, shared, move |shared| {
+        let result = inference.run(shared);
+        result.map_err(|error| Failure::new(Reason::Software, error))
+    })?;
+    Ok(ends)
+}
+
+/// A thread that closes the mailbox behind itself, so that the other one ends too, and reports how it ended.
+fn spawn(
+    name: &'static str,
+    ended: mpsc::UnboundedSender<Ended>,
+    shared: &Shared,
+    body: impl FnOnce(&Shared) -> Ended + Send + 'static,
+) -> Result<(), Failure> {
+    let shared = shared.clone();
+    thread::Builder::new()
+        .name(name.into())
+        .spawn(move || {
+            let result = catch_unwind(AssertUnwindSafe(|| body(&shared))).unwrap_or_else(|_| {
+                let error = anyhow!("the {name} thread panicked");
+                Err(Failure::new(Reason::Software, error))
+            });
+            shared.mailbox.close();
+            // Nobody listens when the program already gave up on this thread.
+            let _ = ended.send(result);
+        })
+        .map(drop)
+        .with_context(|| format!("cannot start the {name} thread"))
+        .map_err(|error| Failure::new(Reason::Unavailable, error))
+}
+
+/// Waits for the end, whichever comes, and leads everything to it in time.
+async fn supervise(
+    shared: &Shared,
+    mut threads: mpsc::UnboundedReceiver<Ended>,
+    publishing: Option<Publishing>,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let (set_term, term) = watch::channel(Term::Open);
+    let queue = publishing
+        .as_ref()
+        .map(|publishing| publishing.queue.clone());
+    let health = shared.health.clone();
+    let publisher = async {
+        let Some(publishing) = publishing else {
+            return Ok(());
+        };
+        let Publishing {
+            session,
+            topic,
+            queue,
+        } = &publishing;
+        mqtt::run(session, topic, queue, &health, term).await
+    };
+    tokio::pin!(publisher);
+
+    // Until both threads have ended, one way or the other.
+    let mut outcome = Ok(());
+    let mut deadline = None;
+    let mut published = None;
+    loop {
+        tokio::select! {
+            ended = threads.recv() => match ended {
+                Some(result) => outcome = first_failure(outcome, result),
+                None => break,
+            },
+            () = signals.next() => {
+                log::info!("asked to end");
+                stop(shared, &set_term, &mut deadline);
+            }
+            result = &mut publisher, if published.is_none() => {
+                // On a signal it ends by its term; before that, only if it could not start.
+                let failed = result.is_err();
+                published = Some(result);
+                if failed {
+                    stop(shared, &set_term, &mut deadline);
+                }
+            }
+            () = until(deadline) => {
+                log::warn!("a thread does not end in time");
+                break;
+            }
+        }
+    }
+    shared.health.stopping();
+    if let Some(queue) = queue {
+        queue.close();
+    }
+    if deadline.is_none() {
+        set_term.send_replace(Term::Until(Instant::now() + DRAIN_AT_END));
+    }
+    let published = loop {
+        if let Some(result) = published {
+            break result;
+        }
+        tokio::select! {
+            result = &mut publisher => break result,
+            () = signals.next() => stop(shared, &set_term, &mut deadline),
+        }
+    };
+    let published = published.map_err(|error| Failure::new(Reason::Config, error));
+    first_failure(outcome, published)
+}
+
+/// Asks the threads to end and gives the publisher its term; a second call changes nothing.
+fn stop(shared: &Shared, term: &watch::Sender<Term>, deadline: &mut Option<Instant>) {
+    shared.stop.request();
+    shared.health.stopping();
+    if deadline.is_none() {
+        let until = Instant::now() + DRAIN_ON_SIGNAL;
+        *deadline = Some(until);
+        term.send_replace(Term::Until(until));
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The first thing that went wrong explains the ones after it.
+fn first_failure(before: Ended, now: Ended) -> Ended {
+    match (&before, &now) {
+        (Err(_), Err(later)) => {
+            log::error!("{later}");
+            before
+        }
+        (Err(_), Ok(())) => before,
+        (Ok(()), _) => now,
+    }
+}
+
+/// SIGTERM, as systemd sends it, and SIGINT, as a terminal does.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The published document against its schema, and against what readers were promised.
+
+use serde_json::{Value, json};
+use ternwatch_daemon::clock::Timestamp;
+use ternwatch_daemon::publish::payload::{Examined, ModelIdentity, Source};
+use ternwatch_detector::Detection;
+
+const SCHEMA: &str = include_str!("../../docs/schema/detections-1.json");
+
+fn source() -> Source {
+    Source {
+        camera: "door".into(),
+        model: ModelIdentity {
+            name: "person".into(),
+            version: 3,
+            sha256: "0123456789abcdef".repeat(4),
+        },
+        classes: vec!["person".into(), "bicycle".into()],
+    }
+}
+
+fn document(detections: &[Detection]) -> Value {
+    let bytes = source().document(&Examined {
+        sequence: 41,
+        captured_at: Timestamp {
+            realtime_ns: 1_795_502_401_123_456_789,
+            monotonic_ns: 987_654_321,
+        },
+        width: 640,
+        height: 480,
+        inference_ms: 12.345_678,
+        dropped: 2,
+        detections,
+    });
+    serde_json::from_slice(&bytes).expect("JSON")
+}
+
+fn detection(class: u16, score: f32) -> Detection {
+    Detection {
+        class,
+        score,
+        xyxy: [64.0, 48.5, 640.0, 480.0],
+    }
+}
+
+#[test]
+fn the_document_is_exactly_what_readers_were_promised() {
+    assert_eq!(
+        document(&[detection(0, 0.875), detection(1, 0.5)]),
+        json!({
+            "schema": 1,
+            "camera": "door",
+            "sequence": 41,
+            "captured_at": "2026-11-24T06:40:01.123456Z",
+            "captured_monotonic_ns": 987_654_321,
+            "frame": { "width": 640, "height": 480 },
+            "model": { "name": "person", "version": 3, "sha256": "0123456789abcdef".repeat(4) },
+            "inference_ms": 12.346,
+            "dropped": 2,
+            "detections": [
+                { "class": "person", "score": 0.875,
+                  "box_px": [64.0, 48.5, 640.0, 480.0],
+                  "box_norm": [f64::from(0.1f32), f64::from(48.5f32 / 480.0), 1.0, 1.0] },
+                { "class": "bicycle", "score": 0.5,
+                  "box_px": [64.0, 48.5, 640.0, 480.0],
+                  "box_norm": [f64::from(0.1f32), f64::from(48.5f32 / 480.0), 1.0, 1.0] },
+            ],
+        }),
+        "an old reader depends on this: add keys, but change none"
+    );
+}
+
+#[test]
+fn numbers_are_written_as_short_as_they_can_be_read_back() {
+    let bytes = source().document(&Examined {
+        sequence: 0,
+        captured_at: Timestamp::default(),
+        width: 640,
+        height: 480,
+        inference_ms: 1.0,
+        dropped: 0,
+        detections: &[detection(0, 0.87)],
+    });
+    let text = String::from_utf8(bytes).expect("UTF-8");
+    assert!(text.contains("\"score\":0.87,"), "{text}");
+    assert!(!text.contains('\n') && !text.contains(' '), "{text}");
+}
+
+#[test]
+fn documents_validate_against_the_schema() {
+    let validator = validator();
+    let many: Vec<Detection> = (0..300).map(|_| detection(0, 1.0)).collect();
+    for detections in [&[][..], &[detection(1, 0.01)], &many] {
+        let document = document(detections);
+        let errors: Vec<String> = validator
+            .iter_errors(&document)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{errors:#?}");
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_it_should() {
+    let validator = validator();
+    let good = document(&[detection(0, 0.5)]);
+    assert!(validator.is_valid(&good));
+    let spoilt: [(&str, Value); 10] = [
+        ("/schema", json!(2)),
+        ("/camera", json!("a/b")),
+        ("/sequence", json!(-1)),
+        ("/captured_at", json!("2026-11-24 06:40")),
+        ("/frame/width", json!(0)),
+        ("/model/sha256", json!("00")),
+        ("/dropped", json!("2")),
+        ("/detections/0/score", json!(1.5)),
+        ("/detections/0/box_px", json!([1, 2, 3])),
+        ("/detections/0/box_norm/0", json!(1.25)),
+    ];
+    for (pointer, value) in spoilt {
+        let mut document = good.clone();
+        *document.pointer_mut(pointer).expect(pointer) = value;
+        assert!(!validator.is_valid(&document), "{pointer}");
+    }
+    for key in good.as_object().expect("an object").keys() {
+        let mut document = good.clone();
+        document.as_object_mut().expect("an object").remove(key);
+        assert!(!validator.is_valid(&document), "without {key}");
+    }
+}
+
+#[test]
+fn an_old_reader_may_meet_new_keys() {
+    let mut document = document(&[detection(0, 0.5)]);
+    document["track"] = json!(7);
+    document["detections"][0]["track"] = json!(7);
+    assert!(validator().is_valid(&document));
+}
+
+fn validator() -> jsonschema::Validator {
+    let schema: Value = serde_json::from_str(SCHEMA).expect("the schema is JSON");
+    assert!(jsonschema::meta::is_valid(&schema), "draft 2020-12");
+    jsonschema::draft202012::new(&schema).expect("the schema compiles")
+}
