@@ -272,59 +272,57 @@ fn links_in_the_documents_lead_somewhere() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-#[test]
-fn the_make_tasks_in_the_documents_exist() {
-    let makefile = read("Makefile");
-    let tasks: BTreeSet<&str> = makefile
+/// The tasks of a Makefile.
+fn tasks_of(makefile: &str) -> BTreeSet<&str> {
+    makefile
         .lines()
         .filter(|line| !line.starts_with(['\t', '.', '#', ' ']) && !line.contains(":="))
         .filter_map(|line| line.split_once(':').map(|(task, _)| task))
-        .collect();
-    let mut named = 0;
-    for document in [
-        "README.md",
-        "CONTRIBUTING.md",
-        "ARCHITECTURE.md",
-        "CHANGELOG.md",
-        ".ci/run",
-    ] {
-        let text = read(document);
-        // `make` begins a line of a code block, or a word in backticks, or follows a stage's name.
-        let mut words = text.split_whitespace().peekable();
-        while let Some(word) = words.next() {
-            if word.trim_start_matches('`') == "make" {
-                let Some(task) = words
-                    .peek()
-                    .map(|next| next.trim_end_matches(['`', ',', '.', ':', ';', ')']))
-                else {
-                    continue;
-                };
-                let is_name = task
-                    .chars()
-                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-                if is_name
-                    && !task.is_empty()
-                    && (word.starts_with('`') || document.starts_with('.'))
-                {
-                    named += 1;
-                    assert!(
-                        tasks.contains(task),
-                        "{document} speaks of `make {task}`, the Makefile has {tasks:?}"
-                    );
-                }
+        .collect()
+}
+
+/// The tasks that a document calls: `make TASK` where a line, a word in backticks or a stage of .ci/run begins.
+fn called_tasks(text: &str) -> Vec<&str> {
+    let mut tasks = Vec::new();
+    for line in text.lines() {
+        let command = line
+            .strip_prefix("stage ")
+            .and_then(|stage| stage.split_once(' '))
+            .map_or(line, |(_name, command)| command);
+        for command in code_words(line).into_iter().chain([command]) {
+            let mut words = command.split_whitespace();
+            if words.next() == Some("make") {
+                tasks.extend(words.next());
             }
         }
-        for line in text.lines() {
-            if let Some(task) = line
-                .strip_prefix("make ")
-                .and_then(|rest| rest.split_whitespace().next())
-            {
-                named += 1;
-                assert!(
-                    tasks.contains(task),
-                    "{document} speaks of `make {task}`, the Makefile has {tasks:?}"
-                );
-            }
+    }
+    tasks
+}
+
+#[test]
+fn called_tasks_are_found_in_code_and_not_in_prose() {
+    let text = "make one\nTo make two of it, `make three ARG=1` and\nstage name make four X=y\n  make five";
+    assert_eq!(called_tasks(text), ["one", "three", "four", "five"]);
+}
+
+#[test]
+fn the_make_tasks_in_the_documents_exist() {
+    let makefile = read("Makefile");
+    let tasks = tasks_of(&makefile);
+    let mut named = 0;
+    let documents = project_files().into_iter().filter(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "md" || extension == "toml")
+            || path == Path::new(".ci/run")
+    });
+    for document in documents {
+        for task in called_tasks(&read(&document)) {
+            named += 1;
+            assert!(
+                tasks.contains(task),
+                "{} speaks of `make {task}`, the Makefile has {tasks:?}",
+                document.display()
+            );
         }
     }
     assert!(named >= 5, "the documents name only {named} tasks");
