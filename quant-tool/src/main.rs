@@ -1,30 +1,37 @@
-//! quant-tool: trains, quantizes, evaluates, signs and inspects the detectors that Ternwatch runs.
-mod data;
-mod network;
-mod progress;
-mod quantize;
-mod train;
+//! The program: one command, one exit code.
 
-// Training makes and drops large tensors in every step; glibc gives each back to the kernel, which then clears its pages.
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use quant_tool::cli::{Cli, Command};
+use quant_tool::train::stage::Stage;
+use quant_tool::{exit, files, inspect, run};
+
+// Training makes and drops large tensors in every step; glibc's allocator gives each back to the kernel, which clears
+// its pages anew.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-use std::{path::PathBuf, sync::Arc};
-fn main() -> anyhow::Result<()> {
-    let a: Vec<String> = std::env::args().collect();
-    let config = train::config::Config::read(&PathBuf::from(&a[1]))?;
-    let folder = PathBuf::from(&a[3]);
-    std::fs::create_dir_all(&folder)?;
-    let network = network::Network::new(&config.network, 1);
-    eprintln!("{} MMAC", network.macs() as f64 / 1e6);
-    let dataset = data::coco::Dataset::read(&PathBuf::from(&a[2]), "person")?;
-    let photos = Arc::new(data::augment::Photos::load(&dataset, &config.augment)?);
-    for stage in [
-        train::stage::Stage::Float,
-        train::stage::Stage::Soft,
-        train::stage::Stage::Hard,
-    ] {
-        train::stage::run(stage, &config, &network, &photos, &folder)?;
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
+    };
+    match execute(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
     }
-    Ok(())
+}
+
+fn execute(command: Command) -> Result<()> {
+    match command {
+        Command::Keygen { prefix } => files::keygen(&prefix),
+        Command::Train(args) => run::train(&args, &[Stage::Float]),
+        Command::Quantize(args) => run::train(&args, &[Stage::Soft, Stage::Hard]),
+        Command::Export(args) => run::export(&args),
+        Command::Evaluate(args) => run::evaluate(&args),
+        Command::Inspect(file) => inspect::print(&file),
+    }
 }

@@ -1,8 +1,10 @@
 //! The training configuration: one TOML file that holds all that decides about a model.
 
+use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::{data::augment, network, quantize};
@@ -27,6 +29,27 @@ pub struct Config {
     pub quantize: quantize::Config,
     /// How samples are drawn.
     pub augment: augment::Config,
+    /// What the model card says besides numbers: data, licences, use, limits.
+    #[serde(default)]
+    pub card: BTreeMap<String, String>,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No TOML, an unknown key, or a value of the wrong type.
+    #[error(transparent)]
+    Syntax(#[from] toml::de::Error),
+    /// A value out of its range.
+    #[error("{key} = {value}: {rule}")]
+    Value {
+        /// Where it stands.
+        key: &'static str,
+        /// What it is.
+        value: String,
+        /// What it has to be.
+        rule: &'static str,
+    },
 }
 
 /// The float stage, and what all stages share.
@@ -52,58 +75,103 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        Self::parse(&text).with_context(|| path.display().to_string())
+        Ok(Self::parse(&text).with_context(|| path.display().to_string())?)
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// Parses and checks the text of a configuration.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text)?;
+        let check =
+            |sound: bool, key: &'static str, value: &dyn Debug, rule: &'static str| match sound {
+                true => Ok(()),
+                false => Err(ConfigError::Value {
+                    key,
+                    value: format!("{value:?}"),
+                    rule,
+                }),
+            };
+        let n = &config.network;
+        let widths = [&n.stem[..], &n.stage8, &n.stage16, &n.stage32, &[n.neck]].concat();
+        let wide = widths.iter().all(|w| (1..=1024).contains(w));
+        check(wide, "network", &widths, "widths are 1 to 1024 channels")?;
+        let stages = [&n.stage8, &n.stage16, &n.stage32]
+            .iter()
+            .all(|s| !s.is_empty());
+        check(stages, "network", &widths, "every stage needs a layer")?;
+        let sides = [n.width, n.height];
+        check(
+            sides.iter().all(|s| (32..=2048).contains(s)),
+            "network.width, height",
+            &sides,
+            "sides are 32 to 2048 pixels",
+        )?;
         let f = &config.float;
-        ensure!(
-            (1..=1024).contains(&f.batch),
-            "float.batch = {} is not 1 to 1024",
-            f.batch
-        );
+        check(
+            (2..=1024).contains(&f.batch),
+            "float.batch",
+            &f.batch,
+            "2 to 1024 images",
+        )?;
         let sides = f
             .sample
             .iter()
             .all(|s| s % 32 == 0 && (32..=2048).contains(s));
-        ensure!(
+        check(
             sides,
-            "float.sample = {:?}: both must be multiples of 32, at most 2048",
-            f.sample
-        );
-        ensure!(
+            "float.sample",
+            &f.sample,
+            "multiples of 32, at most 2048",
+        )?;
+        check(
             f.rate > 0.0 && f.rate < 1.0,
-            "float.rate = {} is not between 0 and 1",
-            f.rate
-        );
-        ensure!(
+            "float.rate",
+            &f.rate,
+            "between 0 and 1",
+        )?;
+        check(
             (0.0..1.0).contains(&f.average_decay),
-            "float.average_decay = {} is not below 1",
-            f.average_decay
-        );
+            "float.average_decay",
+            &f.average_decay,
+            "from 0 to below 1",
+        )?;
         let q = &config.quantize;
-        ensure!(
+        check(
             q.groups.last() == Some(&1.0),
-            "quantize.groups = {:?}: the last one must be 1",
-            q.groups
-        );
-        ensure!(
+            "quantize.groups",
+            &q.groups,
+            "the last group must be 1",
+        )?;
+        check(
             q.groups.is_sorted(),
-            "quantize.groups = {:?} do not grow",
-            q.groups
-        );
-        ensure!(
+            "quantize.groups",
+            &q.groups,
+            "groups must grow",
+        )?;
+        check(
             (0.0..1.0).contains(&q.last_group_at),
-            "quantize.last_group_at = {} is not below 1",
-            q.last_group_at
-        );
-        ensure!(
+            "quantize.last_group_at",
+            &q.last_group_at,
+            "from 0 to below 1",
+        )?;
+        check(
             (0.0..=1.0).contains(&q.pull),
-            "quantize.pull = {} is not 0 to 1",
-            q.pull
-        );
+            "quantize.pull",
+            &q.pull,
+            "from 0 to 1",
+        )?;
         Ok(config)
+    }
+
+    /// Whether both lead to the same parameters: names, thresholds and texts may differ.
+    pub fn trains_like(&self, other: &Self) -> bool {
+        let essence = |c: &Self| Self {
+            name: String::new(),
+            version: 0,
+            thresholds: [0.0; 2],
+            card: BTreeMap::new(),
+            ..c.clone()
+        };
+        essence(self) == essence(other)
     }
 }
 

@@ -108,8 +108,7 @@ impl Leaf {
 }
 
 fn values(data: TensorData) -> Result<Vec<f32>> {
-    data.to_vec()
-        .map_err(|e| anyhow::anyhow!("reading a tensor back: {e:?}"))
+    data.try_to_vec::<f32>().context("reading a tensor back")
 }
 
 /// Runs the network forward. On an autodiff device the pass can be differentiated.

@@ -44,13 +44,6 @@ pub struct Parameter {
     pub value: Vec<f32>,
 }
 
-impl Parameter {
-    /// Whether gradients change it (running statistics are measured instead).
-    pub fn is_trained(&self) -> bool {
-        !matches!(self.role, Role::Mean | Role::Variance)
-    }
-}
-
 /// All parameters, in the network's order: five per convolution.
 #[derive(Clone, Debug)]
 pub struct Parameters(pub Vec<Parameter>);

@@ -1,0 +1,93 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Trains, quantizes, evaluates, signs and inspects the ternary detectors that Ternwatch runs.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The tasks.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a key pair: PREFIX.secret signs bundles, PREFIX.pub checks them.
+    Keygen {
+        /// Path without its ending.
+        prefix: PathBuf,
+    },
+    /// Train a float detector; goes on where an earlier call was stopped.
+    Train(Run),
+    /// Quantize the trained detector in two stages, soft and hard; goes on where an earlier call was stopped.
+    Quantize(Run),
+    /// Fold, record golden vectors and sign: a run's last state becomes a bundle.
+    Export(Export),
+    /// Print the average precision (AP50) of a bundle, by source and overall.
+    Evaluate(Evaluate),
+    /// Check a bundle's signature and golden vectors, and print what is in it.
+    Inspect(BundleFile),
+}
+
+/// A training run.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Training configuration (TOML).
+    #[arg(long)]
+    pub config: PathBuf,
+    /// Folder with annotations.json (COCO) and images/.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Folder for checkpoints and the log.
+    #[arg(long)]
+    pub run: PathBuf,
+}
+
+/// What to export.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Training configuration (TOML) of the run.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// Folder with the run's checkpoints.
+    #[arg(long)]
+    pub run: PathBuf,
+    /// Secret key to sign with.
+    #[arg(long)]
+    pub key: PathBuf,
+    /// Folder to evaluate on; the result goes into the model card.
+    #[arg(long)]
+    pub evaluate: Option<PathBuf>,
+    /// The bundle to write.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// What to evaluate.
+#[derive(Debug, Args)]
+pub struct Evaluate {
+    /// The bundle and its key.
+    #[command(flatten)]
+    pub bundle: BundleFile,
+    /// Folder with annotations.json (COCO) and images/.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A bundle and the key that checks it.
+#[derive(Debug, Args)]
+pub struct BundleFile {
+    /// The bundle.
+    #[arg(long)]
+    pub bundle: PathBuf,
+    /// Public key that checks the bundle [default: default.pub beside it].
+    #[arg(long)]
+    pub key: Option<PathBuf>,
+}

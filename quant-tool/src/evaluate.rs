@@ -1,0 +1,267 @@
+//! Evaluation: a signed bundle and annotated photographs in, average precision out.
+//!
+//! The bundle is verified, loaded and run as the daemon does it, by the same detector. AP50 is COCO's protocol
+//! (https://cocodataset.org, "Detection evaluation") at an IoU of 0.5: at most 100 detections an image, best first,
+//! each matched to the free box that it overlaps most; precision interpolated at 101 recall points. Boxes marked
+//! `ignore` are neither hits nor misses.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use indicatif::ParallelProgressIterator;
+use rayon::prelude::*;
+use serde::Serialize;
+use ternwatch_bundle::Model;
+use ternwatch_bundle::manifest::Thresholds;
+use ternwatch_detector::{Detection, Detector, Frame, PixelFormat};
+use ternwatch_kernels::Isa;
+
+use crate::data::coco::{Annotation, Dataset, ImageRecord};
+
+/// COCO's limit of detections an image.
+const DETECTIONS_MAX: usize = 100;
+/// Low enough for the whole precision-recall curve.
+const SCORE_MIN: f32 = 0.01;
+/// A hit overlaps a box by at least this.
+const IOU_MIN: f32 = 0.5;
+
+/// The result for one set of images.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Score {
+    /// Average precision at an IoU of 0.5.
+    pub ap50: f64,
+    /// Part of the detections at the model's default threshold that are hits.
+    pub precision: f64,
+    /// Part of the boxes that are hit at the default threshold.
+    pub recall: f64,
+    /// Images.
+    pub images: usize,
+    /// Boxes that are not ignored.
+    pub boxes: usize,
+}
+
+/// The outcome of every detection of some images, and how many boxes there were.
+#[derive(Clone, Debug, Default)]
+struct Outcomes {
+    /// Score, and whether it hit.
+    detections: Vec<(f32, bool)>,
+    boxes: usize,
+    images: usize,
+}
+
+/// Runs a model over a data set: one score a source, and `overall`.
+pub fn evaluate(model: &Model, dataset: &Dataset, isa: Isa) -> Result<BTreeMap<String, Score>> {
+    let thresholds = Thresholds {
+        score: SCORE_MIN,
+        iou: model.thresholds().iou,
+    };
+    let bar = crate::progress::bar(dataset.images.len() as u64, "evaluating");
+    // Fails before the work starts, so that the workers' copies cannot.
+    Detector::new(model, isa)?;
+    let outcomes: Vec<Outcomes> = dataset
+        .images
+        .par_iter()
+        .progress_with(bar)
+        .map_init(
+            || Detector::new(model, isa),
+            |detector, record| {
+                let detector = detector.as_mut().map_err(|e| anyhow::anyhow!("{e}"))?;
+                image_outcomes(detector, thresholds, record)
+            },
+        )
+        .collect::<Result<_>>()?;
+    let mut sets: BTreeMap<String, Outcomes> = BTreeMap::new();
+    for (record, outcome) in dataset.images.iter().zip(outcomes) {
+        for set in [record.source.as_str(), "overall"] {
+            sets.entry(set.to_owned()).or_default().add(&outcome);
+        }
+    }
+    let threshold = model.thresholds().score;
+    Ok(sets
+        .into_iter()
+        .map(|(set, outcomes)| (set, outcomes.score(threshold)))
+        .collect())
+}
+
+fn image_outcomes(
+    detector: &mut Detector,
+    thresholds: Thresholds,
+    record: &ImageRecord,
+) -> Result<Outcomes> {
+    let path = &record.path;
+    let image = image::open(path)
+        .with_context(|| format!("decoding {}", path.display()))?
+        .into_rgb8();
+    let frame = Frame::new(
+        PixelFormat::Rgb8,
+        image.width(),
+        image.height(),
+        image.as_raw(),
+    )
+    .with_context(|| path.display().to_string())?;
+    let detections = detector.detect(&frame, thresholds);
+    Ok(matched(
+        &detections[..detections.len().min(DETECTIONS_MAX)],
+        &record.boxes,
+    ))
+}
+
+/// Matches detections, best first, to boxes.
+fn matched(detections: &[Detection], boxes: &[Annotation]) -> Outcomes {
+    let mut free = vec![true; boxes.len()];
+    let mut outcomes = Vec::new();
+    for d in detections {
+        let best = |ignore: bool, free: &[bool]| {
+            (0..boxes.len())
+                .filter(|&i| boxes[i].ignore == ignore && free[i])
+                .map(|i| (i, iou(&d.xyxy, &boxes[i].xyxy)))
+                .filter(|(_, iou)| *iou >= IOU_MIN)
+                .max_by(|a, b| a.1.total_cmp(&b.1))
+        };
+        if let Some((i, _)) = best(false, &free) {
+            free[i] = false;
+            outcomes.push((d.score, true));
+        } else if let Some((i, _)) = best(true, &free) {
+            free[i] = false;
+        } else {
+            outcomes.push((d.score, false));
+        }
+    }
+    Outcomes {
+        detections: outcomes,
+        boxes: boxes.iter().filter(|b| !b.ignore).count(),
+        images: 1,
+    }
+}
+
+fn iou(a: &[f32; 4], b: &[f32; 4]) -> f32 {
+    let side = |k: usize| (a[k + 2].min(b[k + 2]) - a[k].max(b[k])).max(0.0);
+    let area = |v: &[f32; 4]| (v[2] - v[0]) * (v[3] - v[1]);
+    let intersection = side(0) * side(1);
+    let union = area(a) + area(b) - intersection;
+    if union > 0.0 {
+        intersection / union
+    } else {
+        0.0
+    }
+}
+
+impl Outcomes {
+    fn add(&mut self, other: &Self) {
+        self.detections.extend_from_slice(&other.detections);
+        self.boxes += other.boxes;
+        self.images += other.images;
+    }
+
+    fn score(mut self, threshold: f32) -> Score {
+        self.detections.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let shown = self.detections.iter().filter(|d| d.0 >= threshold);
+        let (shown, hits) = (shown.clone().count(), shown.filter(|d| d.1).count());
+        let part = |n: usize, of: usize| if of == 0 { 0.0 } else { n as f64 / of as f64 };
+        Score {
+            ap50: self.average_precision(),
+            precision: part(hits, shown),
+            recall: part(hits, self.boxes),
+            images: self.images,
+            boxes: self.boxes,
+        }
+    }
+
+    /// Of detections sorted best first.
+    fn average_precision(&self) -> f64 {
+        if self.boxes == 0 {
+            return 0.0;
+        }
+        let mut hits = 0usize;
+        let mut curve: Vec<(f64, f64)> = Vec::with_capacity(self.detections.len());
+        for (i, (_, hit)) in self.detections.iter().enumerate() {
+            hits += usize::from(*hit);
+            curve.push((
+                hits as f64 / self.boxes as f64,
+                hits as f64 / (i + 1) as f64,
+            ));
+        }
+        // Interpolated: the best precision at this recall or a higher one.
+        for i in (1..curve.len()).rev() {
+            curve[i - 1].1 = curve[i - 1].1.max(curve[i].1);
+        }
+        let at = |recall: f64| {
+            let i = curve.partition_point(|(r, _)| *r < recall);
+            curve.get(i).map_or(0.0, |(_, precision)| *precision)
+        };
+        (0..=100).map(|i| at(f64::from(i) / 100.0)).sum::<f64>() / 101.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detection(score: f32, xyxy: [f32; 4]) -> Detection {
+        Detection {
+            class: 0,
+            score,
+            xyxy,
+        }
+    }
+
+    fn annotation(xyxy: [f32; 4], ignore: bool) -> Annotation {
+        Annotation { xyxy, ignore }
+    }
+
+    #[test]
+    fn a_box_is_hit_once_and_ignored_boxes_do_not_count() {
+        let boxes = [
+            annotation([0.0, 0.0, 10.0, 10.0], false),
+            annotation([50.0, 0.0, 60.0, 10.0], true),
+        ];
+        let detections = [
+            detection(0.9, [0.0, 0.0, 10.0, 9.0]),
+            detection(0.8, [0.0, 0.0, 10.0, 8.0]),
+            detection(0.7, [50.0, 0.0, 60.0, 9.0]),
+            detection(0.6, [80.0, 0.0, 90.0, 9.0]),
+        ];
+        let outcomes = matched(&detections, &boxes);
+        assert_eq!(
+            outcomes.detections,
+            [(0.9, true), (0.8, false), (0.6, false)]
+        );
+        assert_eq!(outcomes.boxes, 1);
+    }
+
+    #[test]
+    fn average_precision_of_a_hand_made_curve() {
+        // Hit, miss, hit of four boxes: precision 1 up to recall 0.25, 2/3 up to 0.5, then nothing.
+        let outcomes = Outcomes {
+            detections: vec![(0.9, true), (0.8, false), (0.7, true)],
+            boxes: 4,
+            images: 1,
+        };
+        let expected = (26.0 + 25.0 * 2.0 / 3.0) / 101.0;
+        let score = outcomes.score(0.75);
+        assert!((score.ap50 - expected).abs() < 1e-12, "{score:?}");
+        assert_eq!((score.precision, score.recall), (0.5, 0.25));
+    }
+
+    #[test]
+    fn nothing_found_and_nothing_to_find_are_zero() {
+        assert_eq!(
+            Outcomes {
+                boxes: 3,
+                ..Outcomes::default()
+            }
+            .score(0.5)
+            .ap50,
+            0.0
+        );
+        assert_eq!(
+            Outcomes {
+                detections: vec![(0.5, false)],
+                ..Outcomes::default()
+            }
+            .score(0.5)
+            .ap50,
+            0.0
+        );
+    }
+}

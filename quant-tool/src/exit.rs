@@ -1,0 +1,81 @@
+//! Exit codes (sysexits.h) and the last line on standard error.
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use ternwatch_bundle::{BundleError, KeyError, ModelError};
+use ternwatch_detector::golden::GoldenMismatch;
+
+use crate::train::config::ConfigError;
+
+const USAGE: u8 = 64;
+const DATA: u8 = 65;
+const NO_INPUT: u8 = 66;
+const SOFTWARE: u8 = 70;
+const CANNOT_CREATE: u8 = 73;
+const NO_PERMISSION: u8 = 77;
+const CONFIG: u8 = 78;
+
+/// Prints clap's message; help and version are no errors.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // A closed standard error leaves nobody to tell.
+    let _ = error.print();
+    if error.use_stderr() {
+        ExitCode::from(USAGE)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// Prints an error and gives its code.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("quant-tool: {error:#}");
+    ExitCode::from(code(error))
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    let is = |test: fn(&(dyn std::error::Error + 'static)) -> bool| error.chain().any(test);
+    if is(|e| e.is::<ConfigError>()) {
+        return CONFIG;
+    }
+    if let Some(io) = error
+        .chain()
+        .find_map(|e| e.downcast_ref::<std::io::Error>())
+    {
+        return match io.kind() {
+            ErrorKind::NotFound => NO_INPUT,
+            ErrorKind::PermissionDenied => NO_PERMISSION,
+            ErrorKind::AlreadyExists => CANNOT_CREATE,
+            _ => SOFTWARE,
+        };
+    }
+    let data = is(|e| {
+        e.is::<BundleError>()
+            || e.is::<ModelError>()
+            || e.is::<KeyError>()
+            || e.is::<GoldenMismatch>()
+    }) || is(|e| e.is::<serde_json::Error>() || e.is::<image::ImageError>());
+    if data { DATA } else { SOFTWARE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn errors_have_the_codes_of_sysexits() {
+        let missing = std::fs::read("/nonexistent")
+            .context("reading")
+            .unwrap_err();
+        assert_eq!(code(&missing), NO_INPUT);
+        let config = crate::train::config::Config::parse("x = 1").unwrap_err();
+        assert_eq!(
+            code(&anyhow::Error::from(config).context("person.toml")),
+            CONFIG
+        );
+        let bundle = ternwatch_bundle::UnverifiedBundle::from_bytes(b"short").unwrap_err();
+        assert_eq!(code(&anyhow::Error::from(bundle)), DATA);
+        assert_eq!(code(&anyhow::anyhow!("odd")), SOFTWARE);
+    }
+}

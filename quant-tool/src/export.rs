@@ -1,0 +1,343 @@
+//! Export: trained parameters in, a signed bundle out.
+//!
+//! Batch normalization, the weights' scales and the activations' steps fold into one bias and one fixed-point multiplier
+//! a channel (docs/bundle-format.md); what remains of the weights are their trits. The golden vectors are recorded by
+//! the detector from the bundle as it was first signed, then it is signed again with them.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, ensure};
+use ternwatch_bundle::manifest::{Activation, Layer, Manifest, ModelId, Thresholds};
+use ternwatch_bundle::write::{Draft, ParameterWriter};
+use ternwatch_bundle::{Model, SecretKey, TrustedKeys, UnverifiedBundle};
+use ternwatch_detector::golden;
+use ternwatch_kernels::Trit;
+
+use crate::network::{IMAGE, Network};
+use crate::quantize::Quantizer;
+use crate::quantize::activation::{IMAGE_STEP, STEP};
+use crate::train::config::Config;
+use crate::train::forward::EPSILON;
+use crate::train::parameters::{Parameters, Role};
+
+/// Frames of the golden vectors: seed, width, height. The last one passes through the letterbox.
+const GOLDEN_FRAMES: [(u64, u32, u32); 3] = [(1, 320, 240), (2, 320, 240), (3, 201, 263)];
+
+/// One in the multipliers' Q15.
+const ONE_Q15: f64 = 32768.0;
+
+/// What a bundle is made of.
+pub struct Source<'a> {
+    /// The training configuration.
+    pub config: &'a Config,
+    /// The layers.
+    pub network: &'a Network,
+    /// Trained parameters.
+    pub parameters: &'a Parameters,
+    /// Their levels.
+    pub quantizer: &'a Quantizer,
+    /// The model card's record.
+    pub card: serde_json::Value,
+}
+
+/// Folds, records and signs: the bytes of the bundle.
+pub fn bundle(source: &Source<'_>, key: &SecretKey) -> Result<Vec<u8>> {
+    let mut draft = draft(source)?;
+    let model = load(&draft.sign(key)?, key)?;
+    draft.manifest.golden = GOLDEN_FRAMES
+        .iter()
+        .map(|&(seed, width, height)| golden::record(&model, seed, width, height))
+        .collect::<Result<_, _>>()
+        .context("recording the golden vectors")?;
+    Ok(draft.sign(key)?)
+}
+
+fn load(file: &[u8], key: &SecretKey) -> Result<Model> {
+    let keys = TrustedKeys::from_iter([key.public_key()]);
+    let bundle = UnverifiedBundle::from_bytes(file)?.verify(&keys)?;
+    Ok(Model::load(&bundle)?)
+}
+
+fn draft(source: &Source<'_>) -> Result<Draft> {
+    let mut writer = ParameterWriter::new();
+    let mut layers = source.network.layers.clone();
+    let mut trits = source.quantizer.trits(source.parameters).into_iter();
+    let mut scales = source.quantizer.layers.iter().map(|l| l.scale.as_slice());
+    let mut steps = HashMap::from([(IMAGE.to_owned(), IMAGE_STEP)]);
+    for layer in &mut layers {
+        match layer {
+            Layer::AddUpsampled { name, .. } => {
+                steps.insert(name.clone(), STEP);
+            }
+            Layer::Conv {
+                name,
+                input,
+                activation,
+                pre_shift,
+                offset,
+                ..
+            } => {
+                let channels = Channels {
+                    trits: trits.next().context("a layer without levels")?,
+                    scale: scales.next().context("a layer without scales")?,
+                    input_step: steps[input.as_str()],
+                    gamma: source.parameters.get(name, Role::Gamma),
+                    beta: source.parameters.get(name, Role::Beta),
+                    mean: source.parameters.get(name, Role::Mean),
+                    variance: source.parameters.get(name, Role::Variance),
+                };
+                match activation {
+                    Activation::Relu => {
+                        let folded = channels
+                            .fold_relu()
+                            .with_context(|| format!("layer {name}"))?;
+                        *pre_shift = folded.pre_shift;
+                        *offset = writer.relu_conv(&folded.trits, &folded.bias, &folded.multiplier);
+                    }
+                    Activation::Linear => {
+                        let folded = channels
+                            .fold_linear()
+                            .with_context(|| format!("layer {name}"))?;
+                        *offset = writer.linear_conv(&folded.trits, &folded.bias, &folded.scale);
+                    }
+                }
+                steps.insert(name.clone(), STEP);
+            }
+        }
+    }
+    let [score, iou] = source.config.thresholds;
+    let manifest = Manifest {
+        schema: 1,
+        model: ModelId {
+            name: source.config.name.clone(),
+            version: source.config.version,
+        },
+        input: source.network.input.clone(),
+        classes: vec!["person".into()],
+        thresholds: Thresholds { score, iou },
+        layers,
+        heads: source.network.heads.clone(),
+        golden: Vec::new(),
+        card: source.card.clone(),
+    };
+    Ok(Draft {
+        manifest,
+        parameters: writer.finish(),
+    })
+}
+
+/// One convolution's output channels before they are folded.
+struct Channels<'a> {
+    trits: Vec<Trit>,
+    /// Value of +1 in each channel.
+    scale: &'a [f32],
+    /// Value of one u7 step of the input.
+    input_step: f32,
+    gamma: &'a [f32],
+    beta: &'a [f32],
+    mean: &'a [f32],
+    variance: &'a [f32],
+}
+
+struct FoldedRelu {
+    trits: Vec<Trit>,
+    bias: Vec<i16>,
+    multiplier: Vec<i16>,
+    pre_shift: u8,
+}
+
+struct FoldedLinear {
+    trits: Vec<Trit>,
+    bias: Vec<i16>,
+    scale: Vec<f32>,
+}
+
+impl Channels<'_> {
+    /// `(sum + bias) x multiplier`, in output steps, equals batch normalization of `sum x scale x input step`.
+    fn fold_relu(mut self) -> Result<FoldedRelu> {
+        let affine: Vec<(f64, f64)> = (0..self.scale.len())
+            .map(|n| self.normalization(n))
+            .collect();
+        let largest = affine
+            .iter()
+            .map(|(slope, _)| slope.abs() * ONE_Q15)
+            .fold(0.0, f64::max);
+        let pre_shift = (0..=7u8).find(|&p| (largest / f64::from(1u32 << p)).round() < ONE_Q15);
+        let pre_shift = pre_shift
+            .with_context(|| format!("a multiplier of {:.1} is too large", largest / ONE_Q15))?;
+        let fan_in = self.trits.len() / affine.len();
+        let (mut bias, mut multiplier) = (Vec::new(), Vec::new());
+        for (trits, (slope, shift)) in self.trits.chunks_exact_mut(fan_in).zip(affine) {
+            let m = (slope.abs() * ONE_Q15 / f64::from(1u32 << pre_shift)).round();
+            let b = (shift / slope.abs()).round();
+            if m < 1.0 || b.abs() > f64::from(i16::MAX) {
+                // The sum hardly matters: a channel that always answers the same.
+                let constant = shift.round().clamp(0.0, 127.0) as i16;
+                trits.fill(Trit::Zero);
+                bias.push(2 * constant);
+                multiplier.push((1 << 14) >> pre_shift);
+            } else {
+                if slope < 0.0 {
+                    negate(trits);
+                }
+                bias.push(b as i16);
+                multiplier.push(m as i16);
+            }
+        }
+        Ok(FoldedRelu {
+            trits: self.trits,
+            bias,
+            multiplier,
+            pre_shift,
+        })
+    }
+
+    fn fold_linear(mut self) -> Result<FoldedLinear> {
+        let fan_in = self.trits.len() / self.scale.len();
+        let (mut bias, mut scale) = (Vec::new(), Vec::new());
+        for (n, trits) in self.trits.chunks_exact_mut(fan_in).enumerate() {
+            let step = self.gamma[n] * self.scale[n] * self.input_step;
+            let b = (self.beta[n] / step.abs()).round();
+            ensure!(
+                b.abs() <= f32::from(i16::MAX),
+                "channel {n}: a bias of {b} sums does not fit 16 bits"
+            );
+            if step < 0.0 {
+                negate(trits);
+            }
+            bias.push(b as i16);
+            scale.push(step.abs());
+        }
+        Ok(FoldedLinear {
+            trits: self.trits,
+            bias,
+            scale,
+        })
+    }
+
+    /// Output steps per sum, and output steps at a sum of zero.
+    fn normalization(&self, n: usize) -> (f64, f64) {
+        let slope = f64::from(self.gamma[n]) / (f64::from(self.variance[n]) + EPSILON).sqrt();
+        let shift = f64::from(self.beta[n]) - slope * f64::from(self.mean[n]);
+        let step = f64::from(STEP);
+        (
+            slope * f64::from(self.scale[n]) * f64::from(self.input_step) / step,
+            shift / step,
+        )
+    }
+}
+
+fn negate(trits: &mut [Trit]) {
+    for t in trits {
+        *t = match *t {
+            Trit::Minus => Trit::Plus,
+            Trit::Zero => Trit::Zero,
+            Trit::Plus => Trit::Minus,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::forward::{Activations, Images, Statistics, forward};
+    use crate::train::parameters::Parameters;
+    use burn::tensor::Device;
+    use ternwatch_detector::{Detector, LayerOutput};
+    use ternwatch_kernels::Isa;
+
+    /// Random parameters with every peculiarity that training can leave behind, fixed at their levels.
+    fn trained(network: &Network, seed: u64) -> (Parameters, Quantizer) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut parameters = Parameters::init(network, seed);
+        for p in &mut parameters.0 {
+            for (i, v) in p.value.iter_mut().enumerate() {
+                match p.role {
+                    Role::Weight => {}
+                    Role::Gamma => *v *= [1.0, -1.0, 1.3, 0.7][i % 4] * (0.8 + 0.4 * rng.f32()),
+                    Role::Beta | Role::Mean => *v += rng.f32() * 0.4 - 0.2,
+                    Role::Variance => *v = 0.3 + rng.f32(),
+                }
+            }
+        }
+        // One channel that does not depend on its input.
+        parameters.0[1].value[2] = 0.0;
+        parameters.0[2].value[2] = 0.9;
+        let mut quantizer = Quantizer::fit(&parameters);
+        quantizer.fix(&parameters, 1.0);
+        quantizer.hold(&mut parameters);
+        (parameters, quantizer)
+    }
+
+    fn config() -> Config {
+        let mut config: Config = toml::from_str(include_str!("../../models/person.toml")).unwrap();
+        config.network = crate::network::Config {
+            width: 72,
+            height: 56,
+            stem: [5, 7],
+            stage8: vec![8, 6],
+            stage16: vec![9],
+            stage32: vec![10],
+            neck: 6,
+        };
+        config
+    }
+
+    #[test]
+    fn the_bundle_computes_what_was_trained() {
+        let config = config();
+        let network = Network::new(&config.network, 1);
+        for seed in 0..3 {
+            let (parameters, quantizer) = trained(&network, seed);
+            let card = serde_json::Value::Null;
+            let source = Source {
+                config: &config,
+                network: &network,
+                parameters: &parameters,
+                quantizer: &quantizer,
+                card,
+            };
+            let key = SecretKey::from_bytes(&[7; 32]);
+            let model = load(&bundle(&source, &key).unwrap(), &key).unwrap();
+            golden::check(&model, Isa::detect()).unwrap();
+
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let image: Vec<u8> = (0..3 * 72 * 56).map(|_| rng.u8(0..128)).collect();
+            let data = image.iter().map(|&v| f32::from(v) / 127.0).collect();
+            let images = Images {
+                data,
+                count: 1,
+                height: 56,
+                width: 72,
+            };
+            let mode = (Activations::U7, Statistics::Running);
+            let pass = forward(&network, &parameters, images, mode, &Device::flex()).unwrap();
+
+            let mut detector = Detector::new(&model, Isa::detect()).unwrap();
+            detector.input_mut().copy_from_slice(&image);
+            let mut outputs = HashMap::new();
+            detector.infer_observed(|layer, output| {
+                if let LayerOutput::I16(values) = output {
+                    outputs.insert(layer, values.to_vec());
+                }
+            });
+            for (head, expected) in model.heads().iter().zip(&pass.outputs) {
+                let scales = match &model.layers()[head.layer] {
+                    ternwatch_bundle::model::ModelLayer::Conv(conv) => match &conv.epilogue {
+                        ternwatch_bundle::model::Epilogue::Linear { scale } => scale.clone(),
+                        other => panic!("{other:?}"),
+                    },
+                    other => panic!("{other:?}"),
+                };
+                let cells = expected.height * expected.width;
+                let errors = outputs[&head.layer].iter().zip(&expected.data).enumerate();
+                let errors: Vec<f32> = errors
+                    .map(|(i, (v, e))| (f32::from(*v) * scales[i / cells] - e).abs())
+                    .collect();
+                let mean = errors.iter().sum::<f32>() / errors.len() as f32;
+                // Rounding can differ by a step where a sum lies on the border of two steps.
+                assert!(mean < 0.02, "stride {}: mean error {mean}", head.stride);
+            }
+        }
+    }
+}

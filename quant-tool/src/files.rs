@@ -1,0 +1,84 @@
+//! Files in and out: keys and bundles, bounded before they are read.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use ternwatch_bundle::{Model, PublicKey, SecretKey, TrustedKeys, UnverifiedBundle};
+
+use crate::cli::BundleFile;
+
+/// More than any bundle or key has, in bytes.
+const FILE_BYTES_MAX: u64 = 17 << 20;
+
+/// Reads a whole file of bounded size.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let file = std::fs::File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("reading {}", path.display()))?;
+    ensure!(
+        bytes.len() as u64 <= FILE_BYTES_MAX,
+        "{}: more than {FILE_BYTES_MAX} bytes",
+        path.display()
+    );
+    Ok(bytes)
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    String::from_utf8(read(path)?).with_context(|| format!("{}: not UTF-8", path.display()))
+}
+
+/// Reads a secret key.
+pub fn secret_key(path: &Path) -> Result<SecretKey> {
+    SecretKey::from_text(&read_text(path)?).with_context(|| path.display().to_string())
+}
+
+/// A bundle whose signature is good, loaded.
+pub fn model(file: &BundleFile) -> Result<Model> {
+    let key = file
+        .key
+        .clone()
+        .unwrap_or_else(|| file.bundle.with_file_name("default.pub"));
+    let key = PublicKey::from_text(&read_text(&key)?).with_context(|| key.display().to_string())?;
+    model_from(&read(&file.bundle)?, key).with_context(|| file.bundle.display().to_string())
+}
+
+/// A bundle from its bytes and the key that must have signed it.
+pub fn model_from(bytes: &[u8], key: PublicKey) -> Result<Model> {
+    let bundle = UnverifiedBundle::from_bytes(bytes)?.verify(&TrustedKeys::from_iter([key]))?;
+    Ok(Model::load(&bundle)?)
+}
+
+/// Makes a key pair at `prefix`.secret and `prefix`.pub; never overwrites one.
+pub fn keygen(prefix: &Path) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut seed = [0; 32];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut f| f.read_exact(&mut seed))
+        .context("reading /dev/urandom")?;
+    let key = SecretKey::from_bytes(&seed);
+    let write = |ending: &str, mode: u32, text: String| {
+        let path = PathBuf::from(format!("{}.{ending}", prefix.display()));
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&path);
+        file.and_then(|mut f| f.write_all(text.as_bytes()))
+            .with_context(|| format!("writing {}", path.display()))?;
+        println!("{}", path.display());
+        Ok::<_, anyhow::Error>(())
+    };
+    write("secret", 0o600, key.to_text())?;
+    write("pub", 0o644, key.public_key().to_text())
+}
+
+/// Writes a file beside its name and renames it, so that nobody sees half of it.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, bytes).with_context(|| format!("writing {}", partial.display()))?;
+    std::fs::rename(&partial, path)
+        .with_context(|| format!("renaming {} to {}", partial.display(), path.display()))
+}

@@ -1,0 +1,17 @@
+//! quant-tool as a library: trains, quantizes, evaluates, signs and inspects the detectors that Ternwatch runs.
+//!
+//! Data flows one way: photographs (`data`) -> checkpoints (`train`, `quantize`) -> a bundle (`export`) -> numbers
+//! (`evaluate`, `inspect`). What is evaluated is always the signed bundle, run by the daemon's own detector.
+
+pub mod cli;
+pub mod data;
+pub mod evaluate;
+pub mod exit;
+pub mod export;
+pub mod files;
+pub mod inspect;
+pub mod network;
+pub mod progress;
+pub mod quantize;
+pub mod run;
+pub mod train;

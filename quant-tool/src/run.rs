@@ -1,0 +1,158 @@
+//! A run's folder: training into it, exporting from it, evaluating what came out.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+use ternwatch_bundle::Model;
+use ternwatch_kernels::Isa;
+
+use crate::data::augment::Photos;
+use crate::data::coco::Dataset;
+use crate::evaluate::Score;
+use crate::network::Network;
+use crate::train::config::Config;
+use crate::train::stage::{self, Stage, State};
+use crate::{cli, export, files};
+
+/// The one class of this version.
+const CLASS: &str = "person";
+
+/// Trains through `stages`.
+pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
+    let config = Config::read(&args.config)?;
+    std::fs::create_dir_all(&args.run)
+        .with_context(|| format!("creating {}", args.run.display()))?;
+    claim(&args.run, &config)?;
+    let network = Network::new(&config.network, 1);
+    eprintln!(
+        "{}: {:.1} MMAC, {} weights",
+        config.name,
+        network.macs() as f64 / 1e6,
+        weights(&network)
+    );
+    let photos = Arc::new(Photos::load(
+        &Dataset::read(&args.data, CLASS)?,
+        &config.augment,
+    )?);
+    for &stage in stages {
+        let state = stage::run(stage, &config, &network, &photos, &args.run)?;
+        eprintln!(
+            "{}: {} steps in {:.0} s",
+            stage.name(),
+            state.step,
+            state.seconds
+        );
+    }
+    Ok(())
+}
+
+/// Keeps the configuration beside the checkpoints, and refuses to mix two of them.
+fn claim(run: &Path, config: &Config) -> Result<()> {
+    let path = run.join("config.toml");
+    if path.exists() {
+        let same = Config::read(&path)?.trains_like(config);
+        ensure!(
+            same,
+            "{} is another configuration than the one given: choose another run folder",
+            path.display()
+        );
+    }
+    files::write(&path, toml::to_string(config)?.as_bytes())
+}
+
+/// Turns the run's last state into a signed bundle.
+pub fn export(args: &cli::Export) -> Result<()> {
+    let config = Config::read(&args.config)?;
+    let network = Network::new(&config.network, 1);
+    let key = files::secret_key(&args.key)?;
+    let state = State::read(&Stage::Hard.path(&args.run), &network, &config)?;
+    if !state.quantizer.is_ternary() {
+        bail!(
+            "{}: not all weights are fixed yet; let `quantize` end",
+            args.run.display()
+        );
+    }
+    let mut source = export::Source {
+        config: &config,
+        network: &network,
+        parameters: &state.average,
+        quantizer: &state.quantizer,
+        card: card(&config, &network, &state, &args.run)?,
+    };
+    if let Some(folder) = &args.evaluate {
+        let model = files::model_from(&export::bundle(&source, &key)?, key.public_key())?;
+        let scores =
+            crate::evaluate::evaluate(&model, &Dataset::read(folder, CLASS)?, Isa::detect())?;
+        print_table(&model, &scores);
+        source.card["evaluation"] = serde_json::to_value(scores)?;
+    }
+    let bytes = export::bundle(&source, &key)?;
+    files::write(&args.out, &bytes)?;
+    println!("{}: {} bytes", args.out.display(), bytes.len());
+    Ok(())
+}
+
+/// The model card's record of how the model came to be.
+fn card(
+    config: &Config,
+    network: &Network,
+    state: &State,
+    run: &Path,
+) -> Result<serde_json::Value> {
+    let mut stages = BTreeMap::new();
+    for stage in [Stage::Float, Stage::Soft, Stage::Hard] {
+        let done = State::read(&stage.path(run), network, config)?;
+        stages.insert(
+            stage.name(),
+            json!({ "steps": done.step, "seconds": done.seconds.round() }),
+        );
+    }
+    Ok(json!({
+        "about": config.card,
+        "training": { "configuration": config, "stages": stages },
+        "network": { "macs": network.macs(), "weights": weights(network) },
+        "layers": state.quantizer.report(&state.average),
+    }))
+}
+
+fn weights(network: &Network) -> usize {
+    network.convs().map(|c| c.weights_len()).sum()
+}
+
+/// Prints the average precision of a bundle.
+pub fn evaluate(args: &cli::Evaluate) -> Result<()> {
+    let model = files::model(&args.bundle)?;
+    let scores =
+        crate::evaluate::evaluate(&model, &Dataset::read(&args.data, CLASS)?, Isa::detect())?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&scores)?);
+    } else {
+        print_table(&model, &scores);
+    }
+    Ok(())
+}
+
+fn print_table(model: &Model, scores: &BTreeMap<String, Score>) {
+    println!("{} version {}", model.id().name, model.id().version);
+    println!(
+        "{:16} {:>7} {:>7} {:>6}   at score {}: {:>9} {:>7}",
+        "source",
+        "images",
+        "boxes",
+        "AP50",
+        model.thresholds().score,
+        "precision",
+        "recall"
+    );
+    let (overall, sources): (Vec<_>, Vec<_>) =
+        scores.iter().partition(|(name, _)| *name == "overall");
+    for (name, s) in sources.into_iter().chain(overall) {
+        println!(
+            "{name:16} {:7} {:7} {:6.3} {:26.3} {:7.3}",
+            s.images, s.boxes, s.ap50, s.precision, s.recall
+        );
+    }
+}
