@@ -3,15 +3,16 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-# Where a packaged cargo was just installed beside none, the PATH of this make knows it.
 CARGO ?= cargo
 AARCH64 := aarch64-unknown-linux-gnu
 ARMV7 := armv7-unknown-linux-gnueabihf
 
 DEMO_VIDEO ?= /usr/share/doc/opencv-doc/examples/data/vtest.avi
 DEMO_SECONDS ?= 30
+QUANT_TOOL := target/train/quant-tool
+RUN ?= target/person
 
-.PHONY: help demo check test bench cross cross-aarch64 cross-armv7 cross-test deny
+.PHONY: help demo check test bench cross cross-aarch64 cross-armv7 cross-test deny train-default
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -48,3 +49,11 @@ cross-test: ## the tests of kernels, bundle and detector on emulated 64-bit ARM
 deny: ## licences, sources, duplicates and known vulnerabilities of the dependencies
 	@deploy/install-deps.sh build deny
 	$(CARGO) deny --locked check $(DENY)
+
+train-default: ## train the model that ships, for hours: DATA=FOLDER (with train/ and val/) KEY=SECRET.secret
+	@deploy/install-deps.sh build
+	@[ -n "$(DATA)" ] && [ -n "$(KEY)" ] || { echo "say DATA=FOLDER and KEY=FILE, see models/README.md" >&2; exit 64; }
+	$(CARGO) build --profile train --locked -p quant-tool
+	$(QUANT_TOOL) train --config models/person.toml --data "$(DATA)/train" --run "$(RUN)"
+	$(QUANT_TOOL) quantize --config models/person.toml --data "$(DATA)/train" --run "$(RUN)"
+	$(QUANT_TOOL) export --config models/person.toml --run "$(RUN)" --key "$(KEY)" --evaluate "$(DATA)/val" --out "$(RUN)/person.tern"
