@@ -59,6 +59,9 @@ pub struct Export {
     /// Secret key to sign with.
     #[arg(long)]
     pub key: PathBuf,
+    /// Export even if not all weights are fixed yet, to look at a run under way.
+    #[arg(long)]
+    pub unfinished: bool,
     /// Folder to evaluate on; the result goes into the model card.
     #[arg(long)]
     pub evaluate: Option<PathBuf>,

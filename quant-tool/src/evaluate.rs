@@ -5,18 +5,23 @@
 //! each matched to the free box that it overlaps most; precision interpolated at 101 recall points. Boxes marked
 //! `ignore` are neither hits nor misses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result};
+use burn::tensor::Device;
 use indicatif::ParallelProgressIterator;
 use rayon::prelude::*;
 use serde::Serialize;
-use ternwatch_bundle::Model;
-use ternwatch_bundle::manifest::Thresholds;
+use ternwatch_bundle::model::{ConvLayer, Epilogue, ModelLayer};
+use ternwatch_bundle::{Model, Thresholds};
 use ternwatch_detector::{Detection, Detector, Frame, PixelFormat};
 use ternwatch_kernels::Isa;
 
 use crate::data::coco::{Annotation, Dataset, ImageRecord};
+use crate::network::Network;
+use crate::quantize::activation::IMAGE_STEP;
+use crate::train::forward::{Activations, Images, Statistics, forward};
+use crate::train::parameters::Parameters;
 
 /// COCO's limit of detections an image.
 const DETECTIONS_MAX: usize = 100;
@@ -24,6 +29,9 @@ const DETECTIONS_MAX: usize = 100;
 const SCORE_MIN: f32 = 0.01;
 /// A hit overlaps a box by at least this.
 const IOU_MIN: f32 = 0.5;
+
+/// Scores by source, and `overall`.
+pub type Scores = BTreeMap<String, Score>;
 
 /// The result for one set of images.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -50,7 +58,72 @@ struct Outcomes {
 }
 
 /// Runs a model over a data set: one score a source, and `overall`.
-pub fn evaluate(model: &Model, dataset: &Dataset, isa: Isa) -> Result<BTreeMap<String, Score>> {
+pub fn evaluate(model: &Model, dataset: &Dataset, isa: Isa) -> Result<Scores> {
+    let runner = |detector: &mut Detector, frame: &Frame<'_>, thresholds: Thresholds| {
+        Ok(detector.detect(frame, thresholds).to_vec())
+    };
+    evaluate_with(model, dataset, isa, runner)
+}
+
+/// Runs the float network that `model` was made from over a data set: preprocessing and decoding are the detector's.
+pub fn evaluate_float(
+    model: &Model,
+    (network, parameters): (&Network, &Parameters),
+    dataset: &Dataset,
+) -> Result<Scores> {
+    let device = Device::flex();
+    let runner = |detector: &mut Detector, frame: &Frame<'_>, thresholds: Thresholds| {
+        detector.preprocess(frame);
+        let data = detector
+            .input()
+            .iter()
+            .map(|&v| f32::from(v) * IMAGE_STEP)
+            .collect();
+        let (height, width) = (network.input.height as usize, network.input.width as usize);
+        let images = Images {
+            data,
+            count: 1,
+            height,
+            width,
+        };
+        let mode = (Activations::Float, Statistics::Running);
+        let pass = forward(network, parameters, images, mode, &device)?;
+        let mut outputs = HashMap::new();
+        for (head, output) in model.heads().iter().zip(&pass.outputs) {
+            outputs.insert(
+                head.layer,
+                in_scales(&model.layers()[head.layer], &output.data),
+            );
+        }
+        Ok(detector
+            .decode_from(|layer| &outputs[&layer], thresholds)
+            .to_vec())
+    };
+    evaluate_with(model, dataset, Isa::detect(), runner)
+}
+
+/// A head's float outputs in the steps of the quantized head.
+fn in_scales(layer: &ModelLayer, values: &[f32]) -> Vec<i16> {
+    let ModelLayer::Conv(ConvLayer {
+        epilogue: Epilogue::Linear { scale },
+        ..
+    }) = layer
+    else {
+        unreachable!("a loaded model's heads are linear convolutions");
+    };
+    let cells = (values.len() / scale.len()).max(1);
+    // A cast saturates: beyond 16 bits the sigmoid is 0 or 1 and the box larger than the image.
+    values
+        .iter()
+        .enumerate()
+        .map(|(i, v)| (v / scale[i / cells]).round() as i16)
+        .collect()
+}
+
+fn evaluate_with<R>(model: &Model, dataset: &Dataset, isa: Isa, run: R) -> Result<Scores>
+where
+    R: Fn(&mut Detector, &Frame<'_>, Thresholds) -> Result<Vec<Detection>> + Sync,
+{
     let thresholds = Thresholds {
         score: SCORE_MIN,
         iou: model.thresholds().iou,
@@ -66,7 +139,19 @@ pub fn evaluate(model: &Model, dataset: &Dataset, isa: Isa) -> Result<BTreeMap<S
             || Detector::new(model, isa),
             |detector, record| {
                 let detector = detector.as_mut().map_err(|e| anyhow::anyhow!("{e}"))?;
-                image_outcomes(detector, thresholds, record)
+                let image = photograph(record)?;
+                let frame = Frame::new(
+                    PixelFormat::Rgb8,
+                    image.width(),
+                    image.height(),
+                    image.as_raw(),
+                )
+                .with_context(|| record.path.display().to_string())?;
+                let detections = run(detector, &frame, thresholds)?;
+                Ok(matched(
+                    &detections[..detections.len().min(DETECTIONS_MAX)],
+                    &record.boxes,
+                ))
             },
         )
         .collect::<Result<_>>()?;
@@ -83,27 +168,11 @@ pub fn evaluate(model: &Model, dataset: &Dataset, isa: Isa) -> Result<BTreeMap<S
         .collect())
 }
 
-fn image_outcomes(
-    detector: &mut Detector,
-    thresholds: Thresholds,
-    record: &ImageRecord,
-) -> Result<Outcomes> {
+fn photograph(record: &ImageRecord) -> Result<image::RgbImage> {
     let path = &record.path;
-    let image = image::open(path)
+    Ok(image::open(path)
         .with_context(|| format!("decoding {}", path.display()))?
-        .into_rgb8();
-    let frame = Frame::new(
-        PixelFormat::Rgb8,
-        image.width(),
-        image.height(),
-        image.as_raw(),
-    )
-    .with_context(|| path.display().to_string())?;
-    let detections = detector.detect(&frame, thresholds);
-    Ok(matched(
-        &detections[..detections.len().min(DETECTIONS_MAX)],
-        &record.boxes,
-    ))
+        .into_rgb8())
 }
 
 /// Matches detections, best first, to boxes.

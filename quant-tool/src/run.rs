@@ -11,7 +11,7 @@ use ternwatch_kernels::Isa;
 
 use crate::data::augment::Photos;
 use crate::data::coco::Dataset;
-use crate::evaluate::Score;
+use crate::evaluate::Scores;
 use crate::network::Network;
 use crate::train::config::Config;
 use crate::train::stage::{self, Stage, State};
@@ -38,7 +38,10 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
         &config.augment,
     )?);
     for &stage in stages {
-        let state = stage::run(stage, &config, &network, &photos, &args.run)?;
+        let mut state = stage::run(stage, &config, &network, &photos, &args.run)?;
+        if stage == Stage::Hard {
+            stage::calibrate(stage, &config, &network, &photos, &args.run, &mut state)?;
+        }
         eprintln!(
             "{}: {} steps in {:.0} s",
             stage.name(),
@@ -69,7 +72,7 @@ pub fn export(args: &cli::Export) -> Result<()> {
     let network = Network::new(&config.network, 1);
     let key = files::secret_key(&args.key)?;
     let state = State::read(&Stage::Hard.path(&args.run), &network, &config)?;
-    if !state.quantizer.is_ternary() {
+    if !(state.quantizer.is_ternary() || args.unfinished) {
         bail!(
             "{}: not all weights are fixed yet; let `quantize` end",
             args.run.display()
@@ -83,11 +86,15 @@ pub fn export(args: &cli::Export) -> Result<()> {
         card: card(&config, &network, &state, &args.run)?,
     };
     if let Some(folder) = &args.evaluate {
+        let dataset = Dataset::read(folder, CLASS)?;
         let model = files::model_from(&export::bundle(&source, &key)?, key.public_key())?;
-        let scores =
-            crate::evaluate::evaluate(&model, &Dataset::read(folder, CLASS)?, Isa::detect())?;
+        let float = State::read(&Stage::Float.path(&args.run), &network, &config)?.average;
+        let float = crate::evaluate::evaluate_float(&model, (&network, &float), &dataset)?;
+        println!("float twin of");
+        print_table(&model, &float);
+        let scores = crate::evaluate::evaluate(&model, &dataset, Isa::detect())?;
         print_table(&model, &scores);
-        source.card["evaluation"] = serde_json::to_value(scores)?;
+        source.card["evaluation"] = json!({ "ternary": scores, "float": float });
     }
     let bytes = export::bundle(&source, &key)?;
     files::write(&args.out, &bytes)?;
@@ -135,7 +142,7 @@ pub fn evaluate(args: &cli::Evaluate) -> Result<()> {
     Ok(())
 }
 
-fn print_table(model: &Model, scores: &BTreeMap<String, Score>) {
+fn print_table(model: &Model, scores: &Scores) {
     println!("{} version {}", model.id().name, model.id().version);
     println!(
         "{:16} {:>7} {:>7} {:>6}   at score {}: {:>9} {:>7}",

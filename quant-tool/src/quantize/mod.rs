@@ -31,6 +31,19 @@ pub struct Config {
     pub soft_rate: f32,
     /// Learning rate at the start of the hard stage.
     pub hard_rate: f32,
+    /// What free weights are in the hard stage's forward pass.
+    pub free: Free,
+}
+
+/// What the network computes with while weights are still free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Free {
+    /// Their float values: the network turns ternary as the groups are fixed.
+    Float,
+    /// Their levels, with gradients passed straight through to the float values (Hwang and Sung 2014): the network is
+    /// ternary all the time, and a free weight can still change its level.
+    StraightThrough,
 }
 
 /// The levels of every convolution.
@@ -116,6 +129,34 @@ impl Quantizer {
             {
                 let scale = levels.scale[i / fan_in];
                 *w = ternary::value(ternary::nearest(*w, scale), scale);
+            }
+        }
+    }
+
+    /// Parameters whose weights, fixed or not, are on their levels.
+    pub fn projected(&self, parameters: &Parameters) -> Parameters {
+        let mut projected = parameters.clone();
+        for (levels, (fan_in, w)) in self.layers.iter().zip(weights_mut(&mut projected)) {
+            for (channel, &scale) in w.chunks_exact_mut(fan_in).zip(&levels.scale) {
+                channel
+                    .iter_mut()
+                    .for_each(|w| *w = ternary::value(ternary::nearest(*w, scale), scale));
+            }
+        }
+        projected
+    }
+
+    /// Gives `average` the fixed weights of `parameters`: an average of levels need not be one, nor the same one.
+    pub fn copy_fixed(&self, parameters: &Parameters, average: &mut Parameters) {
+        let pairs = weights(parameters).zip(weights_mut(average));
+        for (levels, ((_, _, from), (_, to))) in self.layers.iter().zip(pairs) {
+            for ((to, from), _) in to
+                .iter_mut()
+                .zip(from)
+                .zip(&levels.fixed)
+                .filter(|(_, fixed)| **fixed)
+            {
+                *to = *from;
             }
         }
     }
@@ -309,6 +350,31 @@ mod tests {
             }
         }
         assert_eq!(gradients[1].as_ref().unwrap(), &[1.0; 4]);
+    }
+
+    #[test]
+    fn an_average_takes_over_the_fixed_weights() {
+        let mut parameters = random(5);
+        let mut quantizer = Quantizer::fit(&parameters);
+        quantizer.fix(&parameters, 0.5);
+        quantizer.hold(&mut parameters);
+        let mut average = random(6);
+        let before = average.clone();
+        quantizer.copy_fixed(&parameters, &mut average);
+        for i in 0..72 {
+            let expected = if quantizer.layers[0].fixed[i] {
+                &parameters
+            } else {
+                &before
+            };
+            assert_eq!(average.0[0].value[i], expected.0[0].value[i]);
+        }
+        quantizer.fix(&parameters, 1.0);
+        quantizer.hold(&mut parameters);
+        assert_eq!(
+            quantizer.projected(&parameters).0[0].value,
+            parameters.0[0].value
+        );
     }
 
     #[test]

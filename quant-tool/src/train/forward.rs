@@ -107,6 +107,14 @@ impl Leaf {
     }
 }
 
+/// A tensor whose gradient is kept, where there are gradients at all.
+fn leaf<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    match tensor.device().is_autodiff() {
+        true => tensor.require_grad(),
+        false => tensor,
+    }
+}
+
 fn values(data: TensorData) -> Result<Vec<f32>> {
     data.try_to_vec::<f32>().context("reading a tensor back")
 }
@@ -152,15 +160,16 @@ pub fn forward(
                 };
                 let weight = take(Role::Weight)?;
                 let shape: [usize; 4] = weight.shape.as_slice().try_into()?;
-                let weight =
-                    Tensor::<4>::from_data(TensorData::new(weight.value.clone(), shape), device)
-                        .require_grad();
+                let weight = leaf(Tensor::<4>::from_data(
+                    TensorData::new(weight.value.clone(), shape),
+                    device,
+                ));
                 let channels = shape[0];
                 let vector = |value: &[f32]| {
                     Tensor::<1>::from_data(TensorData::new(value.to_vec(), [channels]), device)
                 };
-                let gamma = vector(&take(Role::Gamma)?.value).require_grad();
-                let beta = vector(&take(Role::Beta)?.value).require_grad();
+                let gamma = leaf(vector(&take(Role::Gamma)?.value));
+                let beta = leaf(vector(&take(Role::Beta)?.value));
                 let mean = &take(Role::Mean)?.value;
                 let variance = &take(Role::Variance)?.value;
                 leaves.push(Some(Leaf::Weight(weight.clone())));

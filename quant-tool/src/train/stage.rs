@@ -18,7 +18,7 @@ use super::loss::{Loss, Xyxy, loss};
 use super::parameters::{self, Checkpoint, Parameters, Role};
 use crate::data::augment::Photos;
 use crate::network::Network;
-use crate::quantize::Quantizer;
+use crate::quantize::{Free, Quantizer};
 
 /// How often a checkpoint is written.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
@@ -31,6 +31,8 @@ const STATISTICS_MOMENTUM: f32 = 0.02;
 /// Parts of a batch that are differentiated side by side. It is part of the recipe (each part is normalized by itself),
 /// not a matter of the machine.
 const SHARDS: usize = 2;
+/// Batches that the exported statistics are measured on.
+const CALIBRATION_BATCHES: u64 = 60;
 /// Steps between two lines of the log.
 const LOG_EVERY: u64 = 50;
 
@@ -231,6 +233,46 @@ pub fn run(
     Ok(state)
 }
 
+/// Measures the averaged parameters' normalization statistics anew and keeps them in the stage's checkpoint.
+///
+/// The running statistics belong to parameters that changed while they were gathered; those that are exported have
+/// their own. Measured on training samples, forward only.
+pub fn calibrate(
+    stage: Stage,
+    config: &Config,
+    network: &Network,
+    photos: &Arc<Photos>,
+    folder: &Path,
+    state: &mut State,
+) -> Result<()> {
+    let plan = Plan {
+        seed: config.seed ^ (0xCA << 56),
+        steps: (0, CALIBRATION_BATCHES),
+        batch: config.float.batch,
+        sample: config.float.sample,
+    };
+    let batches = batches::draw(Arc::clone(photos), plan);
+    let device = Device::flex();
+    let mode = (stage.activations(), Statistics::Batch);
+    let measured = state.average.clone();
+    let bar = crate::progress::bar(CALIBRATION_BATCHES, "calibrating");
+    for step in 0..CALIBRATION_BATCHES {
+        let (images, _) = batches
+            .recv()
+            .context("the thread that draws batches ended")?;
+        let pass = forward(network, &measured, images, mode, &device)?;
+        // The mean of all batches so far.
+        measure(
+            &mut state.average,
+            &pass.statistics,
+            1.0 / (step + 1) as f32,
+        );
+        bar.inc(1);
+    }
+    bar.finish();
+    state.write(&stage.path(folder))
+}
+
 fn open(stage: Stage, config: &Config, network: &Network, folder: &Path) -> Result<State> {
     let path = stage.path(folder);
     if path.exists() {
@@ -265,20 +307,15 @@ fn step(
 ) -> Result<Loss> {
     let progress = state.step as f32 / stage.steps(config) as f32;
     if stage == Stage::Hard {
-        state
-            .quantizer
-            .fix(&state.parameters, part_fixed(config, progress));
+        let part = part_fixed(config, progress);
+        state.quantizer.fix(&state.parameters, part);
         state.quantizer.hold(&mut state.parameters);
-        state.quantizer.hold(&mut state.average);
     }
-    let (loss, statistics, mut gradients) = shards(
-        stage,
-        network,
-        &state.parameters,
-        images,
-        &truth,
-        (device, pools),
-    )?;
+    let straight_through = stage == Stage::Hard && config.quantize.free == Free::StraightThrough;
+    let projected = straight_through.then(|| state.quantizer.projected(&state.parameters));
+    let parameters = projected.as_ref().unwrap_or(&state.parameters);
+    let (loss, statistics, mut gradients) =
+        shards(stage, network, parameters, images, &truth, (device, pools))?;
     let total = loss.total();
     anyhow::ensure!(
         total.is_finite(),
@@ -288,25 +325,30 @@ fn step(
     );
     statistics
         .iter()
-        .for_each(|s| measure(&mut state.parameters, s));
+        .for_each(|s| measure(&mut state.parameters, s, STATISTICS_MOMENTUM));
     if stage == Stage::Hard {
         state.quantizer.mask(&state.parameters, &mut gradients);
     }
     state
         .optimizer
         .step(&mut state.parameters, &gradients, rate, GRADIENT_NORM_MAX);
-    match stage {
-        Stage::Float => {}
-        Stage::Soft => state.quantizer.pull(
-            &mut state.parameters,
-            config.quantize.pull * progress * progress,
-        ),
-        Stage::Hard => state.quantizer.hold(&mut state.parameters),
+    let pull = match stage {
+        Stage::Soft => config.quantize.pull * progress * progress,
+        Stage::Float | Stage::Hard => 0.0,
+    };
+    if stage == Stage::Soft || straight_through {
+        state.quantizer.pull(&mut state.parameters, pull);
     }
     // A young average follows closely, an old one slowly.
     let age = state.step as f32;
     let decay = config.float.average_decay.min((1.0 + age) / (10.0 + age));
     adamw::average(&mut state.average, &state.parameters, decay);
+    if stage == Stage::Hard {
+        state.quantizer.hold(&mut state.parameters);
+        state
+            .quantizer
+            .copy_fixed(&state.parameters, &mut state.average);
+    }
     Ok(loss)
 }
 
@@ -382,7 +424,7 @@ fn part_fixed(config: &Config, progress: f32) -> f32 {
 }
 
 /// Moves the running statistics to the batch's.
-fn measure(parameters: &mut Parameters, statistics: &[(String, Vec<f32>, Vec<f32>)]) {
+fn measure(parameters: &mut Parameters, statistics: &[Statistic], momentum: f32) {
     let mut set = |name: &str, role: Role, batch: &[f32]| {
         let suffix = if role == Role::Mean {
             ".mean"
@@ -397,7 +439,7 @@ fn measure(parameters: &mut Parameters, statistics: &[(String, Vec<f32>, Vec<f32
             .into_iter()
             .flat_map(|p| p.value.iter_mut().zip(batch))
         {
-            *r += STATISTICS_MOMENTUM * (b - *r);
+            *r += momentum * (b - *r);
         }
     };
     for (name, mean, variance) in statistics {
