@@ -48,19 +48,19 @@ pub fn small_draft(seed: u64) -> Draft {
         writer: ParameterWriter::new(),
         layers: Vec::new(),
     };
-    maker.relu("stem", "image", [3, 8], 3, 2);
-    maker.relu("down4", "stem", [8, 8], 3, 2);
-    maker.relu("body4", "down4", [8, 8], 3, 1);
-    maker.relu("down8", "body4", [8, 12], 3, 2);
-    maker.relu("lateral8", "down8", [12, 8], 1, 1);
+    maker.relu("stem", "image", [3, 6], 3, 2);
+    maker.relu("down4", "stem", [6, 6], 3, 2);
+    maker.relu("body4", "down4", [6, 6], 3, 1);
+    maker.relu("down8", "body4", [6, 8], 3, 2);
+    maker.relu("lateral8", "down8", [8, 6], 1, 1);
     maker.layers.push(Layer::AddUpsampled {
         name: "merge4".into(),
         fine: "body4".into(),
         coarse: "lateral8".into(),
     });
-    maker.relu("mix4", "merge4", [8, 8], 3, 1);
-    maker.linear("head4", "mix4", [8, 6], 1);
-    maker.linear("head8", "down8", [12, 6], 3);
+    maker.relu("mix4", "merge4", [6, 6], 3, 1);
+    maker.linear("head4", "mix4", [6, 6], 1);
+    maker.linear("head8", "down8", [8, 6], 3);
     let manifest = Manifest {
         schema: SCHEMA,
         model: ModelId {
