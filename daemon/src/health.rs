@@ -92,10 +92,9 @@ impl Health {
     pub fn inference_lives(&self) {
         let now = Instant::now();
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let hungry_for = line.fed_at.map(|fed_at| now - fed_at);
         if let Some(watchdog) = self.watchdog
-            && self.capture_silence() <= self.patience + CAPTURE_SLACK
-            // Systemd advises half of the time; a quarter leaves room for one slow frame.
-            && line.fed_at.is_none_or(|fed_at| now - fed_at >= watchdog / 4)
+            && is_to_be_fed(watchdog, hungry_for, self.capture_silence(), self.patience)
         {
             line.fed_at = Some(now);
             notify(&[NotifyState::Watchdog]);
@@ -139,6 +138,18 @@ impl Health {
     }
 }
 
+/// Whether to feed a watchdog that was fed `hungry_for` ago, the capture thread having been silent for `silence`.
+fn is_to_be_fed(
+    watchdog: Duration,
+    hungry_for: Option<Duration>,
+    silence: Duration,
+    patience: Duration,
+) -> bool {
+    // Systemd advises half of the time; a quarter leaves room for one slow frame.
+    let is_due = hungry_for.is_none_or(|hungry_for| hungry_for >= watchdog / 4);
+    is_due && silence <= patience + CAPTURE_SLACK
+}
+
 fn notify(states: &[NotifyState<'_>]) {
     // Without a service manager this does nothing; with one, the watchdog finds out what a lost message means.
     if let Err(error) = sd_notify::notify(states) {
@@ -163,6 +174,19 @@ mod tests {
         assert_eq!(
             health.status(0.0),
             "camera away, 7 examined, 0 dropped, 0 published, broker connected"
+        );
+    }
+
+    #[test]
+    fn a_capture_thread_that_hangs_starves_the_watchdog() {
+        let second = Duration::from_secs(1);
+        let fed = |hungry_for, silence| is_to_be_fed(30 * second, hungry_for, silence, 10 * second);
+        assert!(fed(None, second));
+        assert!(fed(Some(8 * second), 10 * second), "a camera may be slow");
+        assert!(!fed(Some(7 * second), second), "not due yet");
+        assert!(
+            !fed(Some(29 * second), 16 * second),
+            "the capture thread hangs"
         );
     }
 

@@ -36,7 +36,11 @@ fn an_unknown_key_is_named_with_its_file() {
     refused(
         "[mqtt]\nhots = \"broker\"\n",
         &[],
-        &["ternwatch.toml", "unknown key `mqtt.hots`", "did you mean `mqtt.host`?"],
+        &[
+            "ternwatch.toml",
+            "unknown key `mqtt.hots`",
+            "did you mean `mqtt.host`?",
+        ],
     );
     refused(
         "[camera.v4l2]\nresolution = \"640x480\"\n",
@@ -64,12 +68,30 @@ fn an_unknown_variable_is_named() {
 #[test]
 fn a_wrong_type_is_named_with_its_file() {
     let cases = [
-        ("[mqtt]\nport = \"1883\"\n", "`mqtt.port` is a string, expected an integer"),
-        ("[mqtt]\nport = true\n", "`mqtt.port` is true or false, expected an integer"),
-        ("[mqtt]\nhost = 5\n", "`mqtt.host` is an integer, expected a string"),
-        ("[mqtt]\ntls = \"yes\"\n", "`mqtt.tls` is a string, expected true or false"),
-        ("[mqtt]\nport = [1883]\n", "`mqtt.port` is a list, expected an integer"),
-        ("[model]\nscore_min = \"high\"\n", "`model.score_min` is a string, expected a number"),
+        (
+            "[mqtt]\nport = \"1883\"\n",
+            "`mqtt.port` is a string, expected an integer",
+        ),
+        (
+            "[mqtt]\nport = true\n",
+            "`mqtt.port` is true or false, expected an integer",
+        ),
+        (
+            "[mqtt]\nhost = 5\n",
+            "`mqtt.host` is an integer, expected a string",
+        ),
+        (
+            "[mqtt]\ntls = \"yes\"\n",
+            "`mqtt.tls` is a string, expected true or false",
+        ),
+        (
+            "[mqtt]\nport = [1883]\n",
+            "`mqtt.port` is a list, expected an integer",
+        ),
+        (
+            "[model]\nscore_min = \"high\"\n",
+            "`model.score_min` is a string, expected a number",
+        ),
     ];
     for (file, says) in cases {
         refused(file, &[], &["ternwatch.toml", says]);
@@ -87,16 +109,28 @@ fn a_bad_value_is_named_with_its_origin() {
         ("[mqtt]\nport = -1\n", "`mqtt.port`"),
         ("[mqtt]\nkeep_alive_s = 4\n", "4 is not within 5 to 3600"),
         ("[mqtt]\nprefix = \"a/+/b\"\n", "`mqtt.prefix`"),
-        ("[mqtt]\nprotocol = \"3\"\n", "\"3\" is none of \"5\", \"3.1.1\""),
-        ("[mqtt]\nqueue_documents_max = 0\n", "`mqtt.queue_documents_max`"),
+        (
+            "[mqtt]\nprotocol = \"3\"\n",
+            "\"3\" is none of \"5\", \"3.1.1\"",
+        ),
+        (
+            "[mqtt]\nqueue_documents_max = 0\n",
+            "`mqtt.queue_documents_max`",
+        ),
         ("[mqtt]\nca_file = \"/a.pem\"\n", "`mqtt.ca_file`"),
         ("[mqtt]\npassword = \"secret\"\n", "`mqtt.username`"),
         ("[mqtt]\nenabled = false\n", "nothing would be published"),
         ("[device]\nid = \"a/b\"\n", "`device.id`: has '/'"),
         ("[camera]\nname = \"\"\n", "`camera.name`: is empty"),
-        ("[camera]\nsource = \"usb\"\n", "\"usb\" is none of \"v4l2\", \"video\", \"rtsp\", \"stills\""),
+        (
+            "[camera]\nsource = \"usb\"\n",
+            "\"usb\" is none of \"v4l2\", \"video\", \"rtsp\", \"stills\"",
+        ),
         ("[camera]\nsource = \"video\"\n", "`camera.video.path`"),
-        ("[camera]\nsource = \"rtsp\"\n[camera.rtsp]\nurl = \"http://cam\"\n", "`camera.rtsp.url`"),
+        (
+            "[camera]\nsource = \"rtsp\"\n[camera.rtsp]\nurl = \"http://cam\"\n",
+            "`camera.rtsp.url`",
+        ),
         ("[camera]\nsource = \"stills\"\n", "`camera.stills.folder`"),
         ("[camera.v4l2]\nwidth = 0\n", "`camera.v4l2.width`"),
         ("[pipeline]\nwhen_busy = \"wait\"\n", "`pipeline.when_busy`"),
@@ -226,7 +260,10 @@ fn check_config_answers_with_its_exit_code() {
     let bad = check("[mqtt]\nhots = \"broker\"\n");
     assert_eq!(bad.status.code(), Some(78), "{bad:?}");
     let said = String::from_utf8_lossy(&bad.stderr);
-    assert!(said.contains(path_text) && said.contains("mqtt.hots"), "{said}");
+    assert!(
+        said.contains(path_text) && said.contains("mqtt.hots"),
+        "{said}"
+    );
 
     std::fs::remove_file(&path).expect("removed");
     let missing = ternwatchd(&["check-config", "--config", path_text]);
@@ -241,5 +278,8 @@ fn the_command_line_has_its_own_exit_codes() {
     let version = ternwatchd(&["--version"]);
     assert_eq!(version.status.code(), Some(0));
     let text = String::from_utf8_lossy(&version.stdout);
-    assert_eq!(text.trim(), format!("ternwatchd {}", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        text.trim(),
+        format!("ternwatchd {}", env!("CARGO_PKG_VERSION"))
+    );
 }

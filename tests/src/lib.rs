@@ -1,3 +1,5 @@
 //! System tests of Ternwatch: the real programs, a real broker, real street frames.
 //!
 //! The library holds what the tests share; the tests themselves are in `tests/`.
+
+pub mod broker;

@@ -1,0 +1,330 @@
+//! A private mosquitto on a free loopback port, a subscriber of it, and a cable between a client and it.
+//!
+//! Everything ends when it is dropped. Waits have a deadline and say what they waited for.
+
+use rumqttc::mqttbytes::QoS;
+use rumqttc::{Client, Event, Incoming, MqttOptions};
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// For things that take milliseconds on a quiet machine.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Repeats `attempt` until it gives something; panics with `what` after the deadline.
+pub fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        if let Some(result) = attempt() {
+            return result;
+        }
+        assert!(Instant::now() < until, "waited {DEADLINE:?} for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A loopback port that nobody listened on a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("a free loopback port")
+        .port()
+}
+
+/// A running mosquitto.
+pub struct Broker {
+    port: u16,
+    settings: String,
+    folder: tempfile::TempDir,
+    process: Option<Child>,
+}
+
+impl Broker {
+    /// A broker that lets everybody in.
+    pub fn start() -> Self {
+        Self::start_with("allow_anonymous true\n")
+    }
+
+    /// A broker with these further lines in its configuration.
+    pub fn start_with(settings: &str) -> Self {
+        let mut broker = Self {
+            port: 0,
+            settings: settings.into(),
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            process: None,
+        };
+        // Somebody else may take a free port before mosquitto does: then the next one is tried.
+        for _ in 0..5 {
+            broker.port = free_port();
+            if broker.try_start() {
+                return broker;
+            }
+        }
+        panic!("mosquitto does not start: {}", broker.log());
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends it abruptly. It forgets everything.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("it is our child");
+            process.wait().expect("it is our child");
+        }
+    }
+
+    /// Starts it again on the same port.
+    pub fn start_again(&mut self) {
+        assert!(self.process.is_none(), "it runs");
+        wait_for("mosquitto to start again", || {
+            self.try_start().then_some(())
+        });
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    fn try_start(&mut self) -> bool {
+        let folder = self.folder.path();
+        let config = folder.join("mosquitto.conf");
+        let text = format!(
+            "listener {} 127.0.0.1\npersistence false\n{}",
+            self.port, self.settings
+        );
+        fs::write(&config, text).expect("written");
+        let log = fs::File::create(folder.join("log")).expect("created");
+        // Debian keeps it outside of an ordinary user's PATH.
+        let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"]
+            .into_iter()
+            .find(|path| Path::new(path).exists())
+            .unwrap_or("mosquitto");
+        let process = Command::new(program)
+            .arg("-c")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        let process = match process {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                panic!("mosquitto is not installed: `apt install mosquitto`")
+            }
+            process => process.expect("mosquitto starts"),
+        };
+        let process = self.process.insert(process);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let listens = wait_for("mosquitto to listen", || {
+            if process.try_wait().expect("it is our child").is_some() {
+                return Some(false);
+            }
+            TcpStream::connect(address).is_ok().then_some(true)
+        });
+        if !listens {
+            self.process = None;
+        }
+        listens
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// One message as a subscriber sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heard {
+    /// Where it was published.
+    pub topic: String,
+    /// What was published.
+    pub payload: Vec<u8>,
+    /// Whether it was published before the subscription, and kept.
+    pub is_retained: bool,
+    /// MQTT 5: the declared type of the payload.
+    pub content_type: Option<String>,
+}
+
+impl Heard {
+    /// The payload as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.payload).into_owned()
+    }
+}
+
+/// A subscriber of everything.
+pub struct Subscriber {
+    messages: Receiver<Result<Heard, String>>,
+    history: String,
+}
+
+impl Subscriber {
+    /// Connects; nothing that is published from now on is missed.
+    pub fn connect(port: u16, name: &str) -> Self {
+        let mut options = MqttOptions::new(name, ("127.0.0.1", port));
+        options.set_max_packet_size(Some(1 << 20));
+        let (client, mut connection) = Client::builder(options).capacity(8).build();
+        client
+            .subscribe("#", QoS::AtLeastOnce)
+            .expect("a valid filter");
+        let (sender, messages) = mpsc::channel();
+        let (ready, is_ready) = mpsc::channel();
+        thread::spawn(move || {
+            // The connection ends with its last client.
+            let _client = client;
+            while let Ok(event) = connection.recv() {
+                let heard = match event {
+                    Ok(Event::Incoming(Incoming::SubAck(_))) => {
+                        let _ = ready.send(());
+                        continue;
+                    }
+                    Ok(Event::Incoming(Incoming::Publish(message))) => Ok(Heard {
+                        topic: String::from_utf8_lossy(&message.topic).into_owned(),
+                        payload: message.payload.to_vec(),
+                        is_retained: message.retain,
+                        content_type: message.properties.and_then(|p| p.content_type),
+                    }),
+                    Ok(_) => continue,
+                    Err(error) => Err(error.to_string()),
+                };
+                let is_over = heard.is_err();
+                if sender.send(heard).is_err() || is_over {
+                    return;
+                }
+            }
+        });
+        is_ready
+            .recv_timeout(DEADLINE)
+            .unwrap_or_else(|_| panic!("waited {DEADLINE:?} for the subscription of {name}"));
+        Self {
+            messages,
+            history: String::new(),
+        }
+    }
+
+    /// The next message that `accept` turns into something; the others are skipped.
+    pub fn expect<T>(&mut self, what: &str, mut accept: impl FnMut(&Heard) -> Option<T>) -> T {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.messages.recv_timeout(left) {
+                Ok(Ok(heard)) => {
+                    // Appending to a string cannot fail.
+                    let _ = writeln!(self.history, "  {} {}", heard.topic, heard.text());
+                    if let Some(result) = accept(&heard) {
+                        return result;
+                    }
+                }
+                Ok(Err(error)) => panic!("lost the broker waiting for {what}: {error}"),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("waited {DEADLINE:?} for {what}; heard\n{}", self.history)
+                }
+                Err(RecvTimeoutError::Disconnected) => panic!("the subscriber ended: {what}"),
+            }
+        }
+    }
+}
+
+/// A cable: forwards a port of its own to another one while it is plugged in.
+pub struct Cable {
+    port: u16,
+    plugged: Option<Plugged>,
+    target: u16,
+}
+
+struct Plugged {
+    is_cut: Arc<AtomicBool>,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Cable {
+    /// An unplugged cable to a loopback port.
+    pub fn new(target: u16) -> Self {
+        Self {
+            port: free_port(),
+            plugged: None,
+            target,
+        }
+    }
+
+    /// The port of the near end.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Lets connections through.
+    pub fn plug(&mut self) {
+        let listener = wait_for("the cable's port", || {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).ok()
+        });
+        listener.set_nonblocking(true).expect("a socket can do it");
+        let is_cut = Arc::new(AtomicBool::new(false));
+        let streams = Arc::new(Mutex::new(Vec::new()));
+        let accepting = thread::spawn({
+            let (is_cut, streams, target) = (is_cut.clone(), streams.clone(), self.target);
+            move || {
+                while !is_cut.load(Ordering::Relaxed) {
+                    match listener.accept() {
+                        Ok((near, _)) => forward(near, target, &streams),
+                        Err(_) => thread::sleep(Duration::from_millis(5)),
+                    }
+                }
+            }
+        });
+        self.plugged = Some(Plugged {
+            is_cut,
+            streams,
+            accepting,
+        });
+    }
+
+    /// Cuts every connection and lets no new one through.
+    pub fn unplug(&mut self) {
+        let Some(plugged) = self.plugged.take() else {
+            return;
+        };
+        plugged.is_cut.store(true, Ordering::Relaxed);
+        plugged.accepting.join().expect("the cable holds");
+        for stream in plugged.streams.lock().expect("the cable holds").drain(..) {
+            // The other end may have closed it before.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        self.unplug();
+    }
+}
+
+fn forward(near: TcpStream, target: u16, streams: &Mutex<Vec<TcpStream>>) {
+    // Without a broker behind it, the near end just closes.
+    let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else {
+        return;
+    };
+    near.set_nonblocking(false).expect("a socket can do it");
+    for (from, to) in [(&near, &far), (&far, &near)] {
+        let clone = |stream: &TcpStream| stream.try_clone().expect("a socket can be shared");
+        let (mut from, mut to) = (clone(from), clone(to));
+        streams.lock().expect("the cable holds").push(clone(&from));
+        thread::spawn(move || {
+            let _ = io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Write);
+        });
+    }
+}

@@ -1,0 +1,182 @@
+//! What the tests of the daemon run it with: a folder with a model, a video and settings; and the process itself.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use system_tests::broker::wait_for;
+use ternwatch_detector::testing::small_bundle;
+
+/// Size of the videos.
+pub(crate) const WIDTH: u32 = 160;
+/// Size of the videos.
+pub(crate) const HEIGHT: u32 = 120;
+/// Seed of the random model.
+pub(crate) const MODEL_SEED: u64 = 5;
+/// The promise for the time from SIGTERM to the end.
+const END_WITHIN: Duration = Duration::from_secs(2);
+
+/// A folder with a model, a video and a configuration.
+pub(crate) struct Bench {
+    folder: tempfile::TempDir,
+    settings: Vec<(String, String)>,
+}
+
+impl Bench {
+    /// A video of so many frames, 10 a second, to be examined frame by frame.
+    pub(crate) fn with_video(frames: u32, port: u16) -> Self {
+        let mut bench = Self::new(port);
+        let video = bench.path("video.mp4");
+        let source = format!("testsrc=size={WIDTH}x{HEIGHT}:rate=10");
+        let made = Command::new("ffmpeg")
+            .args(["-v", "error", "-f", "lavfi", "-i", &source, "-frames:v"])
+            .args([&frames.to_string(), "-pix_fmt", "yuv420p", "-y"])
+            .arg(&video)
+            .stdin(Stdio::null())
+            .status();
+        match made {
+            Err(error) => panic!("ffmpeg is not installed: `apt install ffmpeg` ({error})"),
+            Ok(status) => assert!(status.success(), "ffmpeg makes the video: {status}"),
+        }
+        bench.set("CAMERA__SOURCE", "video");
+        bench.set("CAMERA__VIDEO__PATH", video.to_str().expect("UTF-8"));
+        bench.set("CAMERA__VIDEO__PACE", "as-fast-as-possible");
+        bench.set("PIPELINE__WHEN_BUSY", "wait");
+        bench
+    }
+
+    pub(crate) fn new(port: u16) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (bundle, key) = small_bundle(MODEL_SEED);
+        fs::write(folder.path().join("small.tern"), bundle).expect("written");
+        fs::write(folder.path().join("small.pub"), key.to_text()).expect("written");
+        let mut bench = Self {
+            folder,
+            settings: Vec::new(),
+        };
+        for (key, file) in [("MODEL__BUNDLE", "small.tern"), ("MODEL__KEY", "small.pub")] {
+            let path = bench.path(file);
+            bench.set(key, path.to_str().expect("UTF-8"));
+        }
+        bench.set("MODEL__SCORE_MIN", "0.05");
+        bench.set("DEVICE__ID", "pi");
+        bench.set("CAMERA__NAME", "door");
+        bench.set("MQTT__HOST", "127.0.0.1");
+        bench.set("MQTT__PREFIX", "site");
+        bench.set("MQTT__PORT", &port.to_string());
+        bench
+    }
+
+    /// A network camera whose decoder is this shell script.
+    pub(crate) fn with_decoder(script: &str, port: u16) -> Self {
+        let mut bench = Self::new(port);
+        let path = bench.path("ffmpeg.sh");
+        fs::write(&path, script).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
+        bench.set("CAMERA__SOURCE", "rtsp");
+        bench.set("CAMERA__RTSP__URL", "rtsp://me:hunter2@cam/1");
+        bench.set("CAMERA__FFMPEG__PROGRAM", path.to_str().expect("UTF-8"));
+        bench
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn set(&mut self, key: &str, value: &str) -> &mut Self {
+        let name = format!("TERNWATCH_{key}");
+        self.settings.retain(|(known, _)| *known != name);
+        self.settings.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn run(&self) -> Daemon {
+        self.run_with(|_| {})
+    }
+
+    pub(crate) fn run_with(&self, prepare: impl FnOnce(&mut Command)) -> Daemon {
+        // An empty file rather than none: what is installed on this machine does not matter.
+        let config = self.path("ternwatch.toml");
+        fs::write(&config, "").expect("written");
+        let create = |name| fs::File::create(self.path(name)).expect("created");
+        let mut command = Command::new(program());
+        command
+            .arg("--config")
+            .arg(config)
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::null())
+            .stdout(create("stdout"))
+            .stderr(create("log"));
+        prepare(&mut command);
+        Daemon {
+            process: command.spawn().expect("ternwatchd starts"),
+            log: self.path("log"),
+        }
+    }
+}
+
+/// `$TERNWATCHD`, or what cargo built beside this test.
+fn program() -> PathBuf {
+    if let Some(path) = std::env::var_os("TERNWATCHD") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("target/PROFILE/deps/test");
+    let path = profile.join("ternwatchd");
+    assert!(
+        path.exists(),
+        "{} is not there: `cargo build -p ternwatchd`, or set TERNWATCHD to its path",
+        path.display()
+    );
+    path
+}
+
+pub(crate) struct Daemon {
+    process: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.process.id()).expect("a process id");
+        let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
+        rustix::process::kill_process(pid, signal).expect("it runs");
+    }
+
+    pub(crate) fn wait(mut self) -> (ExitStatus, String) {
+        let status = wait_for("ternwatchd to end", || {
+            self.process.try_wait().expect("it is our child")
+        });
+        (status, self.log())
+    }
+
+    /// Asks it to end, and sees to it that it keeps its promise.
+    pub(crate) fn terminate(self) -> String {
+        let asked_at = Instant::now();
+        self.signal(rustix::process::Signal::TERM);
+        let (status, log) = self.wait();
+        assert_eq!(status.code(), Some(0), "{log}");
+        let took = asked_at.elapsed();
+        assert!(took < END_WITHIN, "took {took:?} to end\n{log}");
+        log
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("ternwatchd said:\n{}", self.log());
+        }
+    }
+}
