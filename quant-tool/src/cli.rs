@@ -45,6 +45,9 @@ pub struct Run {
     /// Folder for checkpoints and the log.
     #[arg(long)]
     pub run: PathBuf,
+    /// Stop after this many steps; the same call goes on from there.
+    #[arg(long)]
+    pub max_steps: Option<u64>,
 }
 
 /// What to export.

@@ -14,7 +14,7 @@ use crate::data::coco::Dataset;
 use crate::evaluate::Scores;
 use crate::network::Network;
 use crate::train::config::Config;
-use crate::train::stage::{self, Stage, State};
+use crate::train::stage::{Session, Stage, State};
 use crate::{cli, export, files};
 
 /// The one class of this version.
@@ -37,17 +37,28 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
         &Dataset::read(&args.data, CLASS)?,
         &config.augment,
     )?);
+    let session = Session {
+        config: &config,
+        network: &network,
+        photos: &photos,
+        folder: &args.run,
+    };
+    let mut steps_left = args.max_steps.unwrap_or(u64::MAX);
     for &stage in stages {
-        let mut state = stage::run(stage, &config, &network, &photos, &args.run)?;
-        if stage == Stage::Hard {
-            stage::calibrate(stage, &config, &network, &photos, &args.run, &mut state)?;
-        }
+        let mut state = session.run(stage, &mut steps_left)?;
         eprintln!(
             "{}: {} steps in {:.0} s",
             stage.name(),
             state.step,
             state.seconds
         );
+        if !session.is_done(stage, &state) {
+            eprintln!("stopped after --max-steps; the same call goes on");
+            break;
+        }
+        if stage == Stage::Hard {
+            session.calibrate(stage, &mut state)?;
+        }
     }
     Ok(())
 }

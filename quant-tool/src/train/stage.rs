@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -18,7 +19,7 @@ use super::loss::{Loss, Xyxy, loss};
 use super::parameters::{self, Checkpoint, Parameters, Role};
 use crate::data::augment::Photos;
 use crate::network::Network;
-use crate::quantize::{Free, Quantizer};
+use crate::quantize::{self, Free, Quantizer};
 
 /// How often a checkpoint is written.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
@@ -174,247 +175,266 @@ impl State {
     }
 }
 
-/// Runs a stage to its end, from its checkpoint if there is one, and returns its last state.
-pub fn run(
-    stage: Stage,
-    config: &Config,
-    network: &Network,
-    photos: &Arc<Photos>,
-    folder: &Path,
-) -> Result<State> {
-    let path = stage.path(folder);
-    let steps = stage.steps(config);
-    let mut state = open(stage, config, network, folder)?;
-    let mut log = Log::open(&folder.join("log.csv"))?;
-    let device = Device::flex().autodiff();
-    let pools: Vec<ThreadPool> = (0..SHARDS)
-        .map(|_| ThreadPoolBuilder::new().num_threads(1).build())
-        .collect::<Result<_, _>>()
-        .context("starting the training threads")?;
-    let plan = Plan {
-        seed: config.seed ^ ((stage as u64 + 1) << 56),
-        steps: (state.step, steps),
-        batch: config.float.batch,
-        sample: config.float.sample,
-    };
-    let batches = batches::draw(Arc::clone(photos), plan);
-    let bar = crate::progress::bar(steps, stage.name());
-    bar.set_position(state.step);
-    bar.reset_eta();
-    let mut written = Instant::now();
-    while state.step < steps {
-        let began = Instant::now();
-        let batch = batches
-            .recv()
-            .context("the thread that draws batches ended")?;
-        let rate = stage.rate(config, state.step);
-        let loss = step(
-            &mut state,
-            stage,
-            config,
-            network,
-            batch,
-            rate,
-            (&device, &pools),
-        )?;
-        state.step += 1;
-        state.seconds += began.elapsed().as_secs_f64();
-        bar.inc(1);
-        if state.step % LOG_EVERY == 0 {
-            bar.set_message(format!("loss {:.3}", loss.total()));
-            log.line(stage, &state, rate, loss)?;
-        }
-        if written.elapsed() > CHECKPOINT_EVERY || state.step == steps {
-            state.write(&path)?;
-            written = Instant::now();
+/// What the stages of a run share.
+pub struct Session<'a> {
+    /// The training configuration.
+    pub config: &'a Config,
+    /// The layers.
+    pub network: &'a Network,
+    /// What samples are drawn from.
+    pub photos: &'a Arc<Photos>,
+    /// Where checkpoints and the log go.
+    pub folder: &'a Path,
+}
+
+impl Session<'_> {
+    fn plan(&self, seed: u64, steps: (u64, u64)) -> Plan {
+        let float = &self.config.float;
+        let seed = self.config.seed ^ (seed << 56);
+        Plan {
+            seed,
+            steps,
+            batch: float.batch,
+            sample: float.sample,
         }
     }
-    bar.finish();
-    Ok(state)
-}
 
-/// Measures the averaged parameters' normalization statistics anew and keeps them in the stage's checkpoint.
-///
-/// The running statistics belong to parameters that changed while they were gathered; those that are exported have
-/// their own. Measured on training samples, forward only.
-pub fn calibrate(
-    stage: Stage,
-    config: &Config,
-    network: &Network,
-    photos: &Arc<Photos>,
-    folder: &Path,
-    state: &mut State,
-) -> Result<()> {
-    let plan = Plan {
-        seed: config.seed ^ (0xCA << 56),
-        steps: (0, CALIBRATION_BATCHES),
-        batch: config.float.batch,
-        sample: config.float.sample,
-    };
-    let batches = batches::draw(Arc::clone(photos), plan);
-    let device = Device::flex();
-    let mode = (stage.activations(), Statistics::Batch);
-    let measured = state.average.clone();
-    let bar = crate::progress::bar(CALIBRATION_BATCHES, "calibrating");
-    for step in 0..CALIBRATION_BATCHES {
-        let (images, _) = batches
-            .recv()
-            .context("the thread that draws batches ended")?;
-        let pass = forward(network, &measured, images, mode, &device)?;
-        // The mean of all batches so far.
-        measure(
-            &mut state.average,
-            &pass.statistics,
-            1.0 / (step + 1) as f32,
+    /// Runs a stage, from its checkpoint if there is one, to its end or until no steps are left; takes the steps done
+    /// from `steps_left` and returns the last state.
+    pub fn run(&self, stage: Stage, steps_left: &mut u64) -> Result<State> {
+        let path = stage.path(self.folder);
+        let steps = stage.steps(self.config);
+        let mut state = self.open(stage)?;
+        let end = steps.min(state.step.saturating_add(*steps_left));
+        *steps_left -= end.saturating_sub(state.step);
+        let mut log = Log::open(&self.folder.join("log.csv"))?;
+        let workers = Workers::start()?;
+        let batches = batches::draw(
+            Arc::clone(self.photos),
+            self.plan(stage as u64 + 1, (state.step, end)),
         );
-        bar.inc(1);
+        let bar = crate::progress::bar(steps, stage.name());
+        bar.set_position(state.step);
+        bar.reset_eta();
+        let mut written = Instant::now();
+        while state.step < end {
+            let began = Instant::now();
+            let batch = batches
+                .recv()
+                .context("the thread that draws batches ended")?;
+            let rate = stage.rate(self.config, state.step);
+            let loss = self.step(&mut state, stage, batch, rate, &workers)?;
+            state.step += 1;
+            state.seconds += began.elapsed().as_secs_f64();
+            bar.inc(1);
+            if state.step % LOG_EVERY == 0 {
+                bar.set_message(format!("loss {:.3}", loss.total()));
+                log.line(stage, &state, rate, loss)?;
+            }
+            if written.elapsed() > CHECKPOINT_EVERY || state.step == end {
+                state.write(&path)?;
+                written = Instant::now();
+            }
+        }
+        bar.finish();
+        Ok(state)
     }
-    bar.finish();
-    state.write(&stage.path(folder))
-}
 
-fn open(stage: Stage, config: &Config, network: &Network, folder: &Path) -> Result<State> {
-    let path = stage.path(folder);
-    if path.exists() {
-        return State::read(&path, network, config);
+    /// Whether a stage has done all of its steps.
+    pub fn is_done(&self, stage: Stage, state: &State) -> bool {
+        state.step >= stage.steps(self.config)
     }
-    let Some(before) = stage.before() else {
-        let parameters = Parameters::init(network, config.seed);
-        let quantizer = Quantizer::fit(&parameters);
-        return Ok(State::start(parameters, quantizer, config));
-    };
-    let state = State::read(&before.path(folder), network, config)?;
-    if state.step < before.steps(config) {
-        bail!(
-            "the {} stage has done {} of {} steps",
-            before.name(),
-            state.step,
-            before.steps(config)
+
+    /// Measures the averaged parameters' normalization statistics anew and keeps them in the stage's checkpoint.
+    ///
+    /// The running statistics belong to parameters that changed while they were gathered; those that are exported have
+    /// their own. Measured on training samples, forward only.
+    pub fn calibrate(&self, stage: Stage, state: &mut State) -> Result<()> {
+        let batches = batches::draw(
+            Arc::clone(self.photos),
+            self.plan(0xCA, (0, CALIBRATION_BATCHES)),
         );
+        let device = Device::flex();
+        let mode = (stage.activations(), Statistics::Batch);
+        let measured = state.average.clone();
+        let bar = crate::progress::bar(CALIBRATION_BATCHES, "calibrating");
+        for step in 0..CALIBRATION_BATCHES {
+            let (images, _) = batches
+                .recv()
+                .context("the thread that draws batches ended")?;
+            let pass = forward(self.network, &measured, images, mode, &device)?;
+            // The mean of all batches so far.
+            measure(
+                &mut state.average,
+                &pass.statistics,
+                1.0 / (step + 1) as f32,
+            );
+            bar.inc(1);
+        }
+        bar.finish();
+        state.write(&stage.path(self.folder))
     }
-    let quantizer = Quantizer::fit(&state.average);
-    Ok(State::start(state.average, quantizer, config))
-}
 
-fn step(
-    state: &mut State,
-    stage: Stage,
-    config: &Config,
-    network: &Network,
-    (images, truth): batches::Batch,
-    rate: f32,
-    (device, pools): (&Device, &[ThreadPool]),
-) -> Result<Loss> {
-    let progress = state.step as f32 / stage.steps(config) as f32;
-    if stage == Stage::Hard {
-        let part = part_fixed(config, progress);
-        state.quantizer.fix(&state.parameters, part);
-        state.quantizer.hold(&mut state.parameters);
+    fn open(&self, stage: Stage) -> Result<State> {
+        let path = stage.path(self.folder);
+        if path.exists() {
+            return State::read(&path, self.network, self.config);
+        }
+        let Some(before) = stage.before() else {
+            let parameters = Parameters::init(self.network, self.config.seed);
+            let quantizer = Quantizer::fit(&parameters);
+            return Ok(State::start(parameters, quantizer, self.config));
+        };
+        let state = State::read(&before.path(self.folder), self.network, self.config)?;
+        if !self.is_done(before, &state) {
+            let (name, steps) = (before.name(), before.steps(self.config));
+            bail!("the {name} stage has done {} of {steps} steps", state.step);
+        }
+        let quantizer = Quantizer::fit(&state.average);
+        Ok(State::start(state.average, quantizer, self.config))
     }
-    let straight_through = stage == Stage::Hard && config.quantize.free == Free::StraightThrough;
-    let projected = straight_through.then(|| state.quantizer.projected(&state.parameters));
-    let parameters = projected.as_ref().unwrap_or(&state.parameters);
-    let (loss, statistics, mut gradients) =
-        shards(stage, network, parameters, images, &truth, (device, pools))?;
-    let total = loss.total();
-    anyhow::ensure!(
-        total.is_finite(),
-        "the loss is {total} in step {} of the {} stage",
-        state.step,
-        stage.name()
-    );
-    statistics
-        .iter()
-        .for_each(|s| measure(&mut state.parameters, s, STATISTICS_MOMENTUM));
-    if stage == Stage::Hard {
-        state.quantizer.mask(&state.parameters, &mut gradients);
-    }
-    state
-        .optimizer
-        .step(&mut state.parameters, &gradients, rate, GRADIENT_NORM_MAX);
-    let pull = match stage {
-        Stage::Soft => config.quantize.pull * progress * progress,
-        Stage::Float | Stage::Hard => 0.0,
-    };
-    if stage == Stage::Soft || straight_through {
-        state.quantizer.pull(&mut state.parameters, pull);
-    }
-    // A young average follows closely, an old one slowly.
-    let age = state.step as f32;
-    let decay = config.float.average_decay.min((1.0 + age) / (10.0 + age));
-    adamw::average(&mut state.average, &state.parameters, decay);
-    if stage == Stage::Hard {
-        state.quantizer.hold(&mut state.parameters);
+
+    fn step(
+        &self,
+        state: &mut State,
+        stage: Stage,
+        (images, truth): batches::Batch,
+        rate: f32,
+        workers: &Workers,
+    ) -> Result<Loss> {
+        let quantize = &self.config.quantize;
+        let progress = state.step as f32 / stage.steps(self.config) as f32;
+        if stage == Stage::Hard {
+            state
+                .quantizer
+                .fix(&state.parameters, part_fixed(quantize, progress));
+            state.quantizer.hold(&mut state.parameters);
+        }
+        let straight_through = stage == Stage::Hard && quantize.free == Free::StraightThrough;
+        let projected = straight_through.then(|| state.quantizer.projected(&state.parameters));
+        let parameters = projected.as_ref().unwrap_or(&state.parameters);
+        let (loss, statistics, mut gradients) =
+            workers.differentiate(stage, self.network, parameters, images, &truth)?;
+        let total = loss.total();
+        let step = state.step;
+        ensure!(
+            total.is_finite(),
+            "the loss is {total} in step {step} of the {} stage",
+            stage.name()
+        );
+        for statistics in &statistics {
+            measure(&mut state.parameters, statistics, STATISTICS_MOMENTUM);
+        }
+        if stage == Stage::Hard {
+            state.quantizer.mask(&state.parameters, &mut gradients);
+        }
         state
-            .quantizer
-            .copy_fixed(&state.parameters, &mut state.average);
+            .optimizer
+            .step(&mut state.parameters, &gradients, rate, GRADIENT_NORM_MAX);
+        let pull = match stage {
+            Stage::Soft => quantize.pull * progress * progress,
+            Stage::Float | Stage::Hard => 0.0,
+        };
+        if stage == Stage::Soft || straight_through {
+            state.quantizer.pull(&mut state.parameters, pull);
+        }
+        // A young average follows closely, an old one slowly.
+        let age = state.step as f32;
+        let decay = self
+            .config
+            .float
+            .average_decay
+            .min((1.0 + age) / (10.0 + age));
+        adamw::average(&mut state.average, &state.parameters, decay);
+        if stage == Stage::Hard {
+            state.quantizer.hold(&mut state.parameters);
+            state
+                .quantizer
+                .copy_fixed(&state.parameters, &mut state.average);
+        }
+        Ok(loss)
     }
-    Ok(loss)
 }
 
 type Statistic = (String, Vec<f32>, Vec<f32>);
 type Gradients = Vec<Option<Vec<f32>>>;
 
-/// Differentiates the parts of a batch side by side, one a processor, and averages their gradients.
+/// Differentiates the parts of a batch side by side and averages their gradients.
 ///
 /// Elementwise operations run on one thread each, so that parts keep all processors busy where one graph does not; each
-/// part has a thread pool of one, so that the parts do not wait for each other's convolutions. Each part is normalized by its own statistics ("ghost batches", Hoffer et al. 2017).
-fn shards(
-    stage: Stage,
-    network: &Network,
-    parameters: &Parameters,
-    images: Images,
-    truth: &[Vec<Xyxy>],
-    (device, pools): (&Device, &[ThreadPool]),
-) -> Result<(Loss, Vec<Vec<Statistic>>, Gradients)> {
-    let parts = images.split(SHARDS);
-    let mut rest = truth;
-    let results: Vec<Result<_>> = std::thread::scope(|scope| {
-        let mut workers = Vec::new();
-        for (part, pool) in parts.into_iter().zip(pools) {
-            let (truth, after) = rest.split_at(part.count);
-            rest = after;
-            let work = move || {
-                let mode = (stage.activations(), Statistics::Batch);
-                let mut pass = forward(network, parameters, part, mode, device)?;
-                let (loss, output_gradients) = loss(&pass.outputs, truth);
-                let statistics = std::mem::take(&mut pass.statistics);
-                Ok((loss, statistics, pass.backward(output_gradients)?))
-            };
-            workers.push(scope.spawn(|| pool.install(work)));
-        }
-        workers
-            .into_iter()
-            .map(|w| {
-                w.join()
-                    .unwrap_or_else(|_| bail!("a training thread panicked"))
-            })
-            .collect()
-    });
-    let share = 1.0 / results.len() as f32;
-    let mut total = Loss::default();
-    let mut all_statistics = Vec::new();
-    let mut sum: Gradients = vec![None; parameters.0.len()];
-    for result in results {
-        let (loss, statistics, gradients) = result?;
-        total.score += loss.score * share;
-        total.bbox += loss.bbox * share;
-        total.positives += loss.positives;
-        all_statistics.push(statistics);
-        for (sum, gradient) in sum.iter_mut().zip(gradients) {
-            let Some(gradient) = gradient else { continue };
-            let sum = sum.get_or_insert_with(|| vec![0.0; gradient.len()]);
-            sum.iter_mut()
-                .zip(gradient)
-                .for_each(|(s, g)| *s += g * share);
-        }
+/// part has a thread pool of one, so that the parts do not wait for each other's convolutions. Each part is normalized
+/// by its own statistics ("ghost batches", Hoffer et al. 2017).
+struct Workers {
+    device: Device,
+    pools: Vec<ThreadPool>,
+}
+
+impl Workers {
+    fn start() -> Result<Self> {
+        let pool = |_| ThreadPoolBuilder::new().num_threads(1).build();
+        let pools = (0..SHARDS)
+            .map(pool)
+            .collect::<Result<_, _>>()
+            .context("starting the training threads")?;
+        Ok(Self {
+            device: Device::flex().autodiff(),
+            pools,
+        })
     }
-    Ok((total, all_statistics, sum))
+
+    fn differentiate(
+        &self,
+        stage: Stage,
+        network: &Network,
+        parameters: &Parameters,
+        images: Images,
+        truth: &[Vec<Xyxy>],
+    ) -> Result<(Loss, Vec<Vec<Statistic>>, Gradients)> {
+        let mut rest = truth;
+        let results: Vec<Result<_>> = std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for (part, pool) in images.split(SHARDS).into_iter().zip(&self.pools) {
+                let (truth, after) = rest.split_at(part.count);
+                rest = after;
+                let work = move || {
+                    let mode = (stage.activations(), Statistics::Batch);
+                    let mut pass = forward(network, parameters, part, mode, &self.device)?;
+                    let (loss, output_gradients) = loss(&pass.outputs, truth);
+                    let statistics = std::mem::take(&mut pass.statistics);
+                    Ok((loss, statistics, pass.backward(output_gradients)?))
+                };
+                threads.push(scope.spawn(|| pool.install(work)));
+            }
+            let join = |t: ScopedJoinHandle<'_, _>| {
+                t.join()
+                    .unwrap_or_else(|_| bail!("a training thread panicked"))
+            };
+            threads.into_iter().map(join).collect()
+        });
+        let share = 1.0 / results.len() as f32;
+        let mut total = Loss::default();
+        let mut all_statistics = Vec::new();
+        let mut sum: Gradients = vec![None; parameters.0.len()];
+        for result in results {
+            let (loss, statistics, gradients) = result?;
+            total.score += loss.score * share;
+            total.bbox += loss.bbox * share;
+            total.positives += loss.positives;
+            all_statistics.push(statistics);
+            for (sum, gradient) in sum.iter_mut().zip(gradients) {
+                let Some(gradient) = gradient else { continue };
+                let sum = sum.get_or_insert_with(|| vec![0.0; gradient.len()]);
+                sum.iter_mut()
+                    .zip(gradient)
+                    .for_each(|(s, g)| *s += g * share);
+            }
+        }
+        Ok((total, all_statistics, sum))
+    }
 }
 
 /// The part of the weights that is fixed at this progress of the hard stage.
-fn part_fixed(config: &Config, progress: f32) -> f32 {
-    let q = &config.quantize;
+fn part_fixed(q: &quantize::Config, progress: f32) -> f32 {
     let last = q.groups.len() - 1;
     let index = match last {
         0 => 0,
@@ -470,7 +490,7 @@ impl Log {
 
     fn line(&mut self, stage: Stage, state: &State, rate: f32, loss: Loss) -> Result<()> {
         let report = state.quantizer.report(&state.parameters);
-        let mean = |f: fn(&crate::quantize::LayerReport) -> f32| {
+        let mean = |f: fn(&quantize::LayerReport) -> f32| {
             report.iter().map(f).sum::<f32>() / report.len() as f32
         };
         let (near, zeros) = (mean(|r| r.near), mean(|r| r.zeros));
