@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 pub(crate) const TOPIC_PREFIX: &str = "ternwatch";
+/// Lines of the daemon's log that an error shows.
+const LAST_LINES: usize = 5;
 
 /// Starts it on the video, publishing to the broker on the loopback port.
 pub(crate) fn start(arguments: &Arguments, port: u16) -> Result<Running> {
@@ -29,8 +31,17 @@ pub(crate) fn start(arguments: &Arguments, port: u16) -> Result<Running> {
 }
 
 /// Where its messages go.
-pub(crate) fn log(arguments: &Arguments) -> PathBuf {
+fn log(arguments: &Arguments) -> PathBuf {
     arguments.out.join("ternwatchd.log")
+}
+
+/// The end of its messages, for an error's text.
+pub(crate) fn last_words(arguments: &Arguments) -> String {
+    let path = log(arguments);
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let end = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+    format!("{end}\n(all of them: {})", path.display())
 }
 
 /// The configuration file; what it leaves out has the daemon's defaults.

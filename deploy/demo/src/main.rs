@@ -21,6 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -54,8 +55,17 @@ struct Arguments {
     out: PathBuf,
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ternwatch-demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
     for path in [
         &arguments.video,
         &arguments.daemon,
@@ -71,14 +81,14 @@ fn main() -> Result<()> {
     println!("broker   mosquitto on 127.0.0.1:{}", broker.port);
     let messages = broker::subscribe(broker.port, TOPIC_PREFIX)?;
     expect_subscribed(&messages)?;
-    let daemon = daemon::start(&arguments, broker.port)?;
+    let daemon = daemon::start(arguments, broker.port)?;
     println!(
         "daemon   {} on {}\n",
         arguments.daemon.display(),
         arguments.video.display()
     );
 
-    let documents = watch(&arguments, daemon, &messages)?;
+    let documents = watch(arguments, daemon, &messages)?;
     let summary = Summary::of(&documents).context("the daemon published no frame")?;
     let sheet = arguments.out.join("contact-sheet.png");
     draw(&documents, &arguments.video, &sheet)?;
@@ -121,15 +131,15 @@ fn watch(
                 if let Some(status) = daemon.ended()? {
                     ensure!(
                         status.success(),
-                        "the daemon ended with {status}: see {}",
-                        daemon::log(arguments).display()
+                        "the daemon ended with {status}, its last words:\n{}",
+                        daemon::last_words(arguments)
                     );
                     break;
                 }
                 ensure!(
                     watching_since.is_some() || started.elapsed() < FIRST_DOCUMENT_WITHIN,
-                    "no document within {FIRST_DOCUMENT_WITHIN:?}: see {}",
-                    daemon::log(arguments).display()
+                    "no document within {FIRST_DOCUMENT_WITHIN:?}, the daemon's last words:\n{}",
+                    daemon::last_words(arguments)
                 );
             }
             Err(RecvTimeoutError::Disconnected) => bail!("the subscriber has ended"),
@@ -138,8 +148,8 @@ fn watch(
     let status = daemon.stop(END_WITHIN)?;
     ensure!(
         status.success(),
-        "the daemon ended with {status}: see {}",
-        daemon::log(arguments).display()
+        "the daemon ended with {status}, its last words:\n{}",
+        daemon::last_words(arguments)
     );
     // What it published while it drained.
     while let Ok(heard) = messages.recv_timeout(Duration::from_millis(200)) {
@@ -171,7 +181,5 @@ fn draw(documents: &[Document], video: &Path, sheet: &Path) -> Result<()> {
     let size = chosen.first().context("there is a document")?.frame;
     let pictures = video::pictures(video, &indices, size.width, size.height)?;
     let pairs: Vec<_> = chosen.into_iter().zip(pictures).collect();
-    sheet::compose(&pairs)?
-        .save(sheet)
-        .with_context(|| format!("cannot write {}", sheet.display()))
+    sheet::save(&sheet::compose(&pairs)?, sheet)
 }

@@ -4,9 +4,13 @@
 
 use crate::document::{Detection, Document};
 use crate::font;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use image::codecs::png::{CompressionType, FilterType as RowFilter, PngEncoder};
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
 
 const COLUMNS: u32 = 4;
 const TILE_WIDTH: u32 = 320;
@@ -51,6 +55,14 @@ pub(crate) fn compose(pairs: &[(&Document, RgbImage)]) -> Result<RgbImage> {
         imageops::replace(&mut sheet, tile, x.into(), y.into());
     }
     Ok(sheet)
+}
+
+/// Writes the sheet as a PNG that is small enough to be shown in a document.
+pub(crate) fn save(sheet: &RgbImage, path: &Path) -> Result<()> {
+    let cannot = || format!("cannot write {}", path.display());
+    let file = BufWriter::new(File::create(path).with_context(cannot)?);
+    let encoder = PngEncoder::new_with_quality(file, CompressionType::Best, RowFilter::Adaptive);
+    sheet.write_with_encoder(encoder).with_context(cannot)
 }
 
 /// A picture made small, its boxes and scores, and a caption under it.
