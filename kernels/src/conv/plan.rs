@@ -14,6 +14,8 @@
 //! The sums are taken modulo 2^16. They are exact for the items of one *pass*, of which no channel adds or subtracts more
 //! than [`PASS_ITEMS_MAX`]; a block with more is cut into several passes whose results are added in 32 bits.
 
+use std::num::NonZeroU16;
+
 use super::Shape;
 use super::tiling::{Tiling, ZERO_OFFSET};
 use crate::Trit;
@@ -22,8 +24,11 @@ use crate::requantize::ACTIVATION_MAX;
 /// Most channels in a block: 27 patterns. With four, the 80 borders would cost more than the additions saved.
 pub(super) const BLOCK_CHANNELS_MAX: usize = 3;
 
-/// Partial sums of a block: one of what is added and one of what is subtracted, for each channel.
-pub(super) const SLOTS_MAX: usize = 2 * BLOCK_CHANNELS_MAX;
+/// Partial sums of a block: one of what is added and one of what is subtracted for each channel, and the total.
+pub(super) const SLOTS_MAX: usize = 2 * BLOCK_CHANNELS_MAX + 1;
+
+/// The slot of the sum of all items, which every channel adds: the last pattern is all plus.
+pub(super) const TOTAL_SLOT: usize = 2 * BLOCK_CHANNELS_MAX;
 
 /// Most items that a channel may add, or subtract, in one pass: their exact sum still fits in 16 signed bits.
 const PASS_ITEMS_MAX: usize = i16::MAX as usize / ACTIVATION_MAX as usize;
@@ -56,7 +61,7 @@ pub(super) struct Block {
 pub(super) struct Pass {
     /// First byte of the window in the scratch.
     pub(super) window_start: usize,
-    /// One a pattern, and one more for each channel but the first.
+    /// One a pattern.
     pub(super) segments: Vec<Segment>,
     /// The pairs of all segments.
     pub(super) pairs: Vec<Pair>,
@@ -65,7 +70,8 @@ pub(super) struct Pass {
 /// Adds items to the running sum, and then the running sum to a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
-    pub(super) pair_count: u16,
+    /// Not zero, so that the loop over the pairs tests its end only, which also allocates registers better.
+    pub(super) pair_count: NonZeroU16,
     pub(super) slot: u8,
 }
 
@@ -184,19 +190,19 @@ impl PassBuilder {
         let mut segments = Vec::new();
         let mut pairs = Vec::new();
         for (rank, offsets) in self.offsets.iter().enumerate() {
-            let before = pairs.len();
-            // An odd last item is paired with zeros.
-            pairs.extend(offsets.chunks(2).map(|pair| match *pair {
-                [first, second] => [first, second],
-                [ref single @ ..] => [single[0], ZERO_OFFSET],
+            // A segment has at least one pair, and an odd last item is paired with zeros.
+            let pair_count = offsets.len().div_ceil(2).max(1);
+            let mut offsets = offsets.iter().copied();
+            pairs.extend((0..pair_count).map(|_| {
+                [offsets.next(), offsets.next()].map(|offset| offset.unwrap_or(ZERO_OFFSET))
             }));
-            let pair_count = u16::try_from(pairs.len() - before)
-                .expect("a window has fewer pairs than 16-bit offsets");
-            let slots = self.slots_after(rank);
-            segments.extend(slots.enumerate().map(|(index, slot)| Segment {
-                pair_count: if index == 0 { pair_count } else { 0 },
-                slot: slot as u8,
-            }));
+            segments.push(Segment {
+                pair_count: u16::try_from(pair_count)
+                    .ok()
+                    .and_then(NonZeroU16::new)
+                    .expect("a window has fewer items than 16-bit offsets"),
+                slot: self.slot_after(rank),
+            });
         }
         Pass {
             window_start,
@@ -205,17 +211,22 @@ impl PassBuilder {
         }
     }
 
-    /// The slots that take the running sum when the items of a pattern have been added: that of the channel whose
-    /// weight changes, with the sign turned; after the last pattern, which is all plus, those of all channels.
-    fn slots_after(&self, rank: usize) -> impl Iterator<Item = usize> {
-        let pattern = &self.patterns[rank];
-        let next = self.patterns.get(rank + 1);
-        (0..pattern.len()).filter_map(move |channel| match next {
-            None => Some(plus_slot(channel)),
-            Some(next) if next[channel] > pattern[channel] => Some(minus_slot(channel)),
-            Some(next) if next[channel] < pattern[channel] => Some(plus_slot(channel)),
-            Some(_) => None,
-        })
+    /// The slot that takes the running sum when the items of a pattern have been added: that of the channel whose weight
+    /// changes, with the sign turned.
+    fn slot_after(&self, rank: usize) -> u8 {
+        let Some(next) = self.patterns.get(rank + 1) else {
+            return TOTAL_SLOT as u8;
+        };
+        let mut weights = self.patterns[rank].iter().zip(next);
+        let channel = weights
+            .position(|(weight, next)| weight != next)
+            .expect("neighbouring patterns differ");
+        let slot = if next[channel] > self.patterns[rank][channel] {
+            minus_slot(channel)
+        } else {
+            plus_slot(channel)
+        };
+        slot as u8
     }
 }
 

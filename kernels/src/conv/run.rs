@@ -4,7 +4,9 @@
 //! no bounds checks.
 
 use super::lanes::{LANE_PIXELS, Lanes};
-use super::plan::{BLOCK_CHANNELS_MAX, Block, Pass, Plan, SLOTS_MAX, minus_slot, plus_slot};
+use super::plan::{
+    BLOCK_CHANNELS_MAX, Block, Pass, Plan, SLOTS_MAX, TOTAL_SLOT, minus_slot, plus_slot,
+};
 use super::tiling::{Group, Tiling, WINDOW_LEN};
 
 /// What is left to do with the exact sum of a channel plus its bias.
@@ -181,7 +183,7 @@ fn run_pass<L: Lanes, const N: usize>(
     let mut running = [lanes.zero(); N];
     let mut pairs = pass.pairs.as_slice();
     for segment in &pass.segments {
-        let (now, later) = pairs.split_at(usize::from(segment.pair_count));
+        let (now, later) = pairs.split_at(usize::from(segment.pair_count.get()));
         pairs = later;
         for &[first, second] in now {
             for (i, running) in running.iter_mut().enumerate() {
@@ -196,8 +198,9 @@ fn run_pass<L: Lanes, const N: usize>(
     let mut values = zero_values(lanes);
     for (channel, values) in values.iter_mut().enumerate() {
         let (plus, minus) = (&slots[plus_slot(channel)], &slots[minus_slot(channel)]);
-        for ((x, &plus), &minus) in values.iter_mut().zip(plus).zip(minus) {
-            *x = lanes.difference(plus, minus);
+        for (i, x) in values.iter_mut().enumerate() {
+            let plus = lanes.add(plus[i], slots[TOTAL_SLOT][i]);
+            *x = lanes.difference(plus, minus[i]);
         }
     }
     values
