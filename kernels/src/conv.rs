@@ -242,3 +242,86 @@ fn check_len(what: &'static str, expected: usize, found: usize) -> Result<(), Co
         found,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape() -> Shape {
+        Shape::new(2, 3, 1, 1, 2, 2).unwrap()
+    }
+
+    fn linear() -> Epilogue {
+        let bias = vec![0; 3];
+        Epilogue::Linear { bias }
+    }
+
+    fn relu(bias_count: usize, multiplier: Vec<i16>, pre_shift: u8) -> Epilogue {
+        Epilogue::Relu {
+            bias: vec![0; bias_count],
+            multiplier,
+            pre_shift,
+        }
+    }
+
+    fn refusal(weight_count: usize, epilogue: Epilogue) -> ConvError {
+        Conv::new(shape(), &vec![Trit::Plus; weight_count], epilogue).unwrap_err()
+    }
+
+    #[test]
+    fn lists_of_a_wrong_length_are_refused_by_name() {
+        let length = |what, expected, found| ConvError::Length {
+            what,
+            expected,
+            found,
+        };
+        assert_eq!(refusal(5, linear()), length("weights", 6, 5));
+        assert_eq!(refusal(6, relu(2, vec![0; 3], 0)), length("biases", 3, 2));
+        let multipliers = refusal(6, relu(3, vec![0; 4], 0));
+        assert_eq!(multipliers, length("multipliers", 3, 4));
+    }
+
+    #[test]
+    fn parameters_outside_their_range_are_refused() {
+        let negative = refusal(6, relu(3, vec![0, 1, -1], 0));
+        let expected = ConvError::NegativeMultiplier {
+            channel: 2,
+            multiplier: -1,
+        };
+        assert_eq!(negative, expected);
+        let shift = refusal(6, relu(3, vec![0; 3], 8));
+        assert_eq!(shift, ConvError::PreShift { pre_shift: 8 });
+        assert!(Conv::new(shape(), &[Trit::Zero; 6], relu(3, vec![i16::MAX; 3], 7)).is_ok());
+    }
+
+    fn run_linear_with(epilogue: Epilogue, in_len: usize, out_len: usize, scratch_len: usize) {
+        let conv = Conv::new(shape(), &[Trit::Plus; 6], epilogue).unwrap();
+        let mut scratch = Scratch::with_len(scratch_len.min(conv.scratch_len()));
+        let (input, mut output) = (vec![1; in_len], vec![0; out_len]);
+        conv.run_linear(Isa::detect(), &input, &mut output, &mut scratch);
+    }
+
+    #[test]
+    #[should_panic(expected = "length of the input")]
+    fn a_wrong_input_length_is_a_broken_invariant() {
+        run_linear_with(linear(), 7, 12, usize::MAX);
+    }
+
+    #[test]
+    #[should_panic(expected = "length of the output")]
+    fn a_wrong_output_length_is_a_broken_invariant() {
+        run_linear_with(linear(), 8, 11, usize::MAX);
+    }
+
+    #[test]
+    #[should_panic(expected = "scratch too small")]
+    fn too_small_a_scratch_is_a_broken_invariant() {
+        run_linear_with(linear(), 8, 12, 100);
+    }
+
+    #[test]
+    #[should_panic(expected = "needs a linear epilogue")]
+    fn the_other_epilogue_is_a_broken_invariant() {
+        run_linear_with(relu(3, vec![0; 3], 0), 8, 12, usize::MAX);
+    }
+}

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence};
 use ternwatch_kernels::conv::{Conv, Epilogue, Scratch, Shape};
-use ternwatch_kernels::requantize::PRE_SHIFT_MAX;
+use ternwatch_kernels::requantize::{PRE_SHIFT_MAX, relu};
 use ternwatch_kernels::{Isa, Trit};
 
 /// How the weights of a case are drawn.
@@ -186,7 +186,7 @@ fn config(cases: u32) -> Config {
 }
 
 proptest! {
-    #![proptest_config(config(300))]
+    #![proptest_config(config(600))]
 
     #[test]
     fn small_pictures(case in case((1..=9_usize, 1..=8_usize), (1..=13_usize, 1..=40_usize))) {
@@ -195,7 +195,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(40))]
+    #![proptest_config(config(100))]
 
     #[test]
     fn wide_pictures(case in case((1..=4_usize, 1..=4_usize), (1..=6_usize, 100..=420_usize))) {
@@ -209,12 +209,93 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(10))]
+    #![proptest_config(config(20))]
 
     #[test]
     fn more_channels_than_a_window_holds(
         case in case((600..=1024_usize, 1..=4_usize), (1..=5_usize, 1..=40_usize)),
     ) {
         case.check();
+    }
+}
+
+/// Sums at the bounds of 16 bits and beyond: 127 x 258 is the last multiple of 127 that fits.
+#[test]
+fn sums_around_16_bits_are_exact_before_they_saturate() {
+    let trits = [Trit::Plus, Trit::Minus];
+    for in_channels in [257, 258, 259, 260, 516, 517, 1024] {
+        for first in trits {
+            for bias in [i16::MIN, -32_767, -1, 0, 1, 32_766, i16::MAX] {
+                check_sums(in_channels, first, bias);
+            }
+        }
+    }
+}
+
+/// Two output channels of opposite weights, and a third whose sum leaves 16 bits halfway and comes back.
+fn check_sums(in_channels: usize, first: Trit, bias: i16) {
+    let opposite = match first {
+        Trit::Plus => Trit::Minus,
+        _ => Trit::Plus,
+    };
+    let half = in_channels / 2;
+    let mut weights = vec![first; in_channels];
+    weights.extend(vec![opposite; in_channels]);
+    weights.extend(vec![first; half]);
+    weights.extend(vec![opposite; in_channels - half]);
+    let shape = Shape::new(in_channels, 3, 1, 1, 1, 3).unwrap();
+    let bias = vec![bias; 3];
+    let expected = weights.chunks(in_channels).flat_map(|weights| {
+        let sum: i32 = weights.iter().map(|weight| 127 * weight.value()).sum();
+        let x = (sum + i32::from(bias[0])).clamp(-32_768, 32_767);
+        [x as i16; 3]
+    });
+    let expected: Vec<_> = expected.collect();
+    let epilogue = Epilogue::Linear { bias: bias.clone() };
+    let conv = Conv::new(shape, &weights, epilogue).unwrap();
+    let mut scratch = Scratch::with_len(conv.scratch_len());
+    for isa in Isa::available() {
+        let mut output = vec![0; shape.out_len()];
+        conv.run_linear(isa, &vec![127; shape.in_len()], &mut output, &mut scratch);
+        assert_eq!(
+            output, expected,
+            "{isa}, {in_channels} channels, bias {bias:?}"
+        );
+    }
+}
+
+/// The whole range of the requantization: every 16-bit value that one pixel with a bias can have, by every shift.
+#[test]
+fn requantization_is_the_same_for_every_value() {
+    for pre_shift in 0..=PRE_SHIFT_MAX {
+        for multiplier in [0, 1, 255, 1 << 14, 29_999, i16::MAX] {
+            check_requantization(pre_shift, multiplier);
+        }
+    }
+}
+
+fn check_requantization(pre_shift: u8, multiplier: i16) {
+    let shape = Shape::new(1, 512, 1, 1, 1, 128).unwrap();
+    // Channel c adds its bias to 0..=127, so that the channels together pass through all values.
+    let bias = (0..512).map(|channel| (channel * 128 - 32_768) as i16);
+    let epilogue = Epilogue::Relu {
+        bias: bias.collect(),
+        multiplier: vec![multiplier; 512],
+        pre_shift,
+    };
+    let conv = Conv::new(shape, &[Trit::Plus; 512], epilogue).unwrap();
+    let input: Vec<_> = (0..128).collect();
+    let expected: Vec<_> = (i16::MIN..=i16::MAX)
+        .map(|x| relu(x, multiplier, pre_shift))
+        .collect();
+    let mut scratch = Scratch::with_len(conv.scratch_len());
+    for isa in Isa::available() {
+        let mut output = vec![0; shape.out_len()];
+        conv.run_relu(isa, &input, &mut output, &mut scratch);
+        let wrong = output.iter().zip(&expected).position(|(a, b)| a != b);
+        assert_eq!(
+            wrong, None,
+            "{isa}, multiplier {multiplier}, pre-shift {pre_shift}"
+        );
     }
 }

@@ -264,7 +264,7 @@ fn gray_rank(pattern: &[Trit]) -> usize {
     let slower_rank = gray_rank(slower);
     let digit = (fastest.value() + 1) as usize;
     slower_rank * 3
-        + if slower_rank % 2 == 0 {
+        + if slower_rank.is_multiple_of(2) {
             digit
         } else {
             2 - digit

@@ -375,3 +375,115 @@ fn copy_strided(inputs: &[u8], stride: usize, bytes: &mut [u8]) {
         *byte = input;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shapes of every kernel and stride: one pixel, odd and even sides, rows longer than a group, several tiles, and
+    /// several windows.
+    fn shapes() -> Vec<Shape> {
+        let sizes = [
+            (1, 1, 1),
+            (2, 1, 9),
+            (3, 9, 1),
+            (2, 2, 2),
+            (5, 7, 13),
+            (3, 12, 40),
+            (2, 5, 300),
+            (40, 3, 133),
+            (700, 4, 61),
+        ];
+        let mut shapes = Vec::new();
+        for (channels, height, width) in sizes {
+            for (kernel, stride) in [(1, 1), (1, 2), (3, 1), (3, 2)] {
+                let shape = Shape::new(channels, 1, kernel, stride, height, width);
+                shapes.push(shape.unwrap());
+            }
+        }
+        shapes
+    }
+
+    /// The input of an item for an output pixel; zero in the padding.
+    fn input_of(shape: &Shape, input: &[u8], item: [usize; 3], y: usize, x: usize) -> u8 {
+        let [channel, tap_y, tap_x] = item;
+        let in_y = (y * shape.stride() + tap_y).wrapping_sub(shape.padding());
+        let in_x = (x * shape.stride() + tap_x).wrapping_sub(shape.padding());
+        if in_y >= shape.in_height() || in_x >= shape.in_width() {
+            return 0;
+        }
+        input[(channel * shape.in_height() + in_y) * shape.in_width() + in_x]
+    }
+
+    #[test]
+    fn every_item_of_every_pixel_finds_its_input_and_its_place() {
+        for shape in shapes() {
+            let tiling = Tiling::new(&shape);
+            let input: Vec<_> = (0..shape.in_len())
+                .map(|i| (i * 37 % 127 + 1) as u8)
+                .collect();
+            let mut scratch = vec![255; tiling.scratch_len()];
+            // One output plane an item shows all of its inputs in place.
+            let taps = shape.kernel() * shape.kernel();
+            let mut planes = vec![vec![0; shape.out_len()]; shape.items_len()];
+            tiling.clear(&mut scratch);
+            for tile in tiling.tiles() {
+                tiling.gather(tile, &input, &mut scratch);
+                for (window, channels) in tiling.windows() {
+                    for item in channels.start * taps..channels.end * taps {
+                        let (channel, tap) = (item / taps, item % taps);
+                        let offset =
+                            tiling.item_offset(channel, tap / shape.kernel(), tap % shape.kernel());
+                        for group in tiling.groups(tile) {
+                            let start = window + usize::from(offset) + group.start;
+                            let values = &scratch[start..start + group.lanes * LANE_PIXELS];
+                            tiling.scatter(group, values, &mut planes[item]);
+                        }
+                    }
+                }
+            }
+            for (item, plane) in planes.iter().enumerate() {
+                let (channel, tap) = (item / taps, item % taps);
+                let item = [channel, tap / shape.kernel(), tap % shape.kernel()];
+                for (pixel, &found) in plane.iter().enumerate() {
+                    let (y, x) = (pixel / shape.out_width(), pixel % shape.out_width());
+                    let expected = input_of(&shape, &input, item, y, x);
+                    assert_eq!(found, expected, "{shape:?} item {item:?} y {y} x {x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn windows_hold_all_channels_and_end_within_reach() {
+        for shape in shapes() {
+            let tiling = Tiling::new(&shape);
+            let mut next_channel = 0;
+            for (start, channels) in tiling.windows() {
+                assert_eq!(channels.start, next_channel);
+                next_channel = channels.end;
+                assert!(tiling.window_len() <= WINDOW_REACH, "{shape:?}");
+                // The last group of a tile still finds its whole window in the scratch.
+                let last_group = start + tiling.tile_pixels - LANE_PIXELS;
+                assert!(last_group + WINDOW_LEN <= tiling.scratch_len(), "{shape:?}");
+            }
+            assert_eq!(next_channel, shape.in_channels());
+        }
+    }
+
+    #[test]
+    fn zeros_are_where_the_plan_expects_them() {
+        let shape = Shape::new(700, 1, 3, 1, 4, 61).unwrap();
+        let tiling = Tiling::new(&shape);
+        assert!(tiling.windows().count() > 1);
+        let mut scratch = vec![255; tiling.scratch_len()];
+        tiling.clear(&mut scratch);
+        for tile in tiling.tiles() {
+            tiling.gather(tile, &vec![127; shape.in_len()], &mut scratch);
+            for (start, _) in tiling.windows() {
+                let zeros = &scratch[start + usize::from(ZERO_OFFSET)..][..tiling.tile_pixels];
+                assert!(zeros.iter().all(|&byte| byte == 0));
+            }
+        }
+    }
+}
