@@ -33,10 +33,10 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
         network.macs() as f64 / 1e6,
         weights(&network)
     );
-    let photos = Arc::new(Photos::load(
-        &Dataset::read(&args.data, CLASS)?,
-        &config.augment,
-    )?);
+    let dataset = Dataset::read(&args.data, CLASS)?;
+    // The stages of one call draw their samples alike.
+    let augment = config.augment(stages[0]);
+    let photos = Arc::new(Photos::load(&dataset, augment)?);
     let session = Session {
         config: &config,
         network: &network,

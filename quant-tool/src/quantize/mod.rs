@@ -10,6 +10,7 @@ pub mod ternary;
 use serde::{Deserialize, Serialize};
 use ternwatch_kernels::Trit;
 
+use crate::data::augment;
 use crate::train::parameters::{Parameters, Role};
 
 /// Settings of the two stages.
@@ -31,6 +32,9 @@ pub struct Config {
     pub soft_rate: f32,
     /// Learning rate at the start of the hard stage.
     pub hard_rate: f32,
+    /// How samples are drawn in both stages, where otherwise than in the float stage.
+    #[serde(default)]
+    pub augment: Option<augment::Config>,
     /// What free weights are in the hard stage's forward pass.
     pub free: Free,
 }

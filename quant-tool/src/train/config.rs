@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::stage::Stage;
 use crate::{data::augment, network, quantize};
 
 /// A training configuration. Unknown keys are refused by name.
@@ -160,6 +161,14 @@ impl Config {
             "from 0 to 1",
         )?;
         Ok(config)
+    }
+
+    /// How samples are drawn in a stage.
+    pub fn augment(&self, stage: Stage) -> &augment::Config {
+        match (stage, &self.quantize.augment) {
+            (Stage::Soft | Stage::Hard, Some(augment)) => augment,
+            _ => &self.augment,
+        }
     }
 
     /// Whether both lead to the same parameters: names, thresholds and texts may differ.
