@@ -2,6 +2,10 @@
 //!
 //! Takes plain slices, gives plain slices, and knows nothing of models, files or frames. Every instruction set
 //! level returns the same bytes as [`conv::scalar`], which is the specification.
+#![cfg_attr(
+    test,
+    expect(clippy::unwrap_used, reason = "a test fails by panicking")
+)]
 
 pub mod conv;
 pub mod isa;

@@ -1,4 +1,5 @@
 //! Every instruction set returns the bytes of the specification, whatever the shape, the weights and the parameters.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence};

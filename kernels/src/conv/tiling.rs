@@ -415,37 +415,42 @@ mod tests {
         input[(channel * shape.in_height() + in_y) * shape.in_width() + in_x]
     }
 
-    #[test]
-    fn every_item_of_every_pixel_finds_its_input_and_its_place() {
-        for shape in shapes() {
-            let tiling = Tiling::new(&shape);
-            let input: Vec<_> = (0..shape.in_len())
-                .map(|i| (i * 37 % 127 + 1) as u8)
-                .collect();
-            let mut scratch = vec![255; tiling.scratch_len()];
-            // One output plane an item shows all of its inputs in place.
-            let taps = shape.kernel() * shape.kernel();
-            let mut planes = vec![vec![0; shape.out_len()]; shape.items_len()];
-            tiling.clear(&mut scratch);
-            for tile in tiling.tiles() {
-                tiling.gather(tile, &input, &mut scratch);
-                for (window, channels) in tiling.windows() {
-                    for item in channels.start * taps..channels.end * taps {
-                        let (channel, tap) = (item / taps, item % taps);
-                        let offset =
-                            tiling.item_offset(channel, tap / shape.kernel(), tap % shape.kernel());
-                        for group in tiling.groups(tile) {
-                            let start = window + usize::from(offset) + group.start;
-                            let values = &scratch[start..start + group.lanes * LANE_PIXELS];
-                            tiling.scatter(group, values, &mut planes[item]);
-                        }
+    /// One output plane an item, which shows all of its inputs in place.
+    fn item_planes(shape: &Shape, items: &[[usize; 3]], input: &[u8]) -> Vec<Vec<u8>> {
+        let tiling = Tiling::new(shape);
+        let mut scratch = vec![255; tiling.scratch_len()];
+        let mut planes = vec![vec![0; shape.out_len()]; items.len()];
+        tiling.clear(&mut scratch);
+        for tile in tiling.tiles() {
+            tiling.gather(tile, input, &mut scratch);
+            for (window, channels) in tiling.windows() {
+                for (&[channel, tap_y, tap_x], plane) in items.iter().zip(&mut planes) {
+                    if !channels.contains(&channel) {
+                        continue;
+                    }
+                    let offset = tiling.item_offset(channel, tap_y, tap_x);
+                    for group in tiling.groups(tile) {
+                        let start = window + usize::from(offset) + group.start;
+                        let values = &scratch[start..start + group.lanes * LANE_PIXELS];
+                        tiling.scatter(group, values, plane);
                     }
                 }
             }
-            for (item, plane) in planes.iter().enumerate() {
-                let (channel, tap) = (item / taps, item % taps);
-                let item = [channel, tap / shape.kernel(), tap % shape.kernel()];
-                for (pixel, &found) in plane.iter().enumerate() {
+        }
+        planes
+    }
+
+    #[test]
+    fn every_item_of_every_pixel_finds_its_input_and_its_place() {
+        for shape in shapes() {
+            let (kernel, taps) = (shape.kernel(), shape.kernel() * shape.kernel());
+            let item = |item: usize| [item / taps, item % taps / kernel, item % kernel];
+            let items: Vec<_> = (0..shape.items_len()).map(item).collect();
+            let input: Vec<_> = (0..shape.in_len())
+                .map(|i| (i * 37 % 127 + 1) as u8)
+                .collect();
+            for (&item, plane) in items.iter().zip(item_planes(&shape, &items, &input)) {
+                for (pixel, found) in plane.into_iter().enumerate() {
                     let (y, x) = (pixel / shape.out_width(), pixel % shape.out_width());
                     let expected = input_of(&shape, &input, item, y, x);
                     assert_eq!(found, expected, "{shape:?} item {item:?} y {y} x {x}");
