@@ -127,7 +127,7 @@ impl Maker {
         let trits = self.trits(channels, kernel);
         let spread = self.spread(channels[0] * kernel * kernel);
         let bias = self.draw(channels[1], |random| {
-            (spread / 2 + random.below(u64::from(spread)) as u32) as i16
+            (spread + random.below(u64::from(spread) / 2) as u32) as i16
         });
         let multiplier = self.draw(channels[1], |random| {
             ((28 << 15) / spread + random.below(256) as u32) as i16
@@ -183,11 +183,25 @@ impl Maker {
         });
     }
 
+    /// Random trits, but as many plus as minus within each kernel, or among the inputs of a kernel of one: the sums
+    /// then have a mean of about zero whatever the inputs' means, and `bias` alone decides that a channel is alive.
     fn trits(&mut self, [in_channels, out_channels]: [u32; 2], kernel: u32) -> Vec<Trit> {
+        let group_len = if kernel == 1 {
+            in_channels
+        } else {
+            kernel * kernel
+        };
         let count = in_channels * out_channels * kernel * kernel;
-        self.draw(count, |random| {
-            [Trit::Minus, Trit::Zero, Trit::Plus][random.below(3) as usize]
-        })
+        let group = |_| {
+            let mut trits: Vec<Trit> = (0..group_len as usize)
+                .map(|i| [Trit::Plus, Trit::Minus, Trit::Zero][i % 3])
+                .collect();
+            for last in (1..trits.len()).rev() {
+                trits.swap(last, self.random.below(last as u64 + 1) as usize);
+            }
+            trits
+        };
+        (0..count / group_len).flat_map(group).collect()
     }
 
     fn draw<T>(&mut self, count: u32, mut one: impl FnMut(&mut Random) -> T) -> Vec<T> {

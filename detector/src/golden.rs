@@ -1,30 +1,149 @@
 //! Golden vectors: the answers that a network must give, bit for bit, on every processor.
+//!
+//! Takes a model, gives (`record`) or checks (`check`) digests of its input tensor, of every layer's output and of its
+//! detections, for frames that a fixed generator draws. A device that computes anything wrong, be it by a broken
+//! memory or a miscompiled kernel, or a model that was damaged after its signature was checked, is found out before it
+//! watches anything. docs/bundle-format.md specifies the generator and the digests.
 
-use ternwatch_bundle::Model;
+mod draw;
+
+use sha2::{Digest, Sha256};
 use ternwatch_bundle::manifest::Golden;
+use ternwatch_bundle::{Model, Thresholds};
 use ternwatch_kernels::Isa;
 
-use crate::detector::DetectorError;
-use crate::frame::FrameError;
+pub use self::draw::draw;
+use crate::detection::Detection;
+use crate::detector::{Detector, DetectorError};
+use crate::frame::{Frame, FrameError, PixelFormat};
+use crate::infer::LayerOutput;
 
-/// The RGB8 frame of this seed and size.
-pub fn draw(_seed: u64, _width: u32, _height: u32) -> Vec<u8> {
-    todo!()
-}
+/// Score threshold of the recorded detections: low, so that there are some.
+const SCORE_MIN: f32 = 0.05;
 
 /// The model's answers to the frame of this seed and size, computed by the scalar specification.
-pub fn record(
-    _model: &Model,
-    _seed: u64,
-    _width: u32,
-    _height: u32,
-) -> Result<Golden, GoldenMismatch> {
-    todo!()
+pub fn record(model: &Model, seed: u64, width: u32, height: u32) -> Result<Golden, GoldenMismatch> {
+    answer(
+        &mut Detector::new(model, Isa::Scalar)?,
+        model,
+        seed,
+        width,
+        height,
+    )
 }
 
 /// Whether the model gives the answers that are recorded in it, on this instruction set level.
-pub fn check(_model: &Model, _isa: Isa) -> Result<(), GoldenMismatch> {
-    todo!()
+pub fn check(model: &Model, isa: Isa) -> Result<(), GoldenMismatch> {
+    if model.golden().is_empty() {
+        return Err(GoldenMismatch::NoneRecorded);
+    }
+    let mut detector = Detector::new(model, isa)?;
+    for expected in model.golden() {
+        let found = answer(
+            &mut detector,
+            model,
+            expected.seed,
+            expected.width,
+            expected.height,
+        )?;
+        compare(model, expected, found)?;
+    }
+    Ok(())
+}
+
+fn answer(
+    detector: &mut Detector,
+    model: &Model,
+    seed: u64,
+    width: u32,
+    height: u32,
+) -> Result<Golden, GoldenMismatch> {
+    // The size is checked before anything is drawn.
+    PixelFormat::Rgb8.frame_len(width, height)?;
+    let picture = draw(seed, width, height);
+    detector.preprocess(&Frame::new(PixelFormat::Rgb8, width, height, &picture)?);
+    let input = hex(&Sha256::digest(detector.input()));
+    let mut layers = Vec::with_capacity(model.layers().len());
+    detector.infer_observed(|_, output| layers.push(layer_digest(output)));
+    let iou = model.thresholds().iou;
+    let detections = detections_digest(detector.decode(Thresholds {
+        score: SCORE_MIN,
+        iou,
+    }));
+    Ok(Golden {
+        seed,
+        width,
+        height,
+        input,
+        layers,
+        detections,
+    })
+}
+
+fn compare(model: &Model, expected: &Golden, found: Golden) -> Result<(), GoldenMismatch> {
+    let seed = expected.seed;
+    if expected.input != found.input {
+        let (expected, found) = (expected.input.clone(), found.input);
+        return Err(GoldenMismatch::Input {
+            seed,
+            expected,
+            found,
+        });
+    }
+    let layers = expected.layers.iter().zip(found.layers).enumerate();
+    for (index, (expected, found)) in layers {
+        if *expected != found {
+            let layer = model.layers()[index].name().to_owned();
+            let expected = expected.clone();
+            return Err(GoldenMismatch::Layer {
+                seed,
+                index,
+                layer,
+                expected,
+                found,
+            });
+        }
+    }
+    if expected.detections != found.detections {
+        let (expected, found) = (expected.detections.clone(), found.detections);
+        return Err(GoldenMismatch::Detections {
+            seed,
+            expected,
+            found,
+        });
+    }
+    Ok(())
+}
+
+/// The first 16 hex digits; i16 values as little endian.
+fn layer_digest(output: LayerOutput<'_>) -> String {
+    let digest = match output {
+        LayerOutput::U7(values) => Sha256::digest(values),
+        LayerOutput::I16(values) => {
+            let mut hasher = Sha256::new();
+            values
+                .iter()
+                .for_each(|value| hasher.update(value.to_le_bytes()));
+            hasher.finalize()
+        }
+    };
+    hex(&digest[..8])
+}
+
+/// Per detection class, score and box, little endian, best first.
+fn detections_digest(detections: &[Detection]) -> String {
+    let mut hasher = Sha256::new();
+    for Detection { class, score, xyxy } in detections {
+        hasher.update(class.to_le_bytes());
+        hasher.update(score.to_le_bytes());
+        xyxy.iter()
+            .for_each(|side| hasher.update(side.to_le_bytes()));
+    }
+    hex(&hasher.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Why a model is not to be used here.

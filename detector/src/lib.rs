@@ -24,4 +24,4 @@ pub use self::decode::DETECTIONS_MAX;
 pub use self::detection::Detection;
 pub use self::detector::{Detector, DetectorError};
 pub use self::frame::{Frame, FrameError, PixelFormat, SIDE_MAX, SIDE_MIN};
-pub use self::infer::LayerOutput;
+pub use self::infer::{LayerOutput, NetworkError};

@@ -1,0 +1,161 @@
+//! Golden vectors find every damage, and every instruction set level passes them.
+
+use ternwatch_bundle::testing::{load, small_draft, small_key};
+use ternwatch_bundle::{Model, PublicKey, TrustedKeys, UnverifiedBundle};
+use ternwatch_detector::golden::{self, GoldenMismatch};
+use ternwatch_detector::{Isa, testing};
+use ternwatch_kernels::Trit;
+
+const TRITS: [Trit; 3] = [Trit::Minus, Trit::Zero, Trit::Plus];
+
+fn small_model(seed: u64) -> Model {
+    let (file, key) = testing::small_bundle(seed);
+    load(&file, &key)
+}
+
+#[test]
+fn every_instruction_set_passes() {
+    for seed in 0..8 {
+        let model = small_model(seed);
+        for isa in Isa::available() {
+            golden::check(&model, isa)
+                .unwrap_or_else(|error| panic!("seed {seed}, {isa}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn recording_is_deterministic_and_depends_on_the_seed() {
+    let model = small_model(0);
+    let [a, b, c] = [5, 5, 6].map(|seed| golden::record(&model, seed, 64, 48).unwrap());
+    assert_eq!(a, b);
+    assert_ne!(a.input, c.input);
+    assert!(a.layers.iter().zip(&c.layers).all(|(a, c)| a != c));
+    assert_ne!(a.detections, c.detections);
+}
+
+/// Sets one trit to another value, and expects that the layer is named.
+fn assert_damage_is_found(model: &mut Model, layer: usize, at: usize, damaged: Trit) {
+    let original = std::mem::replace(&mut model.trits_mut(layer).unwrap()[at], damaged);
+    match golden::check(model, Isa::detect()) {
+        Err(GoldenMismatch::Layer { index, .. }) => {
+            assert_eq!(index, layer, "trit {at} of layer {layer}")
+        }
+        other => panic!("trit {at} of layer {layer}, {original:?} to {damaged:?}: {other:?}"),
+    }
+    model.trits_mut(layer).unwrap()[at] = original;
+}
+
+#[test]
+fn any_single_damaged_trit_is_found() {
+    let mut model = small_model(0);
+    let mut damages = 0;
+    for layer in 0..model.layers().len() {
+        for at in 0..model.trits_mut(layer).map_or(0, |trits| trits.len()) {
+            let original = model.trits_mut(layer).unwrap()[at];
+            for damaged in TRITS.into_iter().filter(|&trit| trit != original) {
+                assert_damage_is_found(&mut model, layer, at, damaged);
+                damages += 1;
+            }
+        }
+    }
+    assert_eq!(damages, 2 * (162 + 324 + 324 + 432 + 48 + 324 + 36 + 432));
+    golden::check(&model, Isa::detect()).expect("the model is whole again");
+}
+
+/// The model that is shipped, once it is there: too large to try every trit, so a spread of them.
+#[test]
+fn damaged_trits_of_the_default_bundle_are_found() {
+    let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    let Ok(file) = std::fs::read(models.join("person.tern")) else {
+        eprintln!("models/person.tern is not there yet");
+        return;
+    };
+    let key =
+        std::fs::read_to_string(models.join("default.pub")).expect("a bundle comes with its key");
+    let keys = TrustedKeys::from_iter([PublicKey::from_text(&key).unwrap()]);
+    let bundle = UnverifiedBundle::from_bytes(&file)
+        .unwrap()
+        .verify(&keys)
+        .unwrap();
+    let mut model = Model::load(&bundle).unwrap();
+    for isa in Isa::available() {
+        golden::check(&model, isa).unwrap();
+    }
+    for layer in 0..model.layers().len() {
+        let count = model.trits_mut(layer).map_or(0, |trits| trits.len());
+        for sample in 0..count.min(3) {
+            let at = (sample * 2 + 1) * count / 6;
+            let original = model.trits_mut(layer).unwrap()[at];
+            let damaged = if original == Trit::Plus {
+                Trit::Minus
+            } else {
+                Trit::Plus
+            };
+            assert_damage_is_found(&mut model, layer, at, damaged);
+        }
+    }
+}
+
+#[test]
+fn a_model_without_golden_vectors_is_not_called_checked() {
+    let file = small_draft(0).sign(&small_key()).unwrap();
+    let model = load(&file, &small_key().public_key());
+    assert!(matches!(
+        golden::check(&model, Isa::Scalar),
+        Err(GoldenMismatch::NoneRecorded)
+    ));
+}
+
+#[test]
+fn the_first_difference_is_named() {
+    let unrecorded = load(
+        &small_draft(0).sign(&small_key()).unwrap(),
+        &small_key().public_key(),
+    );
+    let recorded = golden::record(&unrecorded, 9, 40, 30).unwrap();
+    let message = |change: fn(&mut ternwatch_bundle::manifest::Golden)| {
+        let mut draft = small_draft(0);
+        let mut changed = recorded.clone();
+        change(&mut changed);
+        draft.manifest.golden = vec![recorded.clone(), changed];
+        let model = load(
+            &draft.sign(&small_key()).unwrap(),
+            &small_key().public_key(),
+        );
+        golden::check(&model, Isa::detect()).map_err(|error| error.to_string())
+    };
+    assert_eq!(message(|_| ()), Ok(()));
+    let error = message(|golden| golden.input = "0".repeat(64)).unwrap_err();
+    assert!(
+        error.starts_with("golden frame 9: the preprocessed input is ")
+            && error.contains(&recorded.input),
+        "{error}"
+    );
+    let error =
+        message(|golden| (golden.layers[8], golden.layers[5]) = ("1".repeat(16), "2".repeat(16)))
+            .unwrap_err();
+    let expected = format!(
+        "layer 5, \"merge4\", is {}, not {}",
+        recorded.layers[5],
+        "2".repeat(16)
+    );
+    assert!(error.ends_with(&expected), "{error}");
+    let error = message(|golden| golden.detections = "0".repeat(64)).unwrap_err();
+    assert!(
+        error.starts_with("golden frame 9: the detections are ")
+            && error.contains(&recorded.detections),
+        "{error}"
+    );
+}
+
+#[test]
+fn sizes_out_of_bounds_are_refused_before_anything_is_drawn() {
+    let model = small_model(0);
+    for (width, height) in [(1, 64), (64, 8193), (u32::MAX, u32::MAX)] {
+        assert!(matches!(
+            golden::record(&model, 0, width, height),
+            Err(GoldenMismatch::Frame(_))
+        ));
+    }
+}
