@@ -97,7 +97,7 @@ pub(crate) enum Heard {
 
 /// Subscribes to everything below a topic prefix; a thread of its own listens until the receiver is dropped.
 pub(crate) fn subscribe(port: u16, prefix: &str) -> Result<Receiver<Heard>> {
-    let mut options = MqttOptions::new("ternwatch-demo", ("127.0.0.1", port));
+    let mut options = MqttOptions::new("demo-subscriber", ("127.0.0.1", port));
     options.set_max_packet_size(Some(PACKET_BYTES_MAX));
     let (client, mut connection) = Client::builder(options)
         .capacity(8)
