@@ -31,9 +31,9 @@ test: ## every test
 	@deploy/install-deps.sh build test
 	$(CARGO) test --workspace --locked
 
-bench: ## frames a second of the detector on this machine
+bench: ## the time of every stage of the detector on this machine
 	@deploy/install-deps.sh build
-	$(CARGO) run --release --locked -p ternwatch-detector --example fps
+	$(CARGO) run --release --locked -p ternwatch-detector --example frame_bench -- models/person.tern models/default.pub
 
 cross: cross-aarch64 cross-armv7 ## build the daemon for 64-bit and 32-bit ARM, into target-cross/
 
