@@ -89,10 +89,15 @@ pub fn export(args: &cli::Export) -> Result<()> {
             args.run.display()
         );
     }
+    // An average of weights that are still free has other levels than the network that learns.
+    let parameters = match state.quantizer.is_ternary() {
+        true => &state.average,
+        false => &state.parameters,
+    };
     let mut source = export::Source {
         config: &config,
         network: &network,
-        parameters: &state.average,
+        parameters,
         quantizer: &state.quantizer,
         card: card(&config, &network, &state, &args.run)?,
     };
