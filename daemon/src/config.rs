@@ -173,7 +173,6 @@ impl Config {
         let mut origins: BTreeMap<&str, String> = BTreeMap::new();
         let mut builder = ::config::Config::builder();
         for (key, value) in &defaults.values {
-            origins.insert(key, defaults.origin_of(key));
             builder = set(builder, &defaults.origin, key, value)?;
         }
         for layer in given {
@@ -183,12 +182,11 @@ impl Config {
                 builder = set(builder, &layer.origin, key, value)?;
             }
         }
-        let origin_of = |key: &str| {
-            origins
-                .get(key)
-                .cloned()
-                .unwrap_or_else(|| "the configuration".into())
-        };
+        // A key that nobody set is missing in the file, rather than wrong in the defaults.
+        let unset = path.map_or("the configuration".into(), |path| {
+            path.display().to_string()
+        });
+        let origin_of = |key: &str| origins.get(key).unwrap_or(&unset).clone();
         let config: Self = builder
             .build()
             .and_then(::config::Config::try_deserialize)

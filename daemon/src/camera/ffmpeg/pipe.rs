@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn bytes_arrive_and_the_end_is_an_end() {
-        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        let (reader, mut writer) = io::pipe().expect("a pipe");
         let mut pipe = PatientPipe::new(reader, Duration::from_secs(10), Stop::default());
         writer.write_all(b"abc").expect("room");
         let mut buffer = [0; 8];
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn patience_ends() {
-        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        let (reader, _writer) = io::pipe().expect("a pipe");
         let mut pipe = PatientPipe::new(reader, Duration::from_millis(5), Stop::default());
         let error = pipe.read(&mut [0; 8]).expect_err("nothing to read");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_stop_ends_the_wait() {
-        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        let (reader, _writer) = io::pipe().expect("a pipe");
         let stop = Stop::default();
         let mut pipe = PatientPipe::new(reader, Duration::from_secs(60), stop.clone());
         let waiting = std::thread::spawn(move || pipe.read(&mut [0; 8]));

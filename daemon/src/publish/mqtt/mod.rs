@@ -140,8 +140,12 @@ impl Config {
             return Err(Invalid::new("mqtt.password", reason));
         }
         if (has_password || has_password_file) && self.username.is_empty() {
-            let reason = "is empty, but there is a password";
-            return Err(Invalid::new("mqtt.username", reason));
+            let key = if has_password {
+                "mqtt.password"
+            } else {
+                "mqtt.password_file"
+            };
+            return Err(Invalid::new(key, "is set, but `mqtt.username` is empty"));
         }
         if !self.tls && !self.ca_file.as_os_str().is_empty() {
             let reason = "is set, but `mqtt.tls` is false: the connection would not be encrypted";
