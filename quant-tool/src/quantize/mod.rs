@@ -101,25 +101,31 @@ impl Quantizer {
         }
     }
 
-    /// Fixes the nearest weights of every layer until `part` of them are fixed.
-    pub fn fix(&mut self, parameters: &Parameters, part: f32) {
+    /// Fixes the nearest weights of every layer until `part` of them are fixed, and returns how many were added.
+    pub fn fix(&mut self, parameters: &Parameters, part: f32) -> usize {
+        let mut added = 0;
         for (levels, (_, fan_in, w)) in self.layers.iter_mut().zip(weights(parameters)) {
+            let goal = (part.clamp(0.0, 1.0) * w.len() as f32).round() as usize;
+            let count = goal.saturating_sub(levels.fixed.iter().filter(|f| **f).count());
+            if count == 0 {
+                continue;
+            }
             let distance = |i: usize| {
                 let scale = levels.scale[i / fan_in];
-                (w[i] - ternary::value(ternary::nearest(w[i], scale), scale)).abs()
-                    / scale.max(f32::MIN_POSITIVE)
+                let level = ternary::value(ternary::nearest(w[i], scale), scale);
+                (w[i] - level).abs() / scale.max(f32::MIN_POSITIVE)
             };
             let mut free: Vec<(f32, usize)> = (0..w.len())
                 .filter(|&i| !levels.fixed[i])
                 .map(|i| (distance(i), i))
                 .collect();
-            let goal = (part.clamp(0.0, 1.0) * w.len() as f32).round() as usize;
-            let count = goal.saturating_sub(w.len() - free.len()).min(free.len());
             free.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             free[..count]
                 .iter()
                 .for_each(|&(_, i)| levels.fixed[i] = true);
+            added += count;
         }
+        added
     }
 
     /// Puts every fixed weight on its level, and leaves the others alone.

@@ -109,6 +109,8 @@ pub struct State {
     pub parameters: Parameters,
     /// Their moving average, which the next stage and the export take.
     pub average: Parameters,
+    /// Steps that the average has seen.
+    averaged: u64,
     /// The levels; meaningful from the soft stage on.
     pub quantizer: Quantizer,
     optimizer: AdamW,
@@ -122,6 +124,7 @@ impl State {
         Self {
             step: 0,
             average: parameters.clone(),
+            averaged: 0,
             parameters,
             quantizer,
             optimizer,
@@ -153,6 +156,7 @@ impl State {
         };
         state.step = number("step")? as u64;
         state.optimizer.steps = state.step;
+        state.averaged = number("averaged")? as u64;
         state.seconds = number("seconds")?;
         Ok(state)
     }
@@ -169,6 +173,7 @@ impl State {
         ];
         let metadata = BTreeMap::from([
             ("step".to_owned(), self.step.to_string()),
+            ("averaged".to_owned(), self.averaged.to_string()),
             ("seconds".to_owned(), format!("{:.1}", self.seconds)),
         ]);
         parameters::save(path, &sets, metadata)
@@ -305,9 +310,12 @@ impl Session<'_> {
         let quantize = &self.config.quantize;
         let progress = state.step as f32 / stage.steps(self.config) as f32;
         if stage == Stage::Hard {
-            state
-                .quantizer
-                .fix(&state.parameters, part_fixed(quantize, progress));
+            let part = part_fixed(quantize, progress);
+            if state.quantizer.fix(&state.parameters, part) > 0 {
+                // What was averaged before belongs to a network that had other levels.
+                state.average = state.parameters.clone();
+                state.averaged = 0;
+            }
             state.quantizer.hold(&mut state.parameters);
         }
         let straight_through = stage == Stage::Hard && quantize.free == Free::StraightThrough;
@@ -339,13 +347,14 @@ impl Session<'_> {
             state.quantizer.pull(&mut state.parameters, pull);
         }
         // A young average follows closely, an old one slowly.
-        let age = state.step as f32;
+        let age = state.averaged as f32;
         let decay = self
             .config
             .float
             .average_decay
             .min((1.0 + age) / (10.0 + age));
         adamw::average(&mut state.average, &state.parameters, decay);
+        state.averaged += 1;
         if stage == Stage::Hard {
             state.quantizer.hold(&mut state.parameters);
             state
