@@ -187,7 +187,7 @@ fn config(cases: u32) -> Config {
 }
 
 proptest! {
-    #![proptest_config(config(600))]
+    #![proptest_config(config(300))]
 
     #[test]
     fn small_pictures(case in case((1..=9_usize, 1..=8_usize), (1..=13_usize, 1..=40_usize))) {
@@ -196,7 +196,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(100))]
+    #![proptest_config(config(50))]
 
     #[test]
     fn wide_pictures(case in case((1..=4_usize, 1..=4_usize), (1..=6_usize, 100..=420_usize))) {
@@ -210,7 +210,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(20))]
+    #![proptest_config(config(10))]
 
     #[test]
     fn more_channels_than_a_window_holds(

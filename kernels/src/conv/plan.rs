@@ -85,11 +85,21 @@ pub(super) const fn minus_slot(channel: usize) -> usize {
     2 * channel + 1
 }
 
+/// The items of one window, in the order of the weights.
+struct WindowItems {
+    /// First byte of the window in the scratch.
+    window_start: usize,
+    first_item: usize,
+    /// Where in the window the input of each item lies.
+    offsets: Vec<u16>,
+}
+
 impl Plan {
     /// Builds the plan with the size of blocks that costs least for these weights.
     pub(super) fn new(shape: &Shape, weights: &[Trit], tiling: &Tiling) -> Self {
+        let windows = window_items(shape.kernel(), tiling);
         (1..=BLOCK_CHANNELS_MAX)
-            .map(|channels| Self::with_block_channels(channels, shape, weights, tiling))
+            .map(|channels| Self::with_block_channels(channels, shape, weights, &windows))
             .min_by_key(Self::cost)
             .expect("there is at least one size of blocks")
     }
@@ -98,7 +108,7 @@ impl Plan {
         block_channels: usize,
         shape: &Shape,
         weights: &[Trit],
-        tiling: &Tiling,
+        windows: &[WindowItems],
     ) -> Self {
         let block_weights = weights.chunks(block_channels * shape.items_len());
         let blocks = block_weights.enumerate().map(|(index, weights)| {
@@ -106,7 +116,7 @@ impl Plan {
             Block {
                 first_channel: index * block_channels,
                 channel_count: channels.len(),
-                passes: passes(&channels, shape.kernel(), tiling),
+                passes: passes(&channels, windows),
             }
         });
         Self {
@@ -123,26 +133,43 @@ impl Plan {
     }
 }
 
-/// Cuts the items of a block into passes. `channels` are the weights of each channel, `[in][row][column]`.
-fn passes(channels: &[&[Trit]], kernel: usize, tiling: &Tiling) -> Vec<Pass> {
+/// All items, by window.
+fn window_items(kernel: usize, tiling: &Tiling) -> Vec<WindowItems> {
     let taps = kernel * kernel;
+    let windows = tiling.windows().map(|(window_start, channels)| {
+        let first_item = channels.start * taps;
+        let items = first_item..channels.end * taps;
+        let offsets = items
+            .map(|item| tiling.item_offset(item / taps, item % taps / kernel, item % kernel))
+            .collect();
+        WindowItems {
+            window_start,
+            first_item,
+            offsets,
+        }
+    });
+    windows.collect()
+}
+
+/// Cuts the items of a block into passes. `channels` are the weights of each channel.
+fn passes(channels: &[&[Trit]], windows: &[WindowItems]) -> Vec<Pass> {
+    let mut pattern = [Trit::Zero; BLOCK_CHANNELS_MAX];
+    let pattern = &mut pattern[..channels.len()];
     let mut passes = Vec::new();
-    for (window_start, in_channels) in tiling.windows() {
+    for window in windows {
         let mut builder = PassBuilder::new(channels.len());
-        for item in in_channels.start * taps..in_channels.end * taps {
-            let (in_channel, tap) = (item / taps, item % taps);
-            let pattern: Vec<_> = channels.iter().map(|weights| weights[item]).collect();
-            if !builder.has_room_for(&pattern) {
-                passes.push(builder.finish(window_start));
+        for (item, &offset) in (window.first_item..).zip(&window.offsets) {
+            for (weight, weights) in pattern.iter_mut().zip(channels) {
+                *weight = weights[item];
+            }
+            if !builder.has_room_for(pattern) {
+                passes.push(builder.finish(window.window_start));
                 builder = PassBuilder::new(channels.len());
             }
-            builder.push(
-                &pattern,
-                tiling.item_offset(in_channel, tap / kernel, tap % kernel),
-            );
+            builder.push(pattern, offset);
         }
         if !builder.is_empty() || passes.is_empty() {
-            passes.push(builder.finish(window_start));
+            passes.push(builder.finish(window.window_start));
         }
     }
     passes
