@@ -7,6 +7,7 @@
 //! exceeds [`limits`]. A signature says who made a model, not that it is sane: a mistake of the maker must not
 //! crash a device.
 
+mod check;
 pub mod limits;
 mod load;
 

@@ -1,5 +1,7 @@
 //! The bytes of the file: the promise to every released reader and writer.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use ternwatch_bundle::parse::{BODY_LEN_MAX, HEADER_LEN, MANIFEST_LEN_MAX};
 use ternwatch_bundle::testing::{sign_manifest, small_bundle, small_draft, small_key};
 use ternwatch_bundle::write::WriteError;

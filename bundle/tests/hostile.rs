@@ -1,5 +1,7 @@
 //! Nothing from outside is trusted: no bytes panic, and no change passes the signature.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use proptest::prelude::*;
 use ternwatch_bundle::testing::{sign_manifest, small_bundle, small_draft, small_key};
 use ternwatch_bundle::{Model, TrustedKeys, UnverifiedBundle};

@@ -1,5 +1,7 @@
 //! Key files.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use ternwatch_bundle::{KeyError, PublicKey, SecretKey};
 
 /// RFC 8032, section 7.1, test 1.

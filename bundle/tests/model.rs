@@ -1,5 +1,7 @@
 //! What a signed model may say, and what it hears when it says something else.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use serde_json::{Value, json};
 use ternwatch_bundle::model::{Epilogue, ModelLayer, Source, TensorShape};
 use ternwatch_bundle::testing::{load, sign_manifest, small_bundle, small_draft, small_key};

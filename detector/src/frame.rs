@@ -37,7 +37,7 @@ impl PixelFormat {
             Self::Yuyv => (true, false),
             Self::Nv12 | Self::I420 => (true, true),
         };
-        if even_width && width % 2 != 0 || even_height && height % 2 != 0 {
+        if (even_width && !width.is_multiple_of(2)) || (even_height && !height.is_multiple_of(2)) {
             return Err(FrameError::OddSide {
                 format: self,
                 width,

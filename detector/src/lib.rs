@@ -6,6 +6,11 @@
 //! (docs/adr/0001-integer-inference.md), which [`golden`] checks against the answers recorded in the bundle.
 //! Everything is allocated by [`Detector::new`].
 
+#![cfg_attr(
+    test,
+    expect(clippy::unwrap_used, reason = "a test fails by panicking")
+)]
+
 mod decode;
 mod detection;
 mod detector;

@@ -6,11 +6,14 @@
 //! resolution, and turned into RGB afterwards: fewer bytes to filter, and fewer pixels to convert.
 
 mod colour;
+mod layout;
 mod resample;
 mod taps;
 
 use crate::frame::{Frame, PixelFormat, SIDE_MAX};
 use crate::letterbox::Letterbox;
+use layout::Resolution;
+use resample::{ROWS, RowMix, Woven};
 use taps::Taps;
 
 /// Turns frames into inputs of one size.
@@ -25,10 +28,12 @@ pub(crate) struct Preprocessor {
     /// Tables for planes with a value per pixel, and for those with a value per two.
     full: Axes,
     half: Axes,
-    /// One row of a plane, filtered vertically: as long as the widest frame's row.
-    mixed: Vec<i16>,
-    /// One row of each component, filtered in both directions: as long as the input's row.
-    components: [Vec<i16>; 3],
+    /// Rows of a plane, filtered vertically: as long as the widest frame's row.
+    mixed: Vec<Woven<i16>>,
+    /// Rows of each component, filtered in both directions: as long as the input's row.
+    components: [Vec<Woven<i16>>; 3],
+    /// The same rows of red, green and blue.
+    rgb: [Vec<Woven<u8>>; 3],
 }
 
 #[derive(Debug)]
@@ -37,93 +42,12 @@ struct Axes {
     y: Taps,
 }
 
-/// A run of rows within a frame's bytes.
-struct Plane {
-    /// Bytes of a row for every two pixels of the frame.
-    bytes_per_two_pixels: usize,
-    /// Whether the rows are as many as the frame's.
-    rows: Resolution,
-    components: &'static [Component],
-}
-
-/// The values of one kind within the rows of a plane.
-struct Component {
-    /// 0 to 2: red, green, blue or luma, u, v.
-    index: usize,
-    /// Bytes before the first value.
-    first: usize,
-    /// Bytes from one value to the next.
-    step: usize,
-    columns: Resolution,
-}
-
-#[derive(Clone, Copy)]
-enum Resolution {
-    Full,
-    Half,
-}
-
-use Resolution::{Full, Half};
-
-const fn component(index: usize, first: usize, step: usize, columns: Resolution) -> Component {
-    Component {
-        index,
-        first,
-        step,
-        columns,
-    }
-}
-
-const fn plane(
-    bytes_per_two_pixels: usize,
-    rows: Resolution,
-    components: &'static [Component],
-) -> Plane {
-    Plane {
-        bytes_per_two_pixels,
-        rows,
-        components,
-    }
-}
-
-const RGB8: &[Plane] = &[plane(
-    6,
-    Full,
-    &[
-        component(0, 0, 3, Full),
-        component(1, 1, 3, Full),
-        component(2, 2, 3, Full),
-    ],
-)];
-const YUYV: &[Plane] = &[plane(
-    4,
-    Full,
-    &[
-        component(0, 0, 2, Full),
-        component(1, 1, 4, Half),
-        component(2, 3, 4, Half),
-    ],
-)];
-const NV12: &[Plane] = &[
-    plane(2, Full, &[component(0, 0, 1, Full)]),
-    plane(
-        2,
-        Half,
-        &[component(1, 0, 2, Half), component(2, 1, 2, Half)],
-    ),
-];
-const I420: &[Plane] = &[
-    plane(2, Full, &[component(0, 0, 1, Full)]),
-    plane(1, Half, &[component(1, 0, 1, Half)]),
-    plane(1, Half, &[component(2, 0, 1, Half)]),
-];
-
-fn planes(format: PixelFormat) -> &'static [Plane] {
-    match format {
-        PixelFormat::Rgb8 => RGB8,
-        PixelFormat::Yuyv => YUYV,
-        PixelFormat::Nv12 => NV12,
-        PixelFormat::I420 => I420,
+impl Axes {
+    fn plan(&mut self, resolution: Resolution, frame: &Frame<'_>, letterbox: &Letterbox) {
+        // The tables of half resolution are for nobody where a side has a single pair or is odd.
+        let values = |pixels| resolution.of(pixels).max(1);
+        self.x.plan(values(frame.width()), letterbox.x.content);
+        self.y.plan(values(frame.height()), letterbox.y.content);
     }
 }
 
@@ -142,8 +66,9 @@ impl Preprocessor {
             letterbox: Letterbox::fit((width, height), (width, height)),
             full: axes(),
             half: axes(),
-            mixed: vec![0; 3 * SIDE_MAX as usize],
-            components: [(); 3].map(|()| vec![0; width as usize]),
+            mixed: vec![[0; ROWS]; 3 * SIDE_MAX as usize],
+            components: [(); 3].map(|()| vec![[0; ROWS]; width as usize]),
+            rgb: [(); 3].map(|()| vec![[0; ROWS]; width as usize]),
         }
     }
 
@@ -165,25 +90,27 @@ impl Preprocessor {
                 self.fill,
             );
         }
-        let (red, rest) = input.split_at_mut(plane_len);
-        let (green, blue) = rest.split_at_mut(plane_len);
-        for y in 0..content_height {
-            self.resample_row(frame, y);
-            let at = (top + y) * self.width + left;
-            let row = at..at + content_width;
-            let rgb = [
-                &mut red[row.clone()],
-                &mut green[row.clone()],
-                &mut blue[row],
-            ];
+        for y in (0..content_height).step_by(ROWS) {
+            self.resample_rows(frame, y);
             let components = self
                 .components
                 .each_ref()
-                .map(|component| &component[..content_width]);
+                .map(|rows| rows[..content_width].as_flattened());
+            let rgb = self
+                .rgb
+                .each_mut()
+                .map(|rows| rows[..content_width].as_flattened_mut());
             match frame.format() {
                 PixelFormat::Rgb8 => colour::rgb_to_u7(components, rgb),
                 PixelFormat::Yuyv | PixelFormat::Nv12 | PixelFormat::I420 => {
                     colour::yuv_to_u7(components, rgb)
+                }
+            }
+            let rows = y..content_height.min(y + ROWS);
+            for (plane, woven) in input.chunks_exact_mut(plane_len).zip(&self.rgb) {
+                for (row, y) in rows.clone().enumerate() {
+                    let at = (top + y) * self.width + left;
+                    unweave(woven, row, &mut plane[at..at + content_width]);
                 }
             }
         }
@@ -197,39 +124,52 @@ impl Preprocessor {
             return;
         }
         self.planned = Some(kind);
-        let (width, height) = (frame.width(), frame.height());
-        self.letterbox = Letterbox::fit((width, height), (self.width as u32, self.height as u32));
-        let (content_width, content_height) = (self.letterbox.x.content, self.letterbox.y.content);
-        self.full.x.plan(width, content_width);
-        self.full.y.plan(height, content_height);
-        self.half.x.plan((width / 2).max(1), content_width);
-        self.half.y.plan((height / 2).max(1), content_height);
+        self.letterbox = Letterbox::fit(
+            (frame.width(), frame.height()),
+            (self.width as u32, self.height as u32),
+        );
+        self.full.plan(Resolution::Full, frame, &self.letterbox);
+        self.half.plan(Resolution::Half, frame, &self.letterbox);
     }
 
-    /// One row of the content, all components.
-    fn resample_row(&mut self, frame: &Frame<'_>, y: usize) {
-        let (width, height) = (frame.width() as usize, frame.height() as usize);
+    /// The rows of the content from `y` on, all components. The last row is repeated where there are no more.
+    fn resample_rows(&mut self, frame: &Frame<'_>, y: usize) {
         let mut data = frame.data();
-        for plane in planes(frame.format()) {
-            let row_len = plane.bytes_per_two_pixels * width / 2;
-            let (rows, axes_y) = match plane.rows {
-                Full => (height, &self.full.y),
-                Half => (height / 2, &self.half.y),
-            };
+        for plane in layout::planes(frame.format()) {
+            let row_len = plane.bytes_per_two_pixels * frame.width() as usize / 2;
+            let rows = plane.rows.of(frame.height()) as usize;
             let (plane_data, rest) = data.split_at(rows * row_len);
             data = rest;
-            let (first_row, weights) = axes_y.of(y);
+            let taps = &axes(&self.full, &self.half, plane.rows).y;
+            let mixes = std::array::from_fn(|row| {
+                let (first_row, weights) = taps.of((y + row).min(taps.len() - 1));
+                RowMix {
+                    rows: &plane_data[first_row * row_len..],
+                    weights,
+                }
+            });
             let mixed = &mut self.mixed[..row_len];
-            resample::mix_rows(&plane_data[first_row * row_len..], row_len, weights, mixed);
+            resample::mix_rows(&mixes, mixed);
             for component in plane.components {
-                let taps = match component.columns {
-                    Full => &self.full.x,
-                    Half => &self.half.x,
-                };
+                let taps = &axes(&self.full, &self.half, component.columns).x;
                 let output = &mut self.components[component.index];
                 resample::mix_columns(&mixed[component.first..], component.step, taps, output);
             }
         }
+    }
+}
+
+/// One of the rows that are woven into each other.
+fn unweave(woven: &[Woven<u8>], row: usize, output: &mut [u8]) {
+    for (value, woven) in output.iter_mut().zip(woven) {
+        *value = woven[row];
+    }
+}
+
+fn axes<'a>(full: &'a Axes, half: &'a Axes, resolution: Resolution) -> &'a Axes {
+    match resolution {
+        Resolution::Full => full,
+        Resolution::Half => half,
     }
 }
 

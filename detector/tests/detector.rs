@@ -1,5 +1,7 @@
 //! The whole detector from outside.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use ternwatch_bundle::testing::load;
 use ternwatch_detector::{
     Detection, Detector, Frame, Isa, LayerOutput, PixelFormat, Thresholds, golden, testing,

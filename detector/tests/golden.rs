@@ -1,5 +1,7 @@
 //! Golden vectors find every damage, and every instruction set level passes them.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use ternwatch_bundle::testing::{load, small_draft, small_key};
 use ternwatch_bundle::{Model, PublicKey, TrustedKeys, UnverifiedBundle};
 use ternwatch_detector::golden::{self, GoldenMismatch};

@@ -1,5 +1,6 @@
 //! A detector allocates when it is made, and never again.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(
     unsafe_code,
     reason = "a global allocator that counts is an unsafe trait"

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use ternwatch_kernels::trit::{self, Trit, TritError};
 
+use super::check::{self, bounded, layer_error, manifest_error};
 use super::limits::*;
 use super::{AddUpsampledLayer, ConvLayer, Epilogue, ModelHead, ModelLayer, Source, TensorShape};
-use crate::hex;
-use crate::manifest::{Activation, Golden, Head, Input, Layer, Manifest};
+use crate::manifest::{Activation, Head, Input, Layer, Manifest};
 
 /// The name under which layers read the input tensor.
 const IMAGE: &str = "image";
@@ -64,15 +64,15 @@ pub(super) fn load(
     manifest: &Manifest,
     parameters: &[u8],
 ) -> Result<(Vec<ModelLayer>, Vec<ModelHead>)> {
-    check_identity(manifest)?;
-    check_input(&manifest.input)?;
+    check::identity(manifest)?;
+    check::input(&manifest.input)?;
     let mut loader = Loader::new(manifest, parameters);
     bounded("layers", manifest.layers.len(), 1, LAYERS_MAX)?;
     for layer in &manifest.layers {
         loader.add(layer)?;
     }
     let heads = loader.heads(&manifest.heads, manifest.classes.len())?;
-    check_golden(&manifest.golden, manifest.layers.len())?;
+    check::golden(&manifest.golden, manifest.layers.len())?;
     Ok((loader.layers, heads))
 }
 
@@ -129,23 +129,30 @@ impl<'a> Loader<'a> {
         let name = match layer {
             Layer::Conv { name, .. } | Layer::AddUpsampled { name, .. } => name,
         };
-        check_layer_name(name)?;
+        check::layer_name(name)?;
         let (loaded, tensor) = match layer {
-            Layer::Conv { .. } => self.conv(layer)?,
             Layer::AddUpsampled { fine, coarse, .. } => self.add_upsampled(name, fine, coarse)?,
+            &Layer::Conv {
+                ref input,
+                in_channels,
+                out_channels,
+                kernel,
+                stride,
+                activation,
+                pre_shift,
+                offset,
+                ..
+            } => {
+                let sizes = ConvSizes {
+                    in_channels,
+                    out_channels,
+                    kernel,
+                    stride,
+                };
+                self.conv(name, input, sizes, (activation, pre_shift), offset)?
+            }
         };
-        let bytes_per_value = if tensor.activation == Activation::Linear {
-            2
-        } else {
-            1
-        };
-        self.activation_bytes += bytes_per_value * tensor.shape.len() as u64;
-        if self.activation_bytes > ACTIVATION_BYTES_MAX {
-            return Err(layer_error(
-                name,
-                format!("with it the activations exceed {ACTIVATION_BYTES_MAX} bytes"),
-            ));
-        }
+        self.count_activations(name, &tensor)?;
         if self.names.insert(name, self.tensors.len()).is_some() {
             return Err(layer_error(name, "a second tensor of this name"));
         }
@@ -154,73 +161,38 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    fn conv(&mut self, layer: &Layer) -> Result<(ModelLayer, Tensor)> {
-        let Layer::Conv {
-            name,
-            input,
-            in_channels,
-            out_channels,
-            kernel,
-            stride,
-            activation,
-            pre_shift,
-            offset,
-        } = layer
-        else {
-            unreachable!("the caller matched a convolution");
-        };
+    fn conv(
+        &mut self,
+        name: &str,
+        input: &str,
+        sizes: ConvSizes,
+        (activation, pre_shift): (Activation, u8),
+        offset: u32,
+    ) -> Result<(ModelLayer, Tensor)> {
         let (source, tensor) = self.read(name, input)?;
-        if *in_channels as usize != tensor.shape.channels {
-            let problem = format!(
-                "in_channels is {in_channels}, but \"{input}\" has {} channels",
-                tensor.shape.channels
-            );
-            return Err(layer_error(name, problem));
-        }
-        if !(1..=CHANNELS_MAX).contains(out_channels) {
-            return Err(layer_error(
-                name,
-                format!("out_channels is {out_channels}, not 1 to {CHANNELS_MAX}"),
-            ));
-        }
-        if !matches!(kernel, 1 | 3) {
-            return Err(layer_error(name, format!("kernel is {kernel}, not 1 or 3")));
-        }
-        if !matches!(stride, 1 | 2) {
-            return Err(layer_error(name, format!("stride is {stride}, not 1 or 2")));
-        }
-        let pre_shift_max = if *activation == Activation::Relu {
-            PRE_SHIFT_MAX
-        } else {
-            0
-        };
-        if *pre_shift > pre_shift_max {
-            return Err(layer_error(
-                name,
-                format!("pre_shift is {pre_shift}, more than {pre_shift_max}"),
-            ));
-        }
-        let (kernel, stride, out_channels) =
-            (*kernel as usize, *stride as usize, *out_channels as usize);
+        sizes.check(name, input, &tensor.shape)?;
+        check::pre_shift(name, activation, pre_shift)?;
+        let (kernel, stride) = (sizes.kernel as usize, sizes.stride as usize);
         let output_shape = TensorShape {
-            channels: out_channels,
+            channels: sizes.out_channels as usize,
             height: tensor.shape.height.div_ceil(stride),
             width: tensor.shape.width.div_ceil(stride),
         };
-        let trits_len = out_channels * tensor.shape.channels * kernel * kernel;
+        let trits_len = output_shape.channels * tensor.shape.channels * kernel * kernel;
         self.count_work(name, trits_len, output_shape)?;
-        let parameters = self.parameters(name, *offset, trits_len, out_channels, *activation)?;
+        let parameters =
+            self.parameters(name, offset, trits_len, output_shape.channels, activation)?;
         let epilogue = match activation {
             Activation::Relu => Epilogue::Relu {
                 multiplier: multipliers(name, parameters.last)?,
-                pre_shift: *pre_shift,
+                pre_shift,
             },
             Activation::Linear => Epilogue::Linear {
                 scale: scales(name, parameters.last)?,
             },
         };
         let conv = ConvLayer {
-            name: name.clone(),
+            name: name.to_owned(),
             input: source,
             input_shape: tensor.shape,
             output_shape,
@@ -232,8 +204,8 @@ impl<'a> Loader<'a> {
         };
         let output = Tensor {
             shape: output_shape,
-            stride: tensor.stride.saturating_mul(stride as u32),
-            activation: *activation,
+            stride: tensor.stride.saturating_mul(sizes.stride),
+            activation,
             is_read: false,
         };
         Ok((ModelLayer::Conv(conv), output))
@@ -295,6 +267,19 @@ impl<'a> Loader<'a> {
         tensor.is_read = true;
         let source = index.checked_sub(1).map_or(Source::Image, Source::Layer);
         Ok((source, *tensor))
+    }
+
+    fn count_activations(&mut self, layer: &str, tensor: &Tensor) -> Result<()> {
+        let bytes_per_value = match tensor.activation {
+            Activation::Relu => size_of::<u8>(),
+            Activation::Linear => size_of::<i16>(),
+        };
+        self.activation_bytes += bytes_per_value as u64 * values(&tensor.shape);
+        if self.activation_bytes > ACTIVATION_BYTES_MAX {
+            let problem = format!("with it the activations exceed {ACTIVATION_BYTES_MAX} bytes");
+            return Err(layer_error(layer, problem));
+        }
+        Ok(())
     }
 
     fn count_work(&mut self, layer: &str, trits_len: usize, output: TensorShape) -> Result<()> {
@@ -408,10 +393,52 @@ impl<'a> Loader<'a> {
     }
 }
 
+/// The numbers of a convolution that the manifest declares.
+struct ConvSizes {
+    in_channels: u32,
+    out_channels: u32,
+    kernel: u32,
+    stride: u32,
+}
+
+impl ConvSizes {
+    fn check(&self, layer: &str, input: &str, input_shape: &TensorShape) -> Result<()> {
+        let Self {
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+        } = self;
+        let problem = if *in_channels as usize != input_shape.channels {
+            format!(
+                "in_channels is {in_channels}, but \"{input}\" has {} channels",
+                input_shape.channels
+            )
+        } else if !(1..=CHANNELS_MAX).contains(out_channels) {
+            format!("out_channels is {out_channels}, not 1 to {CHANNELS_MAX}")
+        } else if !matches!(kernel, 1 | 3) {
+            format!("kernel is {kernel}, not 1 or 3")
+        } else if !matches!(stride, 1 | 2) {
+            format!("stride is {stride}, not 1 or 2")
+        } else {
+            return Ok(());
+        };
+        Err(layer_error(layer, problem))
+    }
+}
+
 struct Parameters<'a> {
     trits: Vec<Trit>,
     bias: &'a [u8],
     last: &'a [u8],
+}
+
+/// Values of a tensor, which may be more than this machine can address.
+fn values(shape: &TensorShape) -> u64 {
+    [shape.channels, shape.height, shape.width]
+        .iter()
+        .map(|&side| side as u64)
+        .product()
 }
 
 fn i16s(bytes: &[u8]) -> impl Iterator<Item = i16> {
@@ -448,140 +475,4 @@ fn scales(layer: &str, bytes: &[u8]) -> Result<Vec<f32>> {
         Ok(scale)
     };
     bytes.as_chunks().0.iter().enumerate().map(check).collect()
-}
-
-fn check_identity(manifest: &Manifest) -> Result<()> {
-    let name = &manifest.model.name;
-    let is_name = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-');
-    if !(1..=NAME_LEN_MAX).contains(&name.len()) || !name.bytes().all(is_name) {
-        let problem = format!(
-            "{:?} is not 1 to {NAME_LEN_MAX} of a-z, 0-9 and -",
-            shortened(name)
-        );
-        return Err(manifest_error("model.name", problem));
-    }
-    bounded("classes", manifest.classes.len(), 1, CLASSES_MAX)?;
-    for (index, class) in manifest.classes.iter().enumerate() {
-        if !(1..=NAME_LEN_MAX).contains(&class.len()) || class.chars().any(char::is_control) {
-            let problem = format!(
-                "{:?} is not 1 to {NAME_LEN_MAX} bytes without control characters",
-                shortened(class)
-            );
-            return Err(manifest_error(&format!("classes[{index}]"), problem));
-        }
-        if manifest.classes[..index].contains(class) {
-            return Err(manifest_error(
-                &format!("classes[{index}]"),
-                format!("{class:?} is there twice"),
-            ));
-        }
-    }
-    for (key, value) in [
-        ("score", manifest.thresholds.score),
-        ("iou", manifest.thresholds.iou),
-    ] {
-        if !(0.0..=1.0).contains(&value) {
-            return Err(manifest_error(
-                &format!("thresholds.{key}"),
-                format!("{value} is not 0 to 1"),
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn check_input(input: &Input) -> Result<()> {
-    for (key, value) in [("width", input.width), ("height", input.height)] {
-        bounded(
-            &format!("input.{key}"),
-            value as usize,
-            INPUT_SIDE_MIN as usize,
-            INPUT_SIDE_MAX as usize,
-        )?;
-    }
-    bounded("input.channels", input.channels as usize, 3, 3)?;
-    bounded("input.fill", usize::from(input.fill), 0, 127)
-}
-
-fn check_layer_name(name: &str) -> Result<()> {
-    let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'/');
-    if !(1..=NAME_LEN_MAX).contains(&name.len()) || !name.bytes().all(is_name) {
-        let problem =
-            format!("the name is not 1 to {NAME_LEN_MAX} of A-Z, a-z, 0-9, _, -, . and /");
-        return Err(layer_error(&shortened(name), problem));
-    }
-    Ok(())
-}
-
-fn check_golden(golden: &[Golden], layers: usize) -> Result<()> {
-    bounded("golden", golden.len(), 0, GOLDEN_MAX)?;
-    for (index, golden) in golden.iter().enumerate() {
-        let place = format!("golden[{index}]");
-        for side in [golden.width, golden.height] {
-            bounded(
-                &place,
-                side as usize,
-                GOLDEN_SIDE_MIN as usize,
-                GOLDEN_SIDE_MAX as usize,
-            )?;
-        }
-        if u64::from(golden.width) * u64::from(golden.height) > GOLDEN_PIXELS_MAX {
-            let problem = format!(
-                "{} x {} is more than {GOLDEN_PIXELS_MAX} pixels",
-                golden.width, golden.height
-            );
-            return Err(manifest_error(&place, problem));
-        }
-        if golden.layers.len() != layers {
-            let problem = format!(
-                "has {} layer digests for {layers} layers",
-                golden.layers.len()
-            );
-            return Err(manifest_error(&place, problem));
-        }
-        let digests = golden
-            .layers
-            .iter()
-            .map(|digest| (digest, 16))
-            .chain([(&golden.input, 64), (&golden.detections, 64)]);
-        for (digest, digits) in digests {
-            if !hex::is_digits(digest, digits) {
-                let problem = format!(
-                    "{:?} is not {digits} lower-case hex digits",
-                    shortened(digest)
-                );
-                return Err(manifest_error(&place, problem));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn bounded(place: &str, value: usize, min: usize, max: usize) -> Result<()> {
-    if (min..=max).contains(&value) {
-        return Ok(());
-    }
-    Err(manifest_error(
-        place,
-        format!("{value} is not {min} to {max}"),
-    ))
-}
-
-fn manifest_error(place: &str, problem: impl Into<String>) -> ModelError {
-    ModelError::Manifest {
-        place: place.to_owned(),
-        problem: problem.into(),
-    }
-}
-
-fn layer_error(layer: &str, problem: impl Into<String>) -> ModelError {
-    ModelError::Layer {
-        layer: layer.to_owned(),
-        problem: problem.into(),
-    }
-}
-
-/// At most as much of a text from outside as belongs into a message.
-fn shortened(text: &str) -> String {
-    text.chars().take(NAME_LEN_MAX).collect()
 }

@@ -1,9 +1,16 @@
-//! The two passes of the separable filter.
+//! The two passes of the separable filter, for several rows of the result at once.
 //!
 //! Rows are mixed first: that pass runs over neighbouring bytes, whatever they mean, and leaves fewer rows to the
-//! second one. Values between the passes have [`FRACTION_BITS`].
+//! second one. Its results are woven: for each byte of a frame's row, [`ROWS`] values, one per row of the result. So
+//! the second pass finds a whole vector of values that take the same weight, at any distance of neighbouring samples,
+//! and the compiler makes vector instructions of both on every architecture.
 
 use super::taps::{Taps, WEIGHT_BITS};
+
+/// Rows of the result that are made at once.
+pub(crate) const ROWS: usize = 8;
+/// One place of [`ROWS`] rows.
+pub(crate) type Woven<T> = [T; ROWS];
 
 /// Fraction bits of a filtered value: 255 and the fraction fit an `i16`.
 pub(crate) const FRACTION_BITS: u32 = 6;
@@ -11,54 +18,70 @@ pub(crate) const FRACTION_BITS: u32 = 6;
 /// Bytes that are mixed at once, so that their sums stay in registers.
 const BLOCK: usize = 32;
 
-/// The weighted sum of `weights.len()` rows from the beginning of `rows` on.
-pub(crate) fn mix_rows(rows: &[u8], row_len: usize, weights: &[i16], output: &mut [i16]) {
+/// The rows of the frame that one row of the result is mixed of.
+#[derive(Clone, Copy)]
+pub(crate) struct RowMix<'a> {
+    /// Bytes from the first of these rows on.
+    pub(crate) rows: &'a [u8],
+    /// One per row.
+    pub(crate) weights: &'a [i16],
+}
+
+/// First pass: `output.len()` bytes of each mix; rows of the frame are as long.
+pub(crate) fn mix_rows(mixes: &Woven<RowMix<'_>>, output: &mut [Woven<i16>]) {
+    let row_len = output.len();
     let (blocks, tail) = output.as_chunks_mut::<BLOCK>();
     let tail_at = blocks.len() * BLOCK;
     for (index, block) in blocks.iter_mut().enumerate() {
-        *block = mix_block(&rows[index * BLOCK..], row_len, weights);
+        mix_block(mixes, index * BLOCK, row_len, block);
     }
-    for (index, value) in tail.iter_mut().enumerate() {
-        [*value] = mix_block(&rows[tail_at + index..], row_len, weights);
+    for (index, place) in tail.as_chunks_mut::<1>().0.iter_mut().enumerate() {
+        mix_block(mixes, tail_at + index, row_len, place);
     }
 }
 
-fn mix_block<const N: usize>(rows: &[u8], row_len: usize, weights: &[i16]) -> [i16; N] {
+fn mix_block<const N: usize>(
+    mixes: &Woven<RowMix<'_>>,
+    at: usize,
+    row_len: usize,
+    output: &mut [Woven<i16>; N],
+) {
     const SHIFT: u32 = WEIGHT_BITS - FRACTION_BITS;
-    let mut sums = [1i32 << (SHIFT - 1); N];
-    for (row, &weight) in weights
-        .iter()
-        .enumerate()
-        .filter(|&(_, &weight)| weight != 0)
-    {
-        let values: &[u8; N] = rows[row * row_len..]
-            .first_chunk()
-            .expect("the taps stay within the plane");
-        for (sum, &value) in sums.iter_mut().zip(values) {
-            *sum += i32::from(weight) * i32::from(value);
+    let mut mixed = [[0i16; N]; ROWS];
+    for (mixed, RowMix { rows, weights }) in mixed.iter_mut().zip(mixes) {
+        let mut sums = [1i32 << (SHIFT - 1); N];
+        for (row, &weight) in weights.iter().enumerate() {
+            let values: &[u8; N] = rows[row * row_len + at..]
+                .first_chunk()
+                .expect("the taps stay within the plane");
+            for (sum, &value) in sums.iter_mut().zip(values) {
+                *sum += i32::from(weight) * i32::from(value);
+            }
         }
+        *mixed = sums.map(|sum| (sum >> SHIFT) as i16);
     }
-    sums.map(|sum| (sum >> SHIFT) as i16)
-}
-
-/// For each output, the weighted sum of values that are `step` apart in `row`.
-pub(crate) fn mix_columns(row: &[i16], step: usize, taps: &Taps, output: &mut [i16]) {
-    match step {
-        1 => mix_columns_of::<1>(row, taps, output),
-        2 => mix_columns_of::<2>(row, taps, output),
-        3 => mix_columns_of::<3>(row, taps, output),
-        _ => mix_columns_of::<4>(row, taps, output),
+    for (index, place) in output.iter_mut().enumerate() {
+        *place = std::array::from_fn(|row| mixed[row][index]);
     }
 }
 
-fn mix_columns_of<const STEP: usize>(row: &[i16], taps: &Taps, output: &mut [i16]) {
-    for (value, (start, weights)) in output.iter_mut().zip(taps.iter()) {
-        let values = row[start * STEP..].iter().step_by(STEP);
-        let sum: i32 = weights
+/// Second pass: the weighted sums of places that are `step` apart.
+pub(crate) fn mix_columns(
+    woven: &[Woven<i16>],
+    step: usize,
+    taps: &Taps,
+    output: &mut [Woven<i16>],
+) {
+    for (output, (start, weights)) in output.iter_mut().zip(taps.iter()) {
+        let mut sums = [1i32 << (WEIGHT_BITS - 1); ROWS];
+        for (&weight, values) in weights
             .iter()
-            .zip(values)
-            .map(|(&weight, &value)| i32::from(weight) * i32::from(value))
-            .sum();
-        *value = ((sum + (1 << (WEIGHT_BITS - 1))) >> WEIGHT_BITS) as i16;
+            .zip(woven[start * step..].iter().step_by(step))
+        {
+            for (sum, &value) in sums.iter_mut().zip(values) {
+                *sum += i32::from(weight) * i32::from(value);
+            }
+        }
+        *output = sums.map(|sum| (sum >> WEIGHT_BITS) as i16);
     }
 }

@@ -19,10 +19,10 @@ pub(crate) struct Taps {
 impl Taps {
     /// An empty table with room for every axis of at most `input_max` and `output_max` pixels.
     pub(crate) fn with_capacity(input_max: u32, output_max: u32) -> Self {
-        // 2 * ceil(input / output) taps an output, at least 2: see `plan`.
+        // At most 2 * ceil(input / output) taps an output are reached, but at least 2.
         let weights_max = 2 * (input_max as usize + 2 * output_max as usize);
         Self {
-            per_output: 0,
+            per_output: 1,
             starts: Vec::with_capacity(output_max as usize),
             weights: Vec::with_capacity(weights_max),
         }
