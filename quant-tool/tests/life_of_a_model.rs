@@ -1,6 +1,8 @@
 //! A model's way through the program: keys, training, quantization, export, evaluation, on photographs that the test
 //! draws, with a network small enough for seconds.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
