@@ -93,7 +93,9 @@ impl Health {
         let now = Instant::now();
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         let hungry_for = line.fed_at.map(|fed_at| now - fed_at);
+        // Systemd starts the watchdog when the service is ready.
         if let Some(watchdog) = self.watchdog
+            && line.is_ready
             && is_to_be_fed(watchdog, hungry_for, self.capture_silence(), self.patience)
         {
             line.fed_at = Some(now);

@@ -278,6 +278,8 @@ impl Inference {
         let mut document = document;
         while let Err(refused) = queue.offer(document, WAIT) {
             if shared.stop.requested() {
+                // There is no more time to wait: the oldest goes, and is counted.
+                queue.push(refused);
                 return Ok(());
             }
             // The broker is away, and losing nothing matters more than time.

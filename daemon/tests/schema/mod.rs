@@ -4,7 +4,7 @@ use regex_lite::Regex;
 use serde_json::Value;
 
 /// What of `document` violates `schema`: a line a violation, with its place.
-pub fn violations(schema: &Value, document: &Value) -> Vec<String> {
+pub(crate) fn violations(schema: &Value, document: &Value) -> Vec<String> {
     let mut found = Vec::new();
     check(schema, document, "", &mut found);
     found

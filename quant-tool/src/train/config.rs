@@ -76,7 +76,7 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        Ok(Self::parse(&text).with_context(|| path.display().to_string())?)
+        Self::parse(&text).with_context(|| path.display().to_string())
     }
 
     /// Parses and checks the text of a configuration.

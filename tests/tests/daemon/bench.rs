@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use system_tests::broker::wait_for;
 use ternwatch_detector::testing::small_bundle;
@@ -19,7 +20,8 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 
 /// A folder with a model, a video and a configuration.
 pub(crate) struct Bench {
-    folder: tempfile::TempDir,
+    // Shared with the process, which may outlive the bench.
+    folder: Arc<tempfile::TempDir>,
     settings: Vec<(String, String)>,
 }
 
@@ -47,7 +49,7 @@ impl Bench {
     }
 
     pub(crate) fn new(port: u16) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let (bundle, key) = small_bundle(MODEL_SEED);
         fs::write(folder.path().join("small.tern"), bundle).expect("written");
         fs::write(folder.path().join("small.pub"), key.to_text()).expect("written");
@@ -84,11 +86,10 @@ impl Bench {
         self.folder.path().join(name)
     }
 
-    pub(crate) fn set(&mut self, key: &str, value: &str) -> &mut Self {
+    pub(crate) fn set(&mut self, key: &str, value: &str) {
         let name = format!("TERNWATCH_{key}");
         self.settings.retain(|(known, _)| *known != name);
         self.settings.push((name, value.into()));
-        self
     }
 
     pub(crate) fn run(&self) -> Daemon {
@@ -112,7 +113,7 @@ impl Bench {
         prepare(&mut command);
         Daemon {
             process: command.spawn().expect("ternwatchd starts"),
-            log: self.path("log"),
+            folder: self.folder.clone(),
         }
     }
 }
@@ -138,7 +139,7 @@ fn program() -> PathBuf {
 
 pub(crate) struct Daemon {
     process: Child,
-    log: PathBuf,
+    folder: Arc<tempfile::TempDir>,
 }
 
 impl Daemon {
@@ -167,7 +168,7 @@ impl Daemon {
     }
 
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 }
 

@@ -72,8 +72,8 @@ pub fn choose(offers: &[Offer], wanted: &Wanted) -> Option<Offer> {
 fn is_usable(offer: &Offer) -> bool {
     let sides = [offer.width, offer.height];
     let even = match offer.encoding {
-        Encoding::Yuyv => offer.width % 2 == 0,
-        Encoding::Nv12 => offer.width % 2 == 0 && offer.height % 2 == 0,
+        Encoding::Yuyv => offer.width.is_multiple_of(2),
+        Encoding::Nv12 => offer.width.is_multiple_of(2) && offer.height.is_multiple_of(2),
         Encoding::Mjpeg => true,
     };
     even && offer.frames_per_second > 0
