@@ -534,7 +534,9 @@ fn an_encrypted_connection_checks_the_broker_and_shows_a_password() {
     for protocol in ["5", "3.1.1"] {
         bench.set("MQTT__PROTOCOL", protocol);
         let run = |bench: &Bench| {
-            bench.run_with(|command| drop(command.env("CREDENTIALS_DIRECTORY", folder)))
+            bench.run_with(|command| {
+                command.env("CREDENTIALS_DIRECTORY", folder);
+            })
         };
         bench.set("MQTT__CA_FILE", &format!("{folder}/stranger.pem"));
         let daemon = run(&bench);
