@@ -26,6 +26,8 @@ pub struct Health {
     pub examined: AtomicU64,
     /// Documents handed to the network.
     pub published: AtomicU64,
+    /// Documents dropped because the broker was away for too long.
+    pub documents_dropped: AtomicU64,
     /// Whether the camera has failed and is being opened again.
     pub camera_is_away: AtomicBool,
     /// Whether there is a connection to the broker.
@@ -52,6 +54,7 @@ impl Health {
             dropped: AtomicU64::new(0),
             examined: AtomicU64::new(0),
             published: AtomicU64::new(0),
+            documents_dropped: AtomicU64::new(0),
             camera_is_away: AtomicBool::new(false),
             broker_is_here: AtomicBool::new(false),
             capture_alive_ns: AtomicU64::new(Timestamp::now().monotonic_ns),
@@ -132,10 +135,11 @@ impl Health {
             "away"
         };
         format!(
-            "{camera}, {} examined, {} dropped, {} published, broker {broker}",
+            "{camera}; frames: {} examined, {} dropped; documents: {} published, {} dropped; broker {broker}",
             self.examined.load(Ordering::Relaxed),
             self.dropped.load(Ordering::Relaxed),
             self.published.load(Ordering::Relaxed),
+            self.documents_dropped.load(Ordering::Relaxed),
         )
     }
 }
@@ -169,13 +173,13 @@ mod tests {
         health.examined.store(7, Ordering::Relaxed);
         assert_eq!(
             health.status(2.34),
-            "2.3 frames/s, 7 examined, 0 dropped, 0 published, broker away"
+            "2.3 frames/s; frames: 7 examined, 0 dropped; documents: 0 published, 0 dropped; broker away"
         );
         health.camera_is_away.store(true, Ordering::Relaxed);
         health.broker_is_here.store(true, Ordering::Relaxed);
         assert_eq!(
             health.status(0.0),
-            "camera away, 7 examined, 0 dropped, 0 published, broker connected"
+            "camera away; frames: 7 examined, 0 dropped; documents: 0 published, 0 dropped; broker connected"
         );
     }
 

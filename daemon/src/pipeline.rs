@@ -273,6 +273,11 @@ impl Inference {
         };
         if shared.when_busy == WhenBusy::DropOldest {
             queue.push(document);
+            let dropped = queue.dropped();
+            shared
+                .health
+                .documents_dropped
+                .store(dropped, Ordering::Relaxed);
             return Ok(());
         }
         let mut document = document;

@@ -271,6 +271,7 @@ pub async fn run(
         connection,
         term,
         lost: 0,
+        dropped_told: 0,
     };
     publisher.publish_all().await;
     publisher.leave().await;
@@ -333,6 +334,8 @@ struct Publisher<'a> {
     term: watch::Receiver<Term>,
     /// Documents taken from the queue and not written to a connection.
     lost: u64,
+    /// Documents that the queue dropped, as far as they were logged.
+    dropped_told: u64,
 }
 
 impl Publisher<'_> {
@@ -355,6 +358,7 @@ impl Publisher<'_> {
                     log::warn!("the broker does not accept {}", self.state_topic);
                 }
                 greeted = now;
+                self.tell_drops();
                 continue;
             }
             tokio::select! {
@@ -369,6 +373,16 @@ impl Publisher<'_> {
                 // A queue that is closed and empty needs no connection any more.
                 () = self.queue.finished(), if !is_connected => return,
             }
+        }
+    }
+
+    /// Logs what was dropped while there was no connection: once a connection, not once a document.
+    fn tell_drops(&mut self) {
+        let dropped = self.queue.dropped();
+        if dropped > self.dropped_told {
+            let count = dropped - self.dropped_told;
+            log::warn!("the oldest {count} documents were dropped while the broker was away");
+            self.dropped_told = dropped;
         }
     }
 
