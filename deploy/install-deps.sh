@@ -25,7 +25,7 @@ installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null || tr
 # Whether what a package is wanted for is there, be it from the package or from elsewhere.
 present() {
     case $1 in
-        gcc | make | ffmpeg | mosquitto) command -v "$1" >/dev/null ;;
+        gcc | make | ffmpeg | mosquitto | openssl) command -v "$1" >/dev/null ;;
         gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc >/dev/null ;;
         gcc-arm-linux-gnueabihf) command -v arm-linux-gnueabihf-gcc >/dev/null ;;
         qemu-user-static) command -v qemu-aarch64-static >/dev/null ;;
@@ -42,7 +42,9 @@ present() {
 packages_of() {
     case $1 in
         build) echo gcc libc6-dev libclang-dev ;;
-        demo | test) echo ffmpeg mosquitto opencv-doc ;;
+        demo) echo ffmpeg mosquitto opencv-doc ;;
+        # The TLS test makes its certificates with openssl.
+        test) echo ffmpeg mosquitto opencv-doc openssl ;;
         # Debian has formatter and linter in packages of their own, rustup has them in the pinned toolchain.
         check) echo rustfmt-web rust-web-clippy ;;
         deny) ;;
