@@ -8,7 +8,7 @@ pub(crate) fn write(bytes: &[u8], f: &mut Formatter<'_>) -> Result {
 }
 
 /// Two digits a byte.
-pub(crate) fn encode(bytes: &[u8]) -> String {
+pub fn encode(bytes: &[u8]) -> String {
     bytes
         .iter()
         .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {

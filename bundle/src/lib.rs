@@ -5,7 +5,7 @@
 //! key, and [`Model::load`] takes nothing else. No input, however broken, panics or allocates more than its bounds.
 //! On purpose this crate reads no file and runs no network: bytes come from the caller, arithmetic is `detector`'s.
 
-mod hex;
+pub mod hex;
 pub mod keys;
 pub mod manifest;
 pub mod model;

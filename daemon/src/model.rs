@@ -4,9 +4,9 @@ use crate::config::{Invalid, in_range};
 use crate::exit::Reason;
 use crate::publish::payload::ModelIdentity;
 use serde::{Deserialize, Serialize};
-use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use ternwatch_bundle::hex;
 use ternwatch_bundle::parse::FILE_LEN_MAX;
 use ternwatch_bundle::{
     BundleError, KeyError, Model, ModelError, PublicKey, Thresholds, TrustedKeys, UnverifiedBundle,
@@ -182,7 +182,7 @@ pub fn load(config: &Config, isa: Isa) -> Result<Loaded, LoadError> {
         identity: ModelIdentity {
             name: model.id().name.clone(),
             version: model.id().version,
-            sha256: hex(&model.sha256()),
+            sha256: hex::encode(&model.sha256()),
         },
         classes: model.classes().to_vec(),
     })
@@ -198,14 +198,6 @@ fn read(path: &Path, len_max: usize) -> Result<Vec<u8>, LoadError> {
             source,
         })?;
     Ok(bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Appending to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

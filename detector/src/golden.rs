@@ -8,6 +8,7 @@
 mod draw;
 
 use sha2::{Digest, Sha256};
+use ternwatch_bundle::hex;
 use ternwatch_bundle::manifest::Golden;
 use ternwatch_bundle::{Model, Thresholds};
 use ternwatch_kernels::Isa;
@@ -62,7 +63,7 @@ fn answer(
     PixelFormat::Rgb8.frame_len(width, height)?;
     let picture = draw(seed, width, height);
     detector.preprocess(&Frame::new(PixelFormat::Rgb8, width, height, &picture)?);
-    let input = hex(&Sha256::digest(detector.input()));
+    let input = hex::encode(&Sha256::digest(detector.input()));
     let mut layers = Vec::with_capacity(model.layers().len());
     detector.infer_observed(|_, output| layers.push(layer_digest(output)));
     let iou = model.thresholds().iou;
@@ -127,7 +128,7 @@ fn layer_digest(output: LayerOutput<'_>) -> String {
             hasher.finalize()
         }
     };
-    hex(&digest[..8])
+    hex::encode(&digest[..8])
 }
 
 /// Per detection class, score and box, little endian, best first.
@@ -139,11 +140,7 @@ fn detections_digest(detections: &[Detection]) -> String {
         xyxy.iter()
             .for_each(|side| hasher.update(side.to_le_bytes()));
     }
-    hex(&hasher.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&hasher.finalize())
 }
 
 /// Why a model is not to be used here.

@@ -17,7 +17,7 @@ use ternwatch_bundle::{Model, Thresholds};
 use ternwatch_detector::{Detection, Detector, Frame, PixelFormat};
 use ternwatch_kernels::Isa;
 
-use crate::data::coco::{Annotation, Dataset, ImageRecord};
+use crate::data::coco::{Annotation, Dataset};
 use crate::network::Network;
 use crate::quantize::activation::IMAGE_STEP;
 use crate::train::forward::{Activations, Images, Statistics, forward};
@@ -139,7 +139,7 @@ where
             || Detector::new(model, isa),
             |detector, record| {
                 let detector = detector.as_mut().map_err(|e| anyhow::anyhow!("{e}"))?;
-                let image = photograph(record)?;
+                let image = record.decode()?;
                 let frame = Frame::new(
                     PixelFormat::Rgb8,
                     image.width(),
@@ -166,13 +166,6 @@ where
         .into_iter()
         .map(|(set, outcomes)| (set, outcomes.score(threshold)))
         .collect())
-}
-
-fn photograph(record: &ImageRecord) -> Result<image::RgbImage> {
-    let path = &record.path;
-    Ok(image::open(path)
-        .with_context(|| format!("decoding {}", path.display()))?
-        .into_rgb8())
 }
 
 /// Matches detections, best first, to boxes.

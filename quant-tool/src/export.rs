@@ -4,15 +4,14 @@
 //! a channel (docs/bundle-format.md); what remains of the weights are their trits. The golden vectors are recorded by
 //! the detector from the bundle as it was first signed, then it is signed again with them.
 
-use std::collections::HashMap;
-
 use anyhow::{Context, Result, ensure};
+use ternwatch_bundle::SecretKey;
 use ternwatch_bundle::manifest::{Activation, Layer, Manifest, ModelId, Thresholds};
 use ternwatch_bundle::write::{Draft, ParameterWriter};
-use ternwatch_bundle::{Model, SecretKey, TrustedKeys, UnverifiedBundle};
 use ternwatch_detector::golden;
 use ternwatch_kernels::Trit;
 
+use crate::files;
 use crate::network::{IMAGE, Network};
 use crate::quantize::Quantizer;
 use crate::quantize::activation::{IMAGE_STEP, STEP};
@@ -43,7 +42,7 @@ pub struct Source<'a> {
 /// Folds, records and signs: the bytes of the bundle.
 pub fn bundle(source: &Source<'_>, key: &SecretKey) -> Result<Vec<u8>> {
     let mut draft = draft(source)?;
-    let model = load(&draft.sign(key)?, key)?;
+    let model = files::model_from(&draft.sign(key)?, key.public_key())?;
     draft.manifest.golden = GOLDEN_FRAMES
         .iter()
         .map(|&(seed, width, height)| golden::record(&model, seed, width, height))
@@ -52,23 +51,14 @@ pub fn bundle(source: &Source<'_>, key: &SecretKey) -> Result<Vec<u8>> {
     Ok(draft.sign(key)?)
 }
 
-fn load(file: &[u8], key: &SecretKey) -> Result<Model> {
-    let keys = TrustedKeys::from_iter([key.public_key()]);
-    let bundle = UnverifiedBundle::from_bytes(file)?.verify(&keys)?;
-    Ok(Model::load(&bundle)?)
-}
-
 fn draft(source: &Source<'_>) -> Result<Draft> {
     let mut writer = ParameterWriter::new();
     let mut layers = source.network.layers.clone();
     let mut trits = source.quantizer.trits(source.parameters).into_iter();
     let mut scales = source.quantizer.layers.iter().map(|l| l.scale.as_slice());
-    let mut steps = HashMap::from([(IMAGE.to_owned(), IMAGE_STEP)]);
     for layer in &mut layers {
         match layer {
-            Layer::AddUpsampled { name, .. } => {
-                steps.insert(name.clone(), STEP);
-            }
+            Layer::AddUpsampled { .. } => {}
             Layer::Conv {
                 name,
                 input,
@@ -80,7 +70,8 @@ fn draft(source: &Source<'_>) -> Result<Draft> {
                 let channels = Channels {
                     trits: trits.next().context("a layer without levels")?,
                     scale: scales.next().context("a layer without scales")?,
-                    input_step: steps[input.as_str()],
+                    // All tensors but the image have one step.
+                    input_step: if input == IMAGE { IMAGE_STEP } else { STEP },
                     gamma: source.parameters.get(name, Role::Gamma),
                     beta: source.parameters.get(name, Role::Beta),
                     mean: source.parameters.get(name, Role::Mean),
@@ -101,7 +92,6 @@ fn draft(source: &Source<'_>) -> Result<Draft> {
                         *offset = writer.linear_conv(&folded.trits, &folded.bias, &folded.scale);
                     }
                 }
-                steps.insert(name.clone(), STEP);
             }
         }
     }
@@ -239,6 +229,8 @@ fn negate(trits: &mut [Trit]) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
     use crate::train::forward::{Activations, Images, Statistics, forward};
     use crate::train::parameters::Parameters;
@@ -298,7 +290,8 @@ mod tests {
                 card,
             };
             let key = SecretKey::from_bytes(&[7; 32]);
-            let model = load(&bundle(&source, &key).unwrap(), &key).unwrap();
+            let file = bundle(&source, &key).unwrap();
+            let model = files::model_from(&file, key.public_key()).unwrap();
             golden::check(&model, Isa::detect()).unwrap();
 
             let mut rng = fastrand::Rng::with_seed(seed);

@@ -17,7 +17,7 @@ pub fn print(file: &BundleFile) -> Result<()> {
     }
     let detector = Detector::new(&model, Isa::detect())?;
     let input = model.input();
-    let hash: String = model.sha256().iter().map(|b| format!("{b:02x}")).collect();
+    let hash = ternwatch_bundle::hex::encode(&model.sha256());
     println!(
         "{} version {}, sha256 {hash}",
         model.id().name,

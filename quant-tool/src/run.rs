@@ -89,6 +89,7 @@ pub fn export(args: &cli::Export) -> Result<()> {
             args.run.display()
         );
     }
+    let float = State::read(&Stage::Float.path(&args.run), &network, &config)?;
     // An average of weights that are still free has other levels than the network that learns.
     let parameters = match state.quantizer.is_ternary() {
         true => &state.average,
@@ -99,13 +100,13 @@ pub fn export(args: &cli::Export) -> Result<()> {
         network: &network,
         parameters,
         quantizer: &state.quantizer,
-        card: card(&config, &network, &state, &args.run)?,
+        card: card(&config, &network, (&float, &state), &args.run)?,
     };
     if let Some(folder) = &args.evaluate {
         let dataset = Dataset::read(folder, CLASS)?;
         let model = files::model_from(&export::bundle(&source, &key)?, key.public_key())?;
-        let float = State::read(&Stage::Float.path(&args.run), &network, &config)?.average;
-        let float = crate::evaluate::evaluate_float(&model, (&network, &float), &dataset)?;
+        let float = (&network, &float.average);
+        let float = crate::evaluate::evaluate_float(&model, float, &dataset)?;
         println!("float twin of");
         print_table(&model, &float);
         let scores = crate::evaluate::evaluate(&model, &dataset, Isa::detect())?;
@@ -122,17 +123,20 @@ pub fn export(args: &cli::Export) -> Result<()> {
 fn card(
     config: &Config,
     network: &Network,
-    state: &State,
+    (float, state): (&State, &State),
     run: &Path,
 ) -> Result<serde_json::Value> {
     let mut stages = BTreeMap::new();
-    for stage in [Stage::Float, Stage::Soft, Stage::Hard] {
-        let done = State::read(&stage.path(run), network, config)?;
-        stages.insert(
-            stage.name(),
-            json!({ "steps": done.step, "seconds": done.seconds.round() }),
-        );
-    }
+    let mut record = |stage: Stage, done: &State| {
+        let cost = json!({ "steps": done.step, "seconds": done.seconds.round() });
+        stages.insert(stage.name(), cost);
+    };
+    record(Stage::Float, float);
+    record(
+        Stage::Soft,
+        &State::read(&Stage::Soft.path(run), network, config)?,
+    );
+    record(Stage::Hard, state);
     Ok(json!({
         "about": config.card,
         "training": { "configuration": config, "stages": stages },

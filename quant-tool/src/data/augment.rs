@@ -4,9 +4,7 @@
 //! and mirror image, then light, colour and noise. It is drawn from a seed alone, so that a resumed run sees what an
 //! uninterrupted one would have seen.
 
-use std::path::Path;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use indicatif::ParallelProgressIterator;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -79,7 +77,7 @@ impl Photos {
             .par_iter()
             .progress_with(bar)
             .map(|record| {
-                let full = Pixels::read(&record.path)?;
+                let full = Pixels::new(record.decode()?);
                 let boxes = record
                     .boxes
                     .iter()
@@ -319,15 +317,12 @@ impl Canvas {
 }
 
 impl Pixels {
-    fn read(path: &Path) -> Result<Self> {
-        let image = image::open(path)
-            .with_context(|| format!("decoding {}", path.display()))?
-            .into_rgb8();
-        Ok(Self {
+    fn new(image: image::RgbImage) -> Self {
+        Self {
             width: image.width() as usize,
             height: image.height() as usize,
             rgb: image.into_raw(),
-        })
+        }
     }
 
     /// Half the size by averaging four pixels; an odd last row or column is left out.

@@ -40,6 +40,15 @@ pub struct Annotation {
     pub ignore: bool,
 }
 
+impl ImageRecord {
+    /// Reads and decodes the image.
+    pub fn decode(&self) -> Result<image::RgbImage> {
+        let image = image::open(&self.path);
+        let image = image.with_context(|| format!("decoding {}", self.path.display()))?;
+        Ok(image.into_rgb8())
+    }
+}
+
 #[derive(Deserialize)]
 struct File {
     images: Vec<FileImage>,

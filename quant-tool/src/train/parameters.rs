@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use ternwatch_bundle::manifest::Activation;
 
+use crate::files;
 use crate::network::Network;
 
 /// The largest checkpoint that is read, in bytes.
@@ -43,6 +44,15 @@ pub struct Parameter {
     /// Row-major values.
     pub value: Vec<f32>,
 }
+
+impl Parameter {
+    fn is(&self, layer: &str, role: Role) -> bool {
+        self.role == role && self.name.strip_suffix(role.suffix()) == Some(layer)
+    }
+}
+
+/// Why a look-up cannot fail.
+const ALL_FIVE: &str = "every convolution of the network has all five parameters";
 
 /// All parameters, in the network's order: five per convolution.
 #[derive(Clone, Debug)]
@@ -79,14 +89,14 @@ impl Parameters {
             };
             let gamma = vec![if linear { 0.1 } else { 1.0 }; out];
             let roles = [
-                ("weight", Role::Weight, conv.shape.to_vec(), weight),
-                ("gamma", Role::Gamma, vec![out], gamma),
-                ("beta", Role::Beta, vec![out], beta),
-                ("mean", Role::Mean, vec![out], vec![0.0; out]),
-                ("variance", Role::Variance, vec![out], vec![1.0; out]),
+                (Role::Weight, conv.shape.to_vec(), weight),
+                (Role::Gamma, vec![out], gamma),
+                (Role::Beta, vec![out], beta),
+                (Role::Mean, vec![out], vec![0.0; out]),
+                (Role::Variance, vec![out], vec![1.0; out]),
             ];
-            all.extend(roles.map(|(suffix, role, shape, value)| Parameter {
-                name: format!("{}.{suffix}", conv.name),
+            all.extend(roles.map(|(role, shape, value)| Parameter {
+                name: format!("{}{}", conv.name, role.suffix()),
                 role,
                 shape,
                 value,
@@ -97,16 +107,14 @@ impl Parameters {
 
     /// The values of `layer`'s parameter of this role.
     pub fn get(&self, layer: &str, role: Role) -> &[f32] {
-        self.0
-            .iter()
-            .find(|p| {
-                p.role == role
-                    && p.name
-                        .strip_suffix(role.suffix())
-                        .is_some_and(|n| n == layer)
-            })
-            .map(|p| p.value.as_slice())
-            .expect("every convolution of the network has all five parameters")
+        let found = self.0.iter().find(|p| p.is(layer, role));
+        &found.expect(ALL_FIVE).value
+    }
+
+    /// As [`Parameters::get`], to be changed.
+    pub fn get_mut(&mut self, layer: &str, role: Role) -> &mut [f32] {
+        let found = self.0.iter_mut().find(|p| p.is(layer, role));
+        &mut found.expect(ALL_FIVE).value
     }
 
     /// Zeros of the same shapes.
@@ -153,10 +161,7 @@ pub fn save(
         .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>>>()?;
     let bytes = safetensors::serialize(views, Some(metadata.into_iter().collect()))?;
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, bytes).with_context(|| format!("writing {}", partial.display()))?;
-    std::fs::rename(&partial, path)
-        .with_context(|| format!("renaming {} to {}", partial.display(), path.display()))
+    files::write(path, &bytes)
 }
 
 /// A checkpoint read back.

@@ -454,26 +454,13 @@ fn part_fixed(q: &quantize::Config, progress: f32) -> f32 {
 
 /// Moves the running statistics to the batch's.
 fn measure(parameters: &mut Parameters, statistics: &[Statistic], momentum: f32) {
-    let mut set = |name: &str, role: Role, batch: &[f32]| {
-        let suffix = if role == Role::Mean {
-            ".mean"
-        } else {
-            ".variance"
-        };
-        let running = parameters
-            .0
-            .iter_mut()
-            .find(|p| p.role == role && p.name.strip_suffix(suffix) == Some(name));
-        for (r, b) in running
-            .into_iter()
-            .flat_map(|p| p.value.iter_mut().zip(batch))
-        {
-            *r += momentum * (b - *r);
-        }
-    };
     for (name, mean, variance) in statistics {
-        set(name, Role::Mean, mean);
-        set(name, Role::Variance, variance);
+        for (role, batch) in [(Role::Mean, mean), (Role::Variance, variance)] {
+            let running = parameters.get_mut(name, role).iter_mut();
+            running
+                .zip(batch)
+                .for_each(|(r, b)| *r += momentum * (b - *r));
+        }
     }
 }
 
