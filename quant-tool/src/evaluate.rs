@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result};
-use burn::tensor::Device;
 use indicatif::ParallelProgressIterator;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -20,7 +19,7 @@ use ternwatch_kernels::Isa;
 use crate::data::coco::{Annotation, Dataset};
 use crate::network::Network;
 use crate::quantize::activation::IMAGE_STEP;
-use crate::train::forward::{Activations, Images, Statistics, forward};
+use crate::train::graph::{Activations, Gradients, Images, Statistics, forward};
 use crate::train::parameters::Parameters;
 
 /// COCO's limit of detections an image.
@@ -71,7 +70,6 @@ pub fn evaluate_float(
     (network, parameters): (&Network, &Parameters),
     dataset: &Dataset,
 ) -> Result<Scores> {
-    let device = Device::flex();
     let runner = |detector: &mut Detector, frame: &Frame<'_>, thresholds: Thresholds| {
         detector.preprocess(frame);
         let data = detector
@@ -87,7 +85,7 @@ pub fn evaluate_float(
             width,
         };
         let mode = (Activations::Float, Statistics::Running);
-        let pass = forward(network, parameters, images, mode, &device)?;
+        let pass = forward(network, parameters, images, mode, Gradients::None)?;
         let mut outputs = HashMap::new();
         for (head, output) in model.heads().iter().zip(&pass.outputs) {
             outputs.insert(

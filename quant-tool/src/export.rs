@@ -16,7 +16,7 @@ use crate::network::{IMAGE, Network};
 use crate::quantize::Quantizer;
 use crate::quantize::activation::{IMAGE_STEP, STEP};
 use crate::train::config::Config;
-use crate::train::forward::EPSILON;
+use crate::train::graph::EPSILON;
 use crate::train::parameters::{Parameters, Role};
 
 /// Frames of the golden vectors: seed, width, height. The last one passes through the letterbox.
@@ -232,9 +232,8 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::train::forward::{Activations, Images, Statistics, forward};
+    use crate::train::graph::{Activations, Gradients, Images, Statistics, forward};
     use crate::train::parameters::Parameters;
-    use burn::tensor::Device;
     use ternwatch_detector::{Detector, LayerOutput};
     use ternwatch_kernels::Isa;
 
@@ -304,7 +303,7 @@ mod tests {
                 width: 72,
             };
             let mode = (Activations::U7, Statistics::Running);
-            let pass = forward(&network, &parameters, images, mode, &Device::flex()).unwrap();
+            let pass = forward(&network, &parameters, images, mode, Gradients::None).unwrap();
 
             let mut detector = Detector::new(&model, Isa::detect()).unwrap();
             detector.input_mut().copy_from_slice(&image);

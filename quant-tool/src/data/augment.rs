@@ -1,7 +1,7 @@
 //! Training samples: photographs in, one augmented image with its boxes out.
 //!
 //! A sample is a random view of one photograph or a mosaic of four (Bochkovskiy et al. 2020): scale, aspect, position
-//! and mirror image, then light, colour and noise. It is drawn from a seed alone, so that a resumed run sees what an
+//! and mirror image, then blur, light, colour, a covered part and noise. It is drawn from a seed alone, so that a resumed run sees what an
 //! uninterrupted one would have seen.
 
 use anyhow::Result;
@@ -27,6 +27,12 @@ pub struct Config {
     pub aspect: f32,
     /// Probability of a grey image.
     pub grey: f32,
+    /// Darkest and brightest light, as a factor.
+    pub light: [f32; 2],
+    /// Probability of a view with half the photograph's resolution.
+    pub blur: f32,
+    /// Probability of a covered rectangle (DeVries and Taylor 2017, "cutout").
+    pub cut_out: f32,
     /// Largest standard deviation of the noise, of a range of 1.
     pub noise: f32,
 }
@@ -65,6 +71,8 @@ pub struct Sample {
 const VISIBLE_MIN: f32 = 0.35;
 /// And be at least this wide and high, in pixels.
 const SIDES_MIN: [f32; 2] = [3.0, 6.0];
+/// Largest side of a covered rectangle, as a part of the view's.
+const CUT_OUT_MAX: f32 = 0.35;
 /// The border's grey, as the detector's letterbox has it.
 const BORDER: f32 = 114.0;
 
@@ -159,10 +167,12 @@ impl Photos {
             scale: [sx, sy],
             offset: [place(rng, w - pw * sx), place(rng, h - ph * sy)],
             mirrored: rng.bool(),
+            blurred: rng.f32() < self.config.blur,
         };
-        let colour = Colour::draw(rng, self.config.grey);
+        let colour = Colour::draw(rng, &self.config);
         view.render(photo, &colour, canvas, part);
-        view.boxes(photo, canvas, part);
+        let covered = (rng.f32() < self.config.cut_out).then(|| canvas.cover(rng, part));
+        view.boxes(photo, canvas, part, covered);
     }
 
     fn noise(&self, rng: &mut fastrand::Rng, rgb: &mut [f32]) {
@@ -185,6 +195,7 @@ struct View {
     scale: [f32; 2],
     offset: [f32; 2],
     mirrored: bool,
+    blurred: bool,
 }
 
 impl View {
@@ -196,7 +207,7 @@ impl View {
         [x0, y0, w, h]: [usize; 4],
     ) {
         let small = self.scale[0].max(self.scale[1]) < 0.6;
-        let (pixels, factor) = if small {
+        let (pixels, factor) = if small || self.blurred {
             (&photo.half, 0.5)
         } else {
             (&photo.full, 1.0)
@@ -237,7 +248,13 @@ impl View {
         }
     }
 
-    fn boxes(&self, photo: &Photo, canvas: &mut Canvas, [x0, y0, w, h]: [usize; 4]) {
+    fn boxes(
+        &self,
+        photo: &Photo,
+        canvas: &mut Canvas,
+        [x0, y0, w, h]: [usize; 4],
+        covered: Option<[f32; 4]>,
+    ) {
         let (w, h) = (w as f32, h as f32);
         for b in &photo.boxes {
             let x = [b[0], b[2]].map(|x| x * self.scale[0] + self.offset[0]);
@@ -249,7 +266,12 @@ impl View {
             };
             let (cx, cy) = (x.map(|x| x.clamp(0.0, w)), y.map(|y| y.clamp(0.0, h)));
             let (width, height) = (cx[1] - cx[0], cy[1] - cy[0]);
-            let visible = width * height > VISIBLE_MIN * (x[1] - x[0]) * (y[1] - y[0]);
+            let hidden = covered.map_or(0.0, |c| {
+                let common = |b: [f32; 2], low: f32, high: f32| b[1].min(high) - b[0].max(low);
+                common(cx, c[0], c[2]).max(0.0) * common(cy, c[1], c[3]).max(0.0)
+            });
+            let all = (x[1] - x[0]) * (y[1] - y[0]);
+            let visible = width * height - hidden > VISIBLE_MIN * all;
             if visible && width > SIDES_MIN[0] && height > SIDES_MIN[1] {
                 let (x0, y0) = (x0 as f32, y0 as f32);
                 canvas
@@ -268,13 +290,13 @@ struct Colour {
 }
 
 impl Colour {
-    fn draw(rng: &mut fastrand::Rng, grey: f32) -> Self {
+    fn draw(rng: &mut fastrand::Rng, config: &Config) -> Self {
         let saturation = match rng.f32() {
-            q if q < grey => 0.0,
-            q if q < grey + 0.25 => between(rng, 0.3, 1.6),
+            q if q < config.grey => 0.0,
+            q if q < config.grey + 0.25 => between(rng, 0.3, 1.6),
             _ => 1.0,
         };
-        let light = between(rng, 0.55, 1.4);
+        let light = between(rng, config.light[0], config.light[1]);
         let cast = if rng.bool() { 0.2 } else { 0.0 };
         let gain = [(); 3].map(|()| light * between(rng, 1.0 - cast, 1.0 + cast));
         Self {
@@ -302,6 +324,24 @@ struct Canvas {
 }
 
 impl Canvas {
+    /// Covers a random rectangle of a part with one colour; left, top, right, bottom within the part.
+    fn cover(&mut self, rng: &mut fastrand::Rng, [x0, y0, w, h]: [usize; 4]) -> [f32; 4] {
+        let mut side = |all: usize| {
+            let length = (all as f32 * CUT_OUT_MAX * rng.f32()) as usize;
+            let start = rng.usize(0..=all - length);
+            (start, start + length)
+        };
+        let ((left, right), (top, bottom)) = (side(w), side(h));
+        let rgb = [(); 3].map(|()| rng.f32() * 255.0);
+        for y in y0 + top..y0 + bottom {
+            let row = (y * self.width + x0 + left) * 3..(y * self.width + x0 + right) * 3;
+            for pixel in self.rgb[row].chunks_exact_mut(3) {
+                pixel.copy_from_slice(&rgb);
+            }
+        }
+        [left, top, right, bottom].map(|v| v as f32)
+    }
+
     /// Planar u7 values / 127, as the detector's preprocessing gives them.
     fn planes(&self) -> Vec<f32> {
         let pixels = self.width * self.height;
@@ -373,6 +413,9 @@ mod tests {
             scale: [0.5, 1.6],
             aspect: 0.2,
             grey: 0.2,
+            light: [0.55, 1.4],
+            blur: 0.0,
+            cut_out: 0.0,
             noise: 0.0,
         };
         Photos {

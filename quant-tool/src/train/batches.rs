@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use super::{forward::Images, loss::Xyxy};
+use super::{graph::Images, loss::Xyxy};
 use crate::data::augment::Photos;
 
 /// Batches drawn before they are asked for.

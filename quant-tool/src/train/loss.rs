@@ -5,7 +5,7 @@
 //! focal loss (Li et al. 2020, "Generalized focal loss", equation 2, beta = 2), boxes by the generalized IoU
 //! (Rezatofighi et al. 2019). One class. The gradients are written out; a test compares them with differences.
 
-use super::forward::HeadOutput;
+use super::graph::HeadOutput;
 use crate::network::SIZE_RANGES;
 
 /// A box in input pixels: left, top, right, bottom.

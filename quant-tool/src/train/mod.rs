@@ -6,7 +6,7 @@
 pub mod adamw;
 pub mod batches;
 pub mod config;
-pub mod forward;
+pub mod graph;
 pub mod loss;
 pub mod parameters;
 pub mod stage;

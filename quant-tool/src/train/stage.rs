@@ -8,13 +8,12 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::adamw::{self, AdamW};
 use super::batches::{self, Plan};
 use super::config::Config;
-use super::forward::{Activations, Images, Statistics, forward};
+use super::graph::{self, Activations, Images, Statistics, forward};
 use super::loss::{Loss, Xyxy, loss};
 use super::parameters::{self, Checkpoint, Parameters, Role};
 use crate::data::augment::Photos;
@@ -259,7 +258,6 @@ impl Session<'_> {
             Arc::clone(self.photos),
             self.plan(0xCA, (0, CALIBRATION_BATCHES)),
         );
-        let device = Device::flex();
         let mode = (stage.activations(), Statistics::Batch);
         let measured = state.average.clone();
         let bar = crate::progress::bar(CALIBRATION_BATCHES, "calibrating");
@@ -267,7 +265,13 @@ impl Session<'_> {
             let (images, _) = batches
                 .recv()
                 .context("the thread that draws batches ended")?;
-            let pass = forward(self.network, &measured, images, mode, &device)?;
+            let pass = forward(
+                self.network,
+                &measured,
+                images,
+                mode,
+                graph::Gradients::None,
+            )?;
             // The mean of all batches so far.
             measure(
                 &mut state.average,
@@ -374,7 +378,6 @@ type Gradients = Vec<Option<Vec<f32>>>;
 /// part has a thread pool of one, so that the parts do not wait for each other's convolutions. Each part is normalized
 /// by its own statistics ("ghost batches", Hoffer et al. 2017).
 struct Workers {
-    device: Device,
     pools: Vec<ThreadPool>,
 }
 
@@ -385,10 +388,7 @@ impl Workers {
             .map(pool)
             .collect::<Result<_, _>>()
             .context("starting the training threads")?;
-        Ok(Self {
-            device: Device::flex().autodiff(),
-            pools,
-        })
+        Ok(Self { pools })
     }
 
     fn differentiate(
@@ -407,7 +407,8 @@ impl Workers {
                 rest = after;
                 let work = move || {
                     let mode = (stage.activations(), Statistics::Batch);
-                    let mut pass = forward(network, parameters, part, mode, &self.device)?;
+                    let mut pass =
+                        forward(network, parameters, part, mode, graph::Gradients::Kept)?;
                     let (loss, output_gradients) = loss(&pass.outputs, truth);
                     let statistics = std::mem::take(&mut pass.statistics);
                     Ok((loss, statistics, pass.backward(output_gradients)?))

@@ -1,86 +1,17 @@
-//! The network as an autodiff graph: parameters and a batch in, head outputs out, gradients back.
-//!
-//! The tensors live for one step. The loss is computed on the host (`loss.rs`), which hands its gradient with respect
-//! to the head outputs back here, so that the graph holds nothing but the network itself.
+//! The graph in burn, on its own CPU backend.
 
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use burn::tensor::module::{batch_norm, batch_norm_train, conv2d, interpolate};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
-use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use burn::tensor::{self, Device, Tensor, TensorData};
 use ternwatch_bundle::manifest::{Activation, Layer};
 
-use super::parameters::{Parameters, Role};
+use super::{Activations, EPSILON, Gradients, HeadOutput, Images, Statistics};
 use crate::network::{IMAGE, Network};
 use crate::quantize::activation::{CLIP, STEP};
-
-/// Batch normalization's guard against a variance of zero.
-pub const EPSILON: f64 = 1e-5;
-
-/// How activations are represented in the forward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activations {
-    /// Floating point, clipped to the u7 range.
-    Float,
-    /// Rounded to u7 steps; gradients pass straight through (Bengio et al. 2013, section 4).
-    U7,
-}
-
-/// Which statistics batch normalization uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Statistics {
-    /// The batch's own, as training does.
-    Batch,
-    /// The running ones, as the exported network does.
-    Running,
-}
-
-/// A batch of images: `[count, 3, height, width]`, u7 values / 127.
-pub struct Images {
-    /// Row-major values.
-    pub data: Vec<f32>,
-    /// Number of images.
-    pub count: usize,
-    /// Pixels.
-    pub height: usize,
-    /// Pixels.
-    pub width: usize,
-}
-
-impl Images {
-    /// Cuts a batch into at most `parts` batches of nearly the same size.
-    pub fn split(mut self, parts: usize) -> Vec<Self> {
-        let image = self.data.len() / self.count.max(1);
-        let size = self.count.div_ceil(parts.max(1)).max(1);
-        let mut all = Vec::new();
-        while self.count > size {
-            let data = self.data.split_off(self.data.len() - size * image);
-            self.count -= size;
-            all.push(Self {
-                data,
-                count: size,
-                height: self.height,
-                width: self.width,
-            });
-        }
-        all.push(self);
-        all.reverse();
-        all
-    }
-}
-
-/// One head's output on the host: `[count, channels, height, width]`.
-pub struct HeadOutput {
-    /// Row-major values.
-    pub data: Vec<f32>,
-    /// Cells per column.
-    pub height: usize,
-    /// Cells per row.
-    pub width: usize,
-    /// Input pixels per cell.
-    pub stride: u32,
-}
+use crate::train::parameters::{Parameters, Role};
 
 /// A forward pass whose backward pass is still to come.
 pub struct Pass {
@@ -98,7 +29,7 @@ enum Leaf {
 }
 
 impl Leaf {
-    fn gradient(&self, gradients: &Gradients) -> Result<Option<Vec<f32>>> {
+    fn gradient(&self, gradients: &tensor::Gradients) -> Result<Option<Vec<f32>>> {
         let data = match self {
             Self::Weight(t) => t.grad(gradients).map(Tensor::into_data),
             Self::Channel(t) => t.grad(gradients).map(Tensor::into_data),
@@ -119,14 +50,18 @@ fn values(data: TensorData) -> Result<Vec<f32>> {
     data.try_to_vec::<f32>().context("reading a tensor back")
 }
 
-/// Runs the network forward. On an autodiff device the pass can be differentiated.
+/// Runs the network forward.
 pub fn forward(
     network: &Network,
     parameters: &Parameters,
     images: Images,
     (activations, statistics): (Activations, Statistics),
-    device: &Device,
+    gradients: Gradients,
 ) -> Result<Pass> {
+    let device = &match gradients {
+        Gradients::Kept => Device::flex().autodiff(),
+        Gradients::None => Device::flex(),
+    };
     let mut leaves = Vec::new();
     let mut measured = Vec::new();
     let shape = [images.count, 3, images.height, images.width];
