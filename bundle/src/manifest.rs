@@ -112,14 +112,42 @@ pub enum Activation {
     Linear,
 }
 
-/// A decoded output: `classes` logits, then distances left, top, right, bottom in strides, per cell.
+/// An output of the network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Head {
-    /// A `linear` convolution with `classes + 4` output channels.
+    /// A `linear` convolution with the channels that `kind` says.
     pub layer: String,
     /// Input pixels per cell.
     pub stride: u32,
+    /// What its channels mean.
+    #[serde(default, skip_serializing_if = "HeadKind::is_boxes")]
+    pub kind: HeadKind,
+}
+
+/// What a head's channels mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadKind {
+    /// Per cell a logit for each class, then the distances left, top, right, bottom in strides.
+    #[default]
+    Boxes,
+    /// Per cell a logit for each class; their mean over the cells classifies the picture. No detections come of it.
+    Classes,
+}
+
+impl HeadKind {
+    /// Channels of such a head.
+    pub fn channels(self, classes: usize) -> usize {
+        match self {
+            Self::Boxes => classes + 4,
+            Self::Classes => classes,
+        }
+    }
+
+    fn is_boxes(&self) -> bool {
+        *self == Self::Boxes
+    }
 }
 
 /// A frame drawn by a fixed generator, and what every layer must answer to it.

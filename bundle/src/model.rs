@@ -14,7 +14,7 @@ mod load;
 use ternwatch_kernels::Trit;
 
 pub use self::load::ModelError;
-use crate::manifest::{Golden, Input, Manifest, ModelId, Thresholds};
+use crate::manifest::{Golden, HeadKind, Input, Manifest, ModelId, Thresholds};
 use crate::verify::VerifiedBundle;
 
 /// A loaded model. Only [`Model::load`] makes one.
@@ -221,11 +221,13 @@ pub struct AddUpsampledLayer {
     pub shape: TensorShape,
 }
 
-/// A decoded layer: `classes` logits, then distances left, top, right, bottom in strides, per cell.
+/// An output of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelHead {
-    /// Index of a `linear` convolution with `classes + 4` output channels.
+    /// Index of a `linear` convolution with the channels that `kind` says.
     pub layer: usize,
     /// Input pixels per cell.
     pub stride: u32,
+    /// What its channels mean.
+    pub kind: HeadKind,
 }

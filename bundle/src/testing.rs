@@ -6,7 +6,9 @@
 use ternwatch_kernels::Trit;
 
 use crate::keys::{PublicKey, SecretKey, TrustedKeys};
-use crate::manifest::{Activation, Head, Input, Layer, Manifest, ModelId, SCHEMA, Thresholds};
+use crate::manifest::{
+    Activation, Head, HeadKind, Input, Layer, Manifest, ModelId, SCHEMA, Thresholds,
+};
 use crate::model::Model;
 use crate::parse::UnverifiedBundle;
 use crate::write::{Draft, ParameterWriter, WriteError, sign_raw};
@@ -83,10 +85,12 @@ pub fn small_draft(seed: u64) -> Draft {
             Head {
                 layer: "head4".into(),
                 stride: 4,
+                kind: HeadKind::Boxes,
             },
             Head {
                 layer: "head8".into(),
                 stride: 8,
+                kind: HeadKind::Boxes,
             },
         ],
         golden: Vec::new(),

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use ternwatch_bundle::hex;
+use ternwatch_bundle::manifest::HeadKind;
+use ternwatch_bundle::model::ModelHead;
 use ternwatch_bundle::parse::FILE_LEN_MAX;
 use ternwatch_bundle::{
     BundleError, KeyError, Model, ModelError, PublicKey, Thresholds, TrustedKeys, UnverifiedBundle,
@@ -116,6 +118,12 @@ pub enum LoadError {
         /// Why.
         source: ModelError,
     },
+    /// The model classifies pictures.
+    #[error("the model in {} finds no boxes: it classifies whole pictures", path.display())]
+    NoBoxes {
+        /// The file.
+        path: PathBuf,
+    },
     /// The model cannot run here.
     #[error("the model in {} does not run", path.display())]
     Detector {
@@ -167,6 +175,10 @@ pub fn load(config: &Config, isa: Isa) -> Result<Loaded, LoadError> {
         path: path(),
         source,
     })?;
+    let has_boxes = |head: &ModelHead| head.kind == HeadKind::Boxes;
+    if !model.heads().iter().any(has_boxes) {
+        return Err(LoadError::NoBoxes { path: path() });
+    }
     golden::check(&model, isa).map_err(|source| LoadError::Golden {
         path: path(),
         isa,

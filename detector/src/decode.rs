@@ -8,6 +8,7 @@ mod suppress;
 
 use std::cmp::Ordering;
 
+use ternwatch_bundle::manifest::HeadKind;
 use ternwatch_bundle::model::{Epilogue, ModelLayer};
 use ternwatch_bundle::{Model, Thresholds};
 
@@ -57,28 +58,29 @@ impl Candidate {
 }
 
 impl Decoder {
-    /// Allocates for the heads of this model.
+    /// Allocates for the heads of this model that have boxes.
     pub(crate) fn new(model: &Model) -> Self {
-        let heads = model
-            .heads()
-            .iter()
-            .filter_map(|head| match &model.layers()[head.layer] {
-                ModelLayer::Conv(conv) => match &conv.epilogue {
-                    Epilogue::Linear { scale } => Some(HeadLayout {
-                        layer: head.layer,
-                        height: conv.output_shape.height,
-                        width: conv.output_shape.width,
-                        stride: head.stride as f32,
-                        scale: scale.clone(),
-                    }),
-                    Epilogue::Relu { .. } => None,
-                },
-                ModelLayer::AddUpsampled(_) => None,
-            });
+        let with_boxes = || {
+            let heads = model.heads().iter();
+            heads.filter(|head| head.kind == HeadKind::Boxes)
+        };
+        let heads = with_boxes().filter_map(|head| match &model.layers()[head.layer] {
+            ModelLayer::Conv(conv) => match &conv.epilogue {
+                Epilogue::Linear { scale } => Some(HeadLayout {
+                    layer: head.layer,
+                    height: conv.output_shape.height,
+                    width: conv.output_shape.width,
+                    stride: head.stride as f32,
+                    scale: scale.clone(),
+                }),
+                Epilogue::Relu { .. } => None,
+            },
+            ModelLayer::AddUpsampled(_) => None,
+        });
         let heads: Vec<_> = heads.collect();
         assert_eq!(
             heads.len(),
-            model.heads().len(),
+            with_boxes().count(),
             "every head of a loaded model is a linear convolution"
         );
         Self {

@@ -29,6 +29,8 @@ pub enum Command {
     Export(Export),
     /// Print the average precision (AP50) of a bundle, by source and overall.
     Evaluate(Evaluate),
+    /// Compare ways to make a network ternary, on a public data set, and write a report.
+    Reproduce(Reproduce),
     /// Check a bundle's signature and golden vectors, and print what is in it.
     Inspect(BundleFile),
 }
@@ -48,6 +50,37 @@ pub struct Run {
     /// Stop after this many steps; the same call goes on from there.
     #[arg(long)]
     pub max_steps: Option<u64>,
+}
+
+/// What to reproduce.
+#[derive(Debug, Args)]
+pub struct Reproduce {
+    /// The experiment.
+    pub what: Experiments,
+    /// Folder with the data set's files, as they are distributed.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Folder for checkpoints and logs; the same call goes on from there.
+    #[arg(long)]
+    pub run: PathBuf,
+    /// How often everything is done, each time with another seed.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub seeds: u64,
+    /// Steps of the float training, where the experiment's own are too many for a trial.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(100..))]
+    pub steps: Option<u64>,
+    /// Folder for report.md and its pictures.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// The experiments.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Experiments {
+    /// Digits, a network of LeNet-5's class.
+    Mnist,
+    /// Ten classes of things, a network in the manner of VGG.
+    Cifar10,
 }
 
 /// What to export.

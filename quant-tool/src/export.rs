@@ -15,7 +15,6 @@ use crate::files;
 use crate::network::{IMAGE, Network};
 use crate::quantize::Quantizer;
 use crate::quantize::activation::{IMAGE_STEP, STEP};
-use crate::train::config::Config;
 use crate::train::graph::EPSILON;
 use crate::train::parameters::{Parameters, Role};
 
@@ -27,8 +26,12 @@ const ONE_Q15: f64 = 32768.0;
 
 /// What a bundle is made of.
 pub struct Source<'a> {
-    /// The training configuration.
-    pub config: &'a Config,
+    /// Name and version of the model.
+    pub id: ModelId,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// Thresholds that the model recommends.
+    pub thresholds: Thresholds,
     /// The layers.
     pub network: &'a Network,
     /// Trained parameters.
@@ -95,16 +98,12 @@ fn draft(source: &Source<'_>) -> Result<Draft> {
             }
         }
     }
-    let [score, iou] = source.config.thresholds;
     let manifest = Manifest {
         schema: 1,
-        model: ModelId {
-            name: source.config.name.clone(),
-            version: source.config.version,
-        },
+        model: source.id.clone(),
         input: source.network.input.clone(),
-        classes: vec!["person".into()],
-        thresholds: Thresholds { score, iou },
+        classes: source.classes.clone(),
+        thresholds: source.thresholds,
         layers,
         heads: source.network.heads.clone(),
         golden: Vec::new(),
@@ -232,6 +231,8 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::quantize::Order;
+    use crate::train::config::Config;
     use crate::train::graph::{Activations, Gradients, Images, Statistics, forward};
     use crate::train::parameters::Parameters;
     use ternwatch_detector::{Detector, LayerOutput};
@@ -254,8 +255,8 @@ mod tests {
         // One channel that does not depend on its input.
         parameters.0[1].value[2] = 0.0;
         parameters.0[2].value[2] = 0.9;
-        let mut quantizer = Quantizer::fit(&parameters);
-        quantizer.fix(&parameters, 1.0);
+        let mut quantizer = Quantizer::fit(&parameters, &config().quantize);
+        quantizer.fix(&parameters, 1.0, Order::Nearest);
         quantizer.hold(&mut parameters);
         (parameters, quantizer)
     }
@@ -282,7 +283,9 @@ mod tests {
             let (parameters, quantizer) = trained(&network, seed);
             let card = serde_json::Value::Null;
             let source = Source {
-                config: &config,
+                id: config.id(),
+                classes: vec!["person".into()],
+                thresholds: config.thresholds(),
                 network: &network,
                 parameters: &parameters,
                 quantizer: &quantizer,

@@ -18,5 +18,6 @@ pub mod inspect;
 pub mod network;
 pub mod progress;
 pub mod quantize;
+pub mod reproduce;
 pub mod run;
 pub mod train;

@@ -7,7 +7,7 @@ use clap::Parser;
 
 use quant_tool::cli::{Cli, Command};
 use quant_tool::train::stage::Stage;
-use quant_tool::{exit, files, inspect, run};
+use quant_tool::{exit, files, inspect, reproduce, run};
 
 // Training makes and drops large tensors in every step; glibc's allocator gives each back to the kernel, which clears
 // its pages anew.
@@ -32,6 +32,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Quantize(args) => run::train(&args, &[Stage::Soft, Stage::Hard]),
         Command::Export(args) => run::export(&args),
         Command::Evaluate(args) => run::evaluate(&args),
+        Command::Reproduce(args) => reproduce::run(&args),
         Command::Inspect(file) => inspect::print(&file),
     }
 }

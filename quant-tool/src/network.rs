@@ -6,7 +6,7 @@
 //! It knows nothing of weights.
 
 use serde::{Deserialize, Serialize};
-use ternwatch_bundle::manifest::{Activation, Head, Input, Layer};
+use ternwatch_bundle::manifest::{Activation, Head, HeadKind, Input, Layer};
 
 /// The tensor that the first layer reads.
 pub const IMAGE: &str = "image";
@@ -72,7 +72,11 @@ impl Network {
                 let tower =
                     layers.conv(&format!("tower{stride}"), level.as_ref(), config.neck, 3, 1);
                 let layer = layers.linear(&format!("head{stride}"), tower.as_ref(), classes + 4);
-                Head { layer, stride }
+                Head {
+                    layer,
+                    stride,
+                    kind: HeadKind::Boxes,
+                }
             })
             .collect();
         let input = Input {
@@ -86,6 +90,37 @@ impl Network {
             layers: layers.0,
             heads,
         }
+    }
+
+    /// Lays out an all-convolutional classifier (Springenberg et al. 2015, "Striving for simplicity"): 3x3 convolutions of
+    /// these (channels, stride), then one logit per class and cell, whose mean over the cells classifies the picture.
+    pub fn classifier(size: (u32, u32), convs: &[(u32, u32)], classes: u32) -> Self {
+        let mut layers = Layers::default();
+        let mut last = Tensor(IMAGE.into(), 3);
+        for (i, &(channels, stride)) in convs.iter().enumerate() {
+            last = layers.conv(&format!("conv{i}"), last.as_ref(), channels, 3, stride);
+        }
+        let head = Head {
+            layer: layers.linear("classes", last.as_ref(), classes),
+            stride: convs.iter().map(|(_, stride)| stride).product(),
+            kind: HeadKind::Classes,
+        };
+        let input = Input {
+            width: size.0,
+            height: size.1,
+            channels: 3,
+            fill: 0,
+        };
+        Self {
+            input,
+            layers: layers.0,
+            heads: vec![head],
+        }
+    }
+
+    /// What the channels of a layer's output mean, if it is a head.
+    pub fn head_kind(&self, layer: &str) -> Option<HeadKind> {
+        self.heads.iter().find(|h| h.layer == layer).map(|h| h.kind)
     }
 
     /// The convolutions among the layers, in order.

@@ -34,13 +34,11 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
         weights(&network)
     );
     let dataset = Dataset::read(&args.data, CLASS)?;
-    // The stages of one call draw their samples alike.
-    let augment = config.augment(stages[0]);
-    let photos = Arc::new(Photos::load(&dataset, augment)?);
+    let photos = Arc::new(Photos::load(&dataset, &config.augment)?);
     let session = Session {
-        config: &config,
+        recipe: config.recipe(),
         network: &network,
-        photos: &photos,
+        task: &photos,
         folder: &args.run,
     };
     let mut steps_left = args.max_steps.unwrap_or(u64::MAX);
@@ -82,21 +80,23 @@ pub fn export(args: &cli::Export) -> Result<()> {
     let config = Config::read(&args.config)?;
     let network = Network::new(&config.network, 1);
     let key = files::secret_key(&args.key)?;
-    let state = State::read(&Stage::Hard.path(&args.run), &network, &config)?;
+    let state = State::read(&Stage::Hard.path(&args.run), &network, &config.recipe())?;
     if !(state.quantizer.is_ternary() || args.unfinished) {
         bail!(
             "{}: not all weights are fixed yet; let `quantize` end",
             args.run.display()
         );
     }
-    let float = State::read(&Stage::Float.path(&args.run), &network, &config)?;
+    let float = State::read(&Stage::Float.path(&args.run), &network, &config.recipe())?;
     // An average of weights that are still free has other levels than the network that learns.
     let parameters = match state.quantizer.is_ternary() {
         true => &state.average,
         false => &state.parameters,
     };
     let mut source = export::Source {
-        config: &config,
+        id: config.id(),
+        classes: vec![CLASS.into()],
+        thresholds: config.thresholds(),
         network: &network,
         parameters,
         quantizer: &state.quantizer,
@@ -134,7 +134,7 @@ fn card(
     record(Stage::Float, float);
     record(
         Stage::Soft,
-        &State::read(&Stage::Soft.path(run), network, config)?,
+        &State::read(&Stage::Soft.path(run), network, &config.recipe())?,
     );
     record(Stage::Hard, state);
     Ok(json!({

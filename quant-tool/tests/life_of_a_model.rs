@@ -8,7 +8,9 @@ use std::process::{Command, Output};
 
 use quant_tool::network::Network;
 use quant_tool::train::config::Config;
+use quant_tool::train::parameters::Role;
 use quant_tool::train::stage::{Stage, State};
+use ternwatch_bundle::model::ModelLayer;
 
 const CONFIG: &str = r#"
 name = "tiny"
@@ -44,6 +46,9 @@ mosaic = 0.5
 scale = [0.6, 1.5]
 aspect = 0.1
 grey = 0.2
+light = [0.5, 1.4]
+blur = 0.2
+cut_out = 0.3
 noise = 0.05
 source_weights = {}
 stretched = {}
@@ -127,7 +132,12 @@ impl Bench {
     fn state(&self, run: &str) -> State {
         let config = Config::read(&self.path("tiny.toml")).unwrap();
         let network = Network::new(&config.network, 1);
-        State::read(&Stage::Hard.path(&self.path(run)), &network, &config).unwrap()
+        State::read(
+            &Stage::Hard.path(&self.path(run)),
+            &network,
+            &config.recipe(),
+        )
+        .unwrap()
     }
 }
 
@@ -205,6 +215,38 @@ fn an_exported_bundle_is_inspected_and_evaluated() {
     let model = quant_tool::files::model_from(&bytes, key).unwrap();
     assert_eq!(model.card()["evaluation"]["ternary"], scores);
     assert_eq!(model.card()["training"]["stages"]["float"]["steps"], 6);
+    assert_levels_are_in_the_bundle(&bench.state("run"), &model);
+}
+
+/// Whether every weight of the run is on a level, and the bundle has those levels and no others.
+fn assert_levels_are_in_the_bundle(state: &State, model: &ternwatch_bundle::Model) {
+    let weights = state.average.0.iter().filter(|p| p.role == Role::Weight);
+    let convs = model.layers().iter().filter_map(|layer| match layer {
+        ModelLayer::Conv(conv) => Some(conv),
+        ModelLayer::AddUpsampled(_) => None,
+    });
+    let mut seen = 0;
+    for ((weights, levels), conv) in weights.zip(&state.quantizer.layers).zip(convs) {
+        let fan_in = weights.value.len() / levels.scale.len();
+        let channels = weights.value.chunks_exact(fan_in);
+        for ((channel, scale), trits) in channels
+            .zip(&levels.scale)
+            .zip(conv.trits.chunks_exact(fan_in))
+        {
+            let signs = channel.iter().map(|w| {
+                assert!(*w == 0.0 || w.abs() == *scale, "{}: {w}", weights.name);
+                if *w == 0.0 { 0 } else { w.signum() as i8 }
+            });
+            let signs: Vec<i8> = signs.collect();
+            let trits: Vec<i8> = trits.iter().map(|t| *t as i8).collect();
+            let negated: Vec<i8> = signs.iter().map(|s| -s).collect();
+            // A channel whose normalization has a negative factor is stored with the opposite signs.
+            assert!(trits == signs || trits == negated, "{}", weights.name);
+            seen += fan_in;
+        }
+    }
+    let all = state.quantizer.layers.iter().map(|l| l.fixed.len());
+    assert_eq!(seen, all.sum::<usize>());
 }
 
 fn read(path: &Path) -> String {

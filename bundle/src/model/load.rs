@@ -339,7 +339,12 @@ impl<'a> Loader<'a> {
     fn heads(&self, heads: &[Head], classes: usize) -> Result<Vec<ModelHead>> {
         bounded("heads", heads.len(), 1, HEADS_MAX)?;
         let mut loaded: Vec<ModelHead> = Vec::with_capacity(heads.len());
-        for Head { layer, stride } in heads {
+        for Head {
+            layer,
+            stride,
+            kind,
+        } in heads
+        {
             let Some(index) = self
                 .names
                 .get(layer.as_str())
@@ -357,11 +362,11 @@ impl<'a> Loader<'a> {
                     "is a head, but not a linear convolution",
                 ));
             }
-            if tensor.shape.channels != classes + 4 {
+            let channels = kind.channels(classes);
+            if tensor.shape.channels != channels {
                 let problem = format!(
-                    "has {} channels, a head of {classes} classes needs {}",
+                    "has {} channels, a head of {classes} classes needs {channels}",
                     tensor.shape.channels,
-                    classes + 4
                 );
                 return Err(layer_error(layer, problem));
             }
@@ -378,6 +383,7 @@ impl<'a> Loader<'a> {
             loaded.push(ModelHead {
                 layer: index,
                 stride: *stride,
+                kind: *kind,
             });
         }
         let is_head = |index| loaded.iter().any(|head| head.layer == index);

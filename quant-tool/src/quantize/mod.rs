@@ -10,7 +10,6 @@ pub mod ternary;
 use serde::{Deserialize, Serialize};
 use ternwatch_kernels::Trit;
 
-use crate::data::augment;
 use crate::train::parameters::{Parameters, Role};
 
 /// Settings of the two stages.
@@ -32,11 +31,61 @@ pub struct Config {
     pub soft_rate: f32,
     /// Learning rate at the start of the hard stage.
     pub hard_rate: f32,
-    /// How samples are drawn in both stages, where otherwise than in the float stage.
-    #[serde(default)]
-    pub augment: Option<augment::Config>,
     /// What free weights are in the hard stage's forward pass.
     pub free: Free,
+    /// Which weights are fixed first.
+    #[serde(default)]
+    pub order: Order,
+    /// What shares a scale.
+    #[serde(default)]
+    pub scales: Scales,
+    /// How levels follow the weights.
+    #[serde(default)]
+    pub levels: Rule,
+    /// Weights up to this part of their scale become zero; half of it is the nearest level, more makes more zeros.
+    #[serde(default = "half")]
+    pub zero_width: f32,
+}
+
+fn half() -> f32 {
+    0.5
+}
+
+/// Which weights are fixed first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// In every layer alike, those nearest to their levels.
+    #[default]
+    Nearest,
+    /// Whole layers, the first ones first.
+    Layer,
+    /// In every layer alike, at random.
+    Random,
+}
+
+/// What shares a scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scales {
+    /// The weights of one output channel.
+    #[default]
+    Channel,
+    /// The weights of one layer.
+    Layer,
+}
+
+/// How scales and thresholds follow the weights while these are free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// The scale is the mean magnitude of the weights beyond the threshold, which is a part of the scale.
+    #[default]
+    Refit,
+    /// The threshold is 0.7 x the mean magnitude, the scale as above (Li and Liu 2016, "Ternary weight networks").
+    Twn,
+    /// As they were fitted to the float weights (Hwang and Sung 2014).
+    Frozen,
 }
 
 /// What the network computes with while weights are still free.
@@ -57,13 +106,25 @@ pub struct Quantizer {
     pub layers: Vec<Levels>,
 }
 
-/// The levels of one convolution.
+/// The levels of one layer.
 #[derive(Clone, Debug)]
 pub struct Levels {
     /// `[out]`: the scale of each output channel.
     pub scale: Vec<f32>,
+    /// `[out]`: up to which magnitude a weight's level is zero.
+    pub threshold: Vec<f32>,
     /// `[out x fan_in]`: whether a weight is fixed at its level.
     pub fixed: Vec<bool>,
+}
+
+impl Levels {
+    /// The level of weight `i` of the layer, in units of the weights, if it is `w`.
+    fn value(&self, w: f32, channel: usize) -> f32 {
+        ternary::value(
+            ternary::level(w, self.threshold[channel]),
+            self.scale[channel],
+        )
+    }
 }
 
 /// What a layer looks like, for people.
@@ -78,46 +139,97 @@ pub struct LayerReport {
 }
 
 impl Quantizer {
-    /// Fits a scale to every channel; nothing is fixed.
-    pub fn fit(parameters: &Parameters) -> Self {
-        let layers = weights(parameters)
-            .map(|(_, fan_in, w)| Levels {
-                scale: w.chunks_exact(fan_in).map(ternary::fit_scale).collect(),
+    /// Fits levels to the weights; nothing is fixed.
+    pub fn fit(parameters: &Parameters, config: &Config) -> Self {
+        let layers = weights(parameters).map(|(_, fan_in, w)| {
+            let group = config.scales.group(fan_in, w.len());
+            let fitted = w.chunks_exact(group).map(|w| {
+                let scale = ternary::fit_scale(w);
+                config.follow(w, scale)
+            });
+            let fitted = fitted.flat_map(|levels| std::iter::repeat_n(levels, group / fan_in));
+            let (scale, threshold) = fitted.unzip();
+            Levels {
+                scale,
+                threshold,
                 fixed: vec![false; w.len()],
-            })
-            .collect();
-        Self { layers }
+            }
+        });
+        Self {
+            layers: layers.collect(),
+        }
     }
 
-    /// One soft step: refits the scales and moves every weight by `pull` of its way to its level.
-    pub fn pull(&mut self, parameters: &mut Parameters, pull: f32) {
-        for (levels, (fan_in, w)) in self.layers.iter_mut().zip(weights_mut(parameters)) {
-            for (channel, scale) in w.chunks_exact_mut(fan_in).zip(&mut levels.scale) {
-                *scale = ternary::refit_scale(channel, *scale);
-                for w in channel {
-                    *w += pull * (ternary::value(ternary::nearest(*w, *scale), *scale) - *w);
-                }
+    /// Levels of nothing yet, to be read from a checkpoint.
+    pub fn blank(parameters: &Parameters) -> Self {
+        let layers = weights(parameters).map(|(_, fan_in, w)| Levels {
+            scale: vec![0.0; w.len() / fan_in],
+            threshold: vec![0.0; w.len() / fan_in],
+            fixed: vec![false; w.len()],
+        });
+        Self {
+            layers: layers.collect(),
+        }
+    }
+
+    /// Lets the levels follow the weights.
+    pub fn refit(&mut self, parameters: &Parameters, config: &Config) {
+        if config.levels == Rule::Frozen {
+            return;
+        }
+        for (levels, (_, fan_in, w)) in self.layers.iter_mut().zip(weights(parameters)) {
+            let group = config.scales.group(fan_in, w.len());
+            let channels = group / fan_in;
+            let scales = levels.scale.chunks_exact_mut(channels);
+            let thresholds = levels.threshold.chunks_exact_mut(channels);
+            for (w, (scale, threshold)) in w.chunks_exact(group).zip(scales.zip(thresholds)) {
+                let (s, t) = config.follow(w, scale[0]);
+                scale.fill(s);
+                threshold.fill(t);
             }
         }
     }
 
-    /// Fixes the nearest weights of every layer until `part` of them are fixed, and returns how many were added.
-    pub fn fix(&mut self, parameters: &Parameters, part: f32) -> usize {
+    /// One soft step: moves every weight by `pull` of its way to its level, which is the proximal step of
+    /// `lambda / 2 x (w - level)^2` with `pull = lambda / (1 + lambda)`.
+    pub fn pull(&self, parameters: &mut Parameters, pull: f32) {
+        for (levels, (fan_in, w)) in self.layers.iter().zip(weights_mut(parameters)) {
+            for (channel, w) in w.chunks_exact_mut(fan_in).enumerate() {
+                w.iter_mut()
+                    .for_each(|w| *w += pull * (levels.value(*w, channel) - *w));
+            }
+        }
+    }
+
+    /// Fixes weights in the order asked for until `part` of them are fixed, and returns how many were added.
+    pub fn fix(&mut self, parameters: &Parameters, part: f32, order: Order) -> usize {
+        let count = self.layers.len();
         let mut added = 0;
-        for (levels, (_, fan_in, w)) in self.layers.iter_mut().zip(weights(parameters)) {
+        for (index, (levels, (_, fan_in, w))) in
+            self.layers.iter_mut().zip(weights(parameters)).enumerate()
+        {
+            let part = match order {
+                Order::Nearest | Order::Random => part,
+                Order::Layer => part * count as f32 - index as f32,
+            };
             let goal = (part.clamp(0.0, 1.0) * w.len() as f32).round() as usize;
             let count = goal.saturating_sub(levels.fixed.iter().filter(|f| **f).count());
             if count == 0 {
                 continue;
             }
-            let distance = |i: usize| {
-                let scale = levels.scale[i / fan_in];
-                let level = ternary::value(ternary::nearest(w[i], scale), scale);
-                (w[i] - level).abs() / scale.max(f32::MIN_POSITIVE)
+            let mut rng = fastrand::Rng::with_seed(index as u64);
+            let mut rank = |i: usize| match order {
+                Order::Random => rng.f32(),
+                Order::Nearest | Order::Layer => {
+                    let scale = levels.scale[i / fan_in].max(f32::MIN_POSITIVE);
+                    (w[i] - levels.value(w[i], i / fan_in)).abs() / scale
+                }
             };
-            let mut free: Vec<(f32, usize)> = (0..w.len())
-                .filter(|&i| !levels.fixed[i])
-                .map(|i| (distance(i), i))
+            // Every weight is ranked, so that a random order is the same one whenever it is asked for.
+            let ranked: Vec<(f32, usize)> = (0..w.len()).map(|i| (rank(i), i)).collect();
+            let mut free: Vec<(f32, usize)> = ranked
+                .into_iter()
+                .filter(|&(_, i)| !levels.fixed[i])
                 .collect();
             free.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             free[..count]
@@ -131,14 +243,8 @@ impl Quantizer {
     /// Puts every fixed weight on its level, and leaves the others alone.
     pub fn hold(&self, parameters: &mut Parameters) {
         for (levels, (fan_in, w)) in self.layers.iter().zip(weights_mut(parameters)) {
-            for (i, (w, _)) in w
-                .iter_mut()
-                .zip(&levels.fixed)
-                .enumerate()
-                .filter(|(_, (_, fixed))| **fixed)
-            {
-                let scale = levels.scale[i / fan_in];
-                *w = ternary::value(ternary::nearest(*w, scale), scale);
+            for (i, w) in w.iter_mut().enumerate().filter(|(i, _)| levels.fixed[*i]) {
+                *w = levels.value(*w, i / fan_in);
             }
         }
     }
@@ -146,13 +252,7 @@ impl Quantizer {
     /// Parameters whose weights, fixed or not, are on their levels.
     pub fn projected(&self, parameters: &Parameters) -> Parameters {
         let mut projected = parameters.clone();
-        for (levels, (fan_in, w)) in self.layers.iter().zip(weights_mut(&mut projected)) {
-            for (channel, &scale) in w.chunks_exact_mut(fan_in).zip(&levels.scale) {
-                channel
-                    .iter_mut()
-                    .for_each(|w| *w = ternary::value(ternary::nearest(*w, scale), scale));
-            }
-        }
+        self.pull(&mut projected, 1.0);
         projected
     }
 
@@ -196,7 +296,7 @@ impl Quantizer {
             .map(|(levels, (_, fan_in, w))| {
                 w.iter()
                     .enumerate()
-                    .map(|(i, &w)| ternary::nearest(w, levels.scale[i / fan_in]))
+                    .map(|(i, &w)| ternary::level(w, levels.threshold[i / fan_in]))
                     .collect()
             })
             .collect()
@@ -211,7 +311,7 @@ impl Quantizer {
                 let (mut near, mut zeros) = (0, 0);
                 for (i, &w) in w.iter().enumerate() {
                     let scale = levels.scale[i / fan_in];
-                    let trit = ternary::nearest(w, scale);
+                    let trit = ternary::level(w, levels.threshold[i / fan_in]);
                     near += usize::from((w - ternary::value(trit, scale)).abs() <= 0.1 * scale);
                     zeros += usize::from(trit == Trit::Zero);
                 }
@@ -225,30 +325,31 @@ impl Quantizer {
             .collect()
     }
 
-    /// Scales and fixed weights as two sets of parameters, for the checkpoint.
-    pub fn to_parameters(&self, like: &Parameters) -> [Parameters; 2] {
+    /// Scales, thresholds and fixed weights as three sets of parameters, for the checkpoint.
+    pub fn to_parameters(&self, like: &Parameters) -> [Parameters; 3] {
         let mut scales = only_weights(like);
+        let mut thresholds = scales.clone();
         let mut fixed = scales.clone();
-        for (levels, (scale, fixed)) in self
-            .layers
-            .iter()
-            .zip(scales.0.iter_mut().zip(&mut fixed.0))
-        {
-            scale.shape = vec![levels.scale.len()];
-            scale.value.clone_from(&levels.scale);
-            fixed.value = levels
-                .fixed
-                .iter()
-                .map(|&f| f32::from(u8::from(f)))
-                .collect();
+        for (i, levels) in self.layers.iter().enumerate() {
+            for (set, values) in [
+                (&mut scales, &levels.scale),
+                (&mut thresholds, &levels.threshold),
+            ] {
+                set.0[i].shape = vec![values.len()];
+                set.0[i].value.clone_from(values);
+            }
+            let marks = levels.fixed.iter().map(|&f| f32::from(u8::from(f)));
+            fixed.0[i].value = marks.collect();
         }
-        [scales, fixed]
+        [scales, thresholds, fixed]
     }
 
     /// The inverse of [`Quantizer::to_parameters`].
-    pub fn from_parameters([scales, fixed]: &[Parameters; 2]) -> Self {
-        let layers = scales.0.iter().zip(&fixed.0).map(|(scale, fixed)| Levels {
+    pub fn from_parameters([scales, thresholds, fixed]: &[Parameters; 3]) -> Self {
+        let sets = scales.0.iter().zip(&thresholds.0).zip(&fixed.0);
+        let layers = sets.map(|((scale, threshold), fixed)| Levels {
             scale: scale.value.clone(),
+            threshold: threshold.value.clone(),
             fixed: fixed.value.iter().map(|&f| f != 0.0).collect(),
         });
         Self {
@@ -259,6 +360,31 @@ impl Quantizer {
     /// Whether every weight is fixed.
     pub fn is_ternary(&self) -> bool {
         self.layers.iter().all(|l| l.fixed.iter().all(|f| *f))
+    }
+}
+
+impl Scales {
+    /// How many of a layer's weights share a scale.
+    fn group(self, fan_in: usize, all: usize) -> usize {
+        match self {
+            Self::Channel => fan_in,
+            Self::Layer => all,
+        }
+    }
+}
+
+impl Config {
+    /// Scale and threshold that follow these weights, whose scale was `scale`.
+    fn follow(&self, weights: &[f32], scale: f32) -> (f32, f32) {
+        let threshold = match self.levels {
+            Rule::Refit | Rule::Frozen => self.zero_width * scale,
+            Rule::Twn => ternary::twn_threshold(weights),
+        };
+        match (self.levels, ternary::scale_beyond(weights, threshold)) {
+            (Rule::Refit, Some(scale)) => (scale, self.zero_width * scale),
+            (Rule::Twn, Some(scale)) => (scale, threshold),
+            (Rule::Frozen, _) | (_, None) => (scale, threshold),
+        }
     }
 }
 
@@ -295,6 +421,23 @@ mod tests {
     use super::*;
     use crate::train::parameters::Parameter;
 
+    fn config() -> Config {
+        Config {
+            soft_steps: 1,
+            pull: 0.1,
+            hard_steps: 1,
+            groups: vec![1.0],
+            last_group_at: 0.5,
+            soft_rate: 0.1,
+            hard_rate: 0.1,
+            free: Free::Float,
+            order: Order::Nearest,
+            scales: Scales::Channel,
+            levels: Rule::Refit,
+            zero_width: 0.5,
+        }
+    }
+
     fn random(seed: u64) -> Parameters {
         let mut rng = fastrand::Rng::with_seed(seed);
         let value = (0..4 * 18).map(|_| rng.f32() - 0.5).collect();
@@ -316,8 +459,9 @@ mod tests {
     #[test]
     fn pulling_ends_at_the_levels() {
         let mut parameters = random(1);
-        let mut quantizer = Quantizer::fit(&parameters);
+        let mut quantizer = Quantizer::fit(&parameters, &config());
         for _ in 0..400 {
+            quantizer.refit(&parameters, &config());
             quantizer.pull(&mut parameters, 0.05);
         }
         assert_eq!(quantizer.report(&parameters)[0].near, 1.0);
@@ -327,24 +471,24 @@ mod tests {
     #[test]
     fn groups_are_fixed_nearest_first_and_stay() {
         let parameters = random(2);
-        let mut quantizer = Quantizer::fit(&parameters);
-        quantizer.fix(&parameters, 0.5);
+        let mut quantizer = Quantizer::fit(&parameters, &config());
+        quantizer.fix(&parameters, 0.5, Order::Nearest);
         let half = quantizer.layers[0].fixed.clone();
         assert_eq!(half.iter().filter(|f| **f).count(), 36);
-        quantizer.fix(&parameters, 0.25);
+        quantizer.fix(&parameters, 0.25, Order::Nearest);
         assert_eq!(
             quantizer.layers[0].fixed, half,
             "a smaller part frees nothing"
         );
-        quantizer.fix(&parameters, 1.0);
+        quantizer.fix(&parameters, 1.0, Order::Nearest);
         assert!(quantizer.is_ternary());
     }
 
     #[test]
     fn fixed_weights_have_levels_and_no_gradient() {
         let mut parameters = random(3);
-        let mut quantizer = Quantizer::fit(&parameters);
-        quantizer.fix(&parameters, 0.5);
+        let mut quantizer = Quantizer::fit(&parameters, &config());
+        quantizer.fix(&parameters, 0.5, Order::Nearest);
         let before = parameters.clone();
         quantizer.hold(&mut parameters);
         let mut gradients = vec![Some(vec![1.0; 72]), Some(vec![1.0; 4])];
@@ -365,8 +509,8 @@ mod tests {
     #[test]
     fn an_average_takes_over_the_fixed_weights() {
         let mut parameters = random(5);
-        let mut quantizer = Quantizer::fit(&parameters);
-        quantizer.fix(&parameters, 0.5);
+        let mut quantizer = Quantizer::fit(&parameters, &config());
+        quantizer.fix(&parameters, 0.5, Order::Nearest);
         quantizer.hold(&mut parameters);
         let mut average = random(6);
         let before = average.clone();
@@ -379,7 +523,7 @@ mod tests {
             };
             assert_eq!(average.0[0].value[i], expected.0[0].value[i]);
         }
-        quantizer.fix(&parameters, 1.0);
+        quantizer.fix(&parameters, 1.0, Order::Nearest);
         quantizer.hold(&mut parameters);
         assert_eq!(
             quantizer.projected(&parameters).0[0].value,
@@ -390,8 +534,8 @@ mod tests {
     #[test]
     fn a_checkpoint_keeps_the_levels() {
         let parameters = random(4);
-        let mut quantizer = Quantizer::fit(&parameters);
-        quantizer.fix(&parameters, 0.3);
+        let mut quantizer = Quantizer::fit(&parameters, &config());
+        quantizer.fix(&parameters, 0.3, Order::Nearest);
         let back = Quantizer::from_parameters(&quantizer.to_parameters(&parameters));
         assert_eq!(back.layers[0].fixed, quantizer.layers[0].fixed);
         assert_eq!(back.trits(&parameters), quantizer.trits(&parameters));

@@ -2,9 +2,10 @@
 
 use ternwatch_kernels::Trit;
 
-/// The level nearest to `weight`; ties go to zero.
-pub fn nearest(weight: f32, scale: f32) -> Trit {
-    if weight.abs() * 2.0 <= scale || scale == 0.0 {
+/// The level of `weight`: zero up to `threshold`, its sign beyond it. With half the scale as threshold it is the nearest
+/// level, with more of it there are more zeros.
+pub fn level(weight: f32, threshold: f32) -> Trit {
+    if weight.abs() <= threshold {
         Trit::Zero
     } else if weight > 0.0 {
         Trit::Plus
@@ -41,18 +42,21 @@ pub fn fit_scale(weights: &[f32]) -> f32 {
     scale as f32
 }
 
-/// Moves `scale` towards the fit: the mean magnitude of the weights that it now maps to a level other than zero.
-pub fn refit_scale(weights: &[f32], scale: f32) -> f32 {
+/// The mean magnitude of the weights beyond `threshold`: for these levels the scale of the least squared error.
+/// `None` if there are none.
+pub fn scale_beyond(weights: &[f32], threshold: f32) -> Option<f32> {
     let (mut sum, mut count) = (0.0f64, 0u32);
-    for w in weights.iter().filter(|w| w.abs() * 2.0 > scale) {
+    for w in weights.iter().filter(|w| w.abs() > threshold) {
         sum += f64::from(w.abs());
         count += 1;
     }
-    if count == 0 {
-        scale
-    } else {
-        (sum / f64::from(count)) as f32
-    }
+    (count > 0).then(|| (sum / f64::from(count)) as f32)
+}
+
+/// The threshold of ternary weight networks (Li and Liu 2016, equation 6): 0.7 x the mean magnitude.
+pub fn twn_threshold(weights: &[f32]) -> f32 {
+    let sum: f64 = weights.iter().map(|w| f64::from(w.abs())).sum();
+    (0.7 * sum / weights.len().max(1) as f64) as f32
 }
 
 #[cfg(test)]
@@ -62,7 +66,7 @@ mod tests {
     fn error(weights: &[f32], scale: f32) -> f32 {
         weights
             .iter()
-            .map(|&w| (w - value(nearest(w, scale), scale)).powi(2))
+            .map(|&w| (w - value(level(w, scale / 2.0), scale)).powi(2))
             .sum()
     }
 
@@ -84,6 +88,6 @@ mod tests {
         assert_eq!(fit_scale(&weights), 0.3);
         assert!(error(&weights, 0.3) < 1e-12);
         assert_eq!(fit_scale(&[0.0; 4]), 0.0);
-        assert_eq!(nearest(0.7, 0.0), Trit::Zero);
+        assert_eq!(level(0.0, 0.0), Trit::Zero);
     }
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use super::{graph::Images, loss::Xyxy};
-use crate::data::augment::Photos;
+use super::graph::Images;
+use super::task::Task;
 
 /// Batches drawn before they are asked for.
 const AHEAD: usize = 4;
 
-/// A batch: images and the boxes of each.
-pub type Batch = (Images, Vec<Vec<Xyxy>>);
+/// A batch: images and what is true of each.
+pub type Batch<T> = (Images, Vec<T>);
 
 /// Which batches to draw.
 #[derive(Clone, Copy, Debug)]
@@ -26,11 +26,11 @@ pub struct Plan {
 }
 
 /// Starts to draw the batches of the plan; the thread ends with the plan or with the receiver.
-pub fn draw(photos: Arc<Photos>, plan: Plan) -> Receiver<Batch> {
+pub fn draw<T: Task>(task: Arc<T>, plan: Plan) -> Receiver<Batch<T::Truth>> {
     let (sender, receiver) = sync_channel(AHEAD);
     std::thread::spawn(move || {
         for step in plan.steps.0..plan.steps.1 {
-            if sender.send(batch(&photos, plan, step)).is_err() {
+            if sender.send(batch(task.as_ref(), plan, step)).is_err() {
                 break;
             }
         }
@@ -38,7 +38,7 @@ pub fn draw(photos: Arc<Photos>, plan: Plan) -> Receiver<Batch> {
     receiver
 }
 
-fn batch(photos: &Photos, plan: Plan, step: u64) -> Batch {
+fn batch<T: Task>(task: &T, plan: Plan, step: u64) -> Batch<T::Truth> {
     let [width, height] = plan.sample;
     let mut rng = fastrand::Rng::with_seed(
         plan.seed
@@ -47,9 +47,9 @@ fn batch(photos: &Photos, plan: Plan, step: u64) -> Batch {
     let mut data = Vec::with_capacity(plan.batch * 3 * width * height);
     let mut truth = Vec::with_capacity(plan.batch);
     for _ in 0..plan.batch {
-        let sample = photos.sample(&mut rng, width, height);
-        data.extend_from_slice(&sample.image);
-        truth.push(sample.boxes);
+        let (image, what) = task.sample(&mut rng, plan.sample);
+        data.extend_from_slice(&image);
+        truth.push(what);
     }
     (
         Images {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use ternwatch_bundle::manifest::{ModelId, Thresholds};
 
-use super::stage::Stage;
 use crate::{data::augment, network, quantize};
 
 /// A training configuration. Unknown keys are refused by name.
@@ -69,6 +69,17 @@ pub struct Float {
     pub weight_decay: f32,
     /// Decay of the moving average whose weights are kept.
     pub average_decay: f32,
+}
+
+/// The part of a configuration that the stages need, whatever the task.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe<'a> {
+    /// Seed of the weights and of every sample.
+    pub seed: u64,
+    /// The float stage.
+    pub float: &'a Float,
+    /// The soft and hard stages.
+    pub quantize: &'a quantize::Config,
 }
 
 impl Config {
@@ -155,6 +166,12 @@ impl Config {
             "from 0 to below 1",
         )?;
         check(
+            (0.0..=1.0).contains(&q.zero_width),
+            "quantize.zero_width",
+            &q.zero_width,
+            "from 0 to 1",
+        )?;
+        check(
             (0.0..=1.0).contains(&q.pull),
             "quantize.pull",
             &q.pull,
@@ -163,11 +180,26 @@ impl Config {
         Ok(config)
     }
 
-    /// How samples are drawn in a stage.
-    pub fn augment(&self, stage: Stage) -> &augment::Config {
-        match (stage, &self.quantize.augment) {
-            (Stage::Soft | Stage::Hard, Some(augment)) => augment,
-            _ => &self.augment,
+    /// The exported model's name and version.
+    pub fn id(&self) -> ModelId {
+        ModelId {
+            name: self.name.clone(),
+            version: self.version,
+        }
+    }
+
+    /// The exported model's thresholds.
+    pub fn thresholds(&self) -> Thresholds {
+        let [score, iou] = self.thresholds;
+        Thresholds { score, iou }
+    }
+
+    /// What the stages need to know.
+    pub fn recipe(&self) -> Recipe<'_> {
+        Recipe {
+            seed: self.seed,
+            float: &self.float,
+            quantize: &self.quantize,
         }
     }
 

@@ -6,6 +6,8 @@
 //! (Rezatofighi et al. 2019). One class. The gradients are written out; a test compares them with differences.
 
 use super::graph::HeadOutput;
+use super::task::{Loss, Task};
+use crate::data::augment::Photos;
 use crate::network::SIZE_RANGES;
 
 /// A box in input pixels: left, top, right, bottom.
@@ -21,21 +23,21 @@ const BOX_WEIGHT: f32 = 0.75;
 /// The least IoU that a responsible cell's score is drawn to.
 const QUALITY_MIN: f32 = 0.1;
 
-/// The loss of a batch, and what it is made of.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Loss {
-    /// Scores' part.
-    pub score: f32,
-    /// Boxes' part.
-    pub bbox: f32,
-    /// Responsible cells.
-    pub positives: usize,
-}
+/// Finding people in augmented photographs.
+impl Task for Photos {
+    type Truth = Vec<Xyxy>;
 
-impl Loss {
-    /// The number that is minimized.
-    pub fn total(&self) -> f32 {
-        self.score + self.bbox
+    fn sample(
+        &self,
+        rng: &mut fastrand::Rng,
+        [width, height]: [usize; 2],
+    ) -> (Vec<f32>, Vec<Xyxy>) {
+        let sample = Photos::sample(self, rng, width, height);
+        (sample.image, sample.boxes)
+    }
+
+    fn loss(&self, outputs: &[HeadOutput], truth: &[Vec<Xyxy>]) -> (Loss, Vec<Vec<f32>>) {
+        loss(outputs, truth)
     }
 }
 

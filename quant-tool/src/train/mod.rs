@@ -5,8 +5,10 @@
 
 pub mod adamw;
 pub mod batches;
+pub mod classify;
 pub mod config;
 pub mod graph;
 pub mod loss;
 pub mod parameters;
 pub mod stage;
+pub mod task;

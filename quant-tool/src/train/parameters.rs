@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use ternwatch_bundle::manifest::Activation;
+use ternwatch_bundle::manifest::HeadKind;
 
 use crate::files;
 use crate::network::Network;
@@ -74,20 +74,16 @@ impl Parameters {
             let weight = (0..conv.weights_len())
                 .map(|_| normal(&mut rng) * deviation)
                 .collect();
-            let linear = conv.activation == Activation::Linear;
-            let beta = match linear {
-                true => (0..out)
-                    .map(|i| {
-                        if i + 4 < out {
-                            (PRIOR / (1.0 - PRIOR)).ln()
-                        } else {
-                            DISTANCE_START
-                        }
-                    })
-                    .collect(),
-                false => vec![0.0; out],
+            let (gamma, beta) = match network.head_kind(conv.name) {
+                None => (1.0, vec![0.0; out]),
+                Some(HeadKind::Classes) => (0.1, vec![0.0; out]),
+                Some(HeadKind::Boxes) => {
+                    let mut beta = vec![(PRIOR / (1.0 - PRIOR)).ln(); out];
+                    beta[out.saturating_sub(4)..].fill(DISTANCE_START);
+                    (0.1, beta)
+                }
             };
-            let gamma = vec![if linear { 0.1 } else { 1.0 }; out];
+            let gamma = vec![gamma; out];
             let roles = [
                 (Role::Weight, conv.shape.to_vec(), weight),
                 (Role::Gamma, vec![out], gamma),

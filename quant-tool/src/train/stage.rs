@@ -12,11 +12,10 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::adamw::{self, AdamW};
 use super::batches::{self, Plan};
-use super::config::Config;
+use super::config::Recipe;
 use super::graph::{self, Activations, Images, Statistics, forward};
-use super::loss::{Loss, Xyxy, loss};
 use super::parameters::{self, Checkpoint, Parameters, Role};
-use crate::data::augment::Photos;
+use super::task::{Loss, Task};
 use crate::network::Network;
 use crate::quantize::{self, Free, Quantizer};
 
@@ -70,11 +69,11 @@ impl Stage {
         }
     }
 
-    fn steps(self, config: &Config) -> u64 {
+    fn steps(self, recipe: &Recipe<'_>) -> u64 {
         match self {
-            Self::Float => config.float.steps,
-            Self::Soft => config.quantize.soft_steps,
-            Self::Hard => config.quantize.hard_steps,
+            Self::Float => recipe.float.steps,
+            Self::Soft => recipe.quantize.soft_steps,
+            Self::Hard => recipe.quantize.hard_steps,
         }
     }
 
@@ -86,15 +85,15 @@ impl Stage {
     }
 
     /// Half a cosine from the stage's rate to a hundredth of it.
-    fn rate(self, config: &Config, step: u64) -> f32 {
-        let progress = step as f32 / self.steps(config).max(1) as f32;
+    fn rate(self, recipe: &Recipe<'_>, step: u64) -> f32 {
+        let progress = step as f32 / self.steps(recipe).max(1) as f32;
         let (rate, warm_up) = match self {
             Self::Float => (
-                config.float.rate,
+                recipe.float.rate,
                 ((step + 1) as f32 / WARM_UP_STEPS).min(1.0),
             ),
-            Self::Soft => (config.quantize.soft_rate, 1.0),
-            Self::Hard => (config.quantize.hard_rate, 1.0),
+            Self::Soft => (recipe.quantize.soft_rate, 1.0),
+            Self::Hard => (recipe.quantize.hard_rate, 1.0),
         };
         rate * warm_up * (0.5 * (1.0 + (std::f32::consts::PI * progress).cos()) + 0.01)
     }
@@ -118,8 +117,8 @@ pub struct State {
 }
 
 impl State {
-    fn start(parameters: Parameters, quantizer: Quantizer, config: &Config) -> Self {
-        let optimizer = AdamW::new(&parameters, config.float.weight_decay);
+    fn start(parameters: Parameters, quantizer: Quantizer, recipe: &Recipe<'_>) -> Self {
+        let optimizer = AdamW::new(&parameters, recipe.float.weight_decay);
         Self {
             step: 0,
             average: parameters.clone(),
@@ -132,18 +131,19 @@ impl State {
     }
 
     /// The state that a stage's checkpoint holds.
-    pub fn read(path: &Path, network: &Network, config: &Config) -> Result<Self> {
+    pub fn read(path: &Path, network: &Network, recipe: &Recipe<'_>) -> Result<Self> {
         let checkpoint = Checkpoint::read(path)?;
-        let mut parameters = Parameters::init(network, config.seed);
+        let mut parameters = Parameters::init(network, recipe.seed);
         checkpoint.load("value", &mut parameters)?;
-        let quantizer = Quantizer::fit(&parameters);
-        let mut state = Self::start(parameters, quantizer, config);
+        let quantizer = Quantizer::blank(&parameters);
+        let mut state = Self::start(parameters, quantizer, recipe);
         checkpoint.load("average", &mut state.average)?;
         checkpoint.load("first", &mut state.optimizer.first)?;
         checkpoint.load("second", &mut state.optimizer.second)?;
         let mut sets = state.quantizer.to_parameters(&state.parameters);
         checkpoint.load("scale", &mut sets[0])?;
-        checkpoint.load("fixed", &mut sets[1])?;
+        checkpoint.load("threshold", &mut sets[1])?;
+        checkpoint.load("fixed", &mut sets[2])?;
         state.quantizer = Quantizer::from_parameters(&sets);
         let number = |key: &str| {
             let text = checkpoint
@@ -161,13 +161,14 @@ impl State {
     }
 
     fn write(&self, path: &Path) -> Result<()> {
-        let [scale, fixed] = self.quantizer.to_parameters(&self.parameters);
+        let [scale, threshold, fixed] = self.quantizer.to_parameters(&self.parameters);
         let sets = [
             ("value", &self.parameters),
             ("average", &self.average),
             ("first", &self.optimizer.first),
             ("second", &self.optimizer.second),
             ("scale", &scale),
+            ("threshold", &threshold),
             ("fixed", &fixed),
         ];
         let metadata = BTreeMap::from([
@@ -179,22 +180,29 @@ impl State {
     }
 }
 
+/// The averaged parameters that a stage's checkpoint holds.
+pub fn average_in(path: &Path, network: &Network) -> Result<Parameters> {
+    let mut average = Parameters::init(network, 0);
+    Checkpoint::read(path)?.load("average", &mut average)?;
+    Ok(average)
+}
+
 /// What the stages of a run share.
-pub struct Session<'a> {
-    /// The training configuration.
-    pub config: &'a Config,
+pub struct Session<'a, T: Task> {
+    /// How to train.
+    pub recipe: Recipe<'a>,
     /// The layers.
     pub network: &'a Network,
-    /// What samples are drawn from.
-    pub photos: &'a Arc<Photos>,
+    /// What it is trained for.
+    pub task: &'a Arc<T>,
     /// Where checkpoints and the log go.
     pub folder: &'a Path,
 }
 
-impl Session<'_> {
+impl<T: Task> Session<'_, T> {
     fn plan(&self, seed: u64, steps: (u64, u64)) -> Plan {
-        let float = &self.config.float;
-        let seed = self.config.seed ^ (seed << 56);
+        let float = self.recipe.float;
+        let seed = self.recipe.seed ^ (seed << 56);
         Plan {
             seed,
             steps,
@@ -207,14 +215,14 @@ impl Session<'_> {
     /// from `steps_left` and returns the last state.
     pub fn run(&self, stage: Stage, steps_left: &mut u64) -> Result<State> {
         let path = stage.path(self.folder);
-        let steps = stage.steps(self.config);
+        let steps = stage.steps(&self.recipe);
         let mut state = self.open(stage)?;
         let end = steps.min(state.step.saturating_add(*steps_left));
         *steps_left -= end.saturating_sub(state.step);
         let mut log = Log::open(&self.folder.join("log.csv"))?;
         let workers = Workers::start()?;
         let batches = batches::draw(
-            Arc::clone(self.photos),
+            Arc::clone(self.task),
             self.plan(stage as u64 + 1, (state.step, end)),
         );
         let bar = crate::progress::bar(steps, stage.name());
@@ -226,7 +234,7 @@ impl Session<'_> {
             let batch = batches
                 .recv()
                 .context("the thread that draws batches ended")?;
-            let rate = stage.rate(self.config, state.step);
+            let rate = stage.rate(&self.recipe, state.step);
             let loss = self.step(&mut state, stage, batch, rate, &workers)?;
             state.step += 1;
             state.seconds += began.elapsed().as_secs_f64();
@@ -241,12 +249,16 @@ impl Session<'_> {
             }
         }
         bar.finish();
+        // A stage without steps has an end, too.
+        if !path.exists() {
+            state.write(&path)?;
+        }
         Ok(state)
     }
 
     /// Whether a stage has done all of its steps.
     pub fn is_done(&self, stage: Stage, state: &State) -> bool {
-        state.step >= stage.steps(self.config)
+        state.step >= stage.steps(&self.recipe)
     }
 
     /// Measures the averaged parameters' normalization statistics anew and keeps them in the stage's checkpoint.
@@ -255,7 +267,7 @@ impl Session<'_> {
     /// their own. Measured on training samples, forward only.
     pub fn calibrate(&self, stage: Stage, state: &mut State) -> Result<()> {
         let batches = batches::draw(
-            Arc::clone(self.photos),
+            Arc::clone(self.task),
             self.plan(0xCA, (0, CALIBRATION_BATCHES)),
         );
         let mode = (stage.activations(), Statistics::Batch);
@@ -287,35 +299,35 @@ impl Session<'_> {
     fn open(&self, stage: Stage) -> Result<State> {
         let path = stage.path(self.folder);
         if path.exists() {
-            return State::read(&path, self.network, self.config);
+            return State::read(&path, self.network, &self.recipe);
         }
         let Some(before) = stage.before() else {
-            let parameters = Parameters::init(self.network, self.config.seed);
-            let quantizer = Quantizer::fit(&parameters);
-            return Ok(State::start(parameters, quantizer, self.config));
+            let parameters = Parameters::init(self.network, self.recipe.seed);
+            let quantizer = Quantizer::blank(&parameters);
+            return Ok(State::start(parameters, quantizer, &self.recipe));
         };
-        let state = State::read(&before.path(self.folder), self.network, self.config)?;
+        let state = State::read(&before.path(self.folder), self.network, &self.recipe)?;
         if !self.is_done(before, &state) {
-            let (name, steps) = (before.name(), before.steps(self.config));
+            let (name, steps) = (before.name(), before.steps(&self.recipe));
             bail!("the {name} stage has done {} of {steps} steps", state.step);
         }
-        let quantizer = Quantizer::fit(&state.average);
-        Ok(State::start(state.average, quantizer, self.config))
+        let quantizer = Quantizer::fit(&state.average, self.recipe.quantize);
+        Ok(State::start(state.average, quantizer, &self.recipe))
     }
 
     fn step(
         &self,
         state: &mut State,
         stage: Stage,
-        (images, truth): batches::Batch,
+        (images, truth): batches::Batch<T::Truth>,
         rate: f32,
         workers: &Workers,
     ) -> Result<Loss> {
-        let quantize = &self.config.quantize;
-        let progress = state.step as f32 / stage.steps(self.config) as f32;
+        let quantize = self.recipe.quantize;
+        let progress = state.step as f32 / stage.steps(&self.recipe) as f32;
         if stage == Stage::Hard {
             let part = part_fixed(quantize, progress);
-            if state.quantizer.fix(&state.parameters, part) > 0 {
+            if state.quantizer.fix(&state.parameters, part, quantize.order) > 0 {
                 // What was averaged before belongs to a network that had other levels.
                 state.average = state.parameters.clone();
                 state.averaged = 0;
@@ -325,8 +337,13 @@ impl Session<'_> {
         let straight_through = stage == Stage::Hard && quantize.free == Free::StraightThrough;
         let projected = straight_through.then(|| state.quantizer.projected(&state.parameters));
         let parameters = projected.as_ref().unwrap_or(&state.parameters);
-        let (loss, statistics, mut gradients) =
-            workers.differentiate(stage, self.network, parameters, images, &truth)?;
+        let (loss, statistics, mut gradients) = workers.differentiate(
+            stage,
+            self.network,
+            parameters,
+            images,
+            (self.task.as_ref(), &truth),
+        )?;
         let total = loss.total();
         let step = state.step;
         ensure!(
@@ -348,12 +365,13 @@ impl Session<'_> {
             Stage::Float | Stage::Hard => 0.0,
         };
         if stage == Stage::Soft || straight_through {
+            state.quantizer.refit(&state.parameters, quantize);
             state.quantizer.pull(&mut state.parameters, pull);
         }
         // A young average follows closely, an old one slowly.
         let age = state.averaged as f32;
         let decay = self
-            .config
+            .recipe
             .float
             .average_decay
             .min((1.0 + age) / (10.0 + age));
@@ -391,13 +409,13 @@ impl Workers {
         Ok(Self { pools })
     }
 
-    fn differentiate(
+    fn differentiate<T: Task>(
         &self,
         stage: Stage,
         network: &Network,
         parameters: &Parameters,
         images: Images,
-        truth: &[Vec<Xyxy>],
+        (task, truth): (&T, &[T::Truth]),
     ) -> Result<(Loss, Vec<Vec<Statistic>>, Gradients)> {
         let mut rest = truth;
         let results: Vec<Result<_>> = std::thread::scope(|scope| {
@@ -409,7 +427,7 @@ impl Workers {
                     let mode = (stage.activations(), Statistics::Batch);
                     let mut pass =
                         forward(network, parameters, part, mode, graph::Gradients::Kept)?;
-                    let (loss, output_gradients) = loss(&pass.outputs, truth);
+                    let (loss, output_gradients) = task.loss(&pass.outputs, truth);
                     let statistics = std::mem::take(&mut pass.statistics);
                     Ok((loss, statistics, pass.backward(output_gradients)?))
                 };

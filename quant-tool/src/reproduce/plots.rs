@@ -1,0 +1,255 @@
+//! The report's pictures, as SVG.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use super::experiment::Experiment;
+use super::{Results, methods, parameters_after};
+use crate::train::parameters::Role;
+use crate::train::stage::Stage;
+
+const SIZE: (u32, u32) = (860, 480);
+const COLOURS: [RGBColor; 8] = [
+    RGBColor(30, 30, 30),
+    RGBColor(127, 127, 127),
+    RGBColor(148, 103, 189),
+    RGBColor(31, 119, 180),
+    RGBColor(23, 190, 207),
+    RGBColor(188, 189, 34),
+    RGBColor(255, 127, 14),
+    RGBColor(214, 39, 40),
+];
+/// Lines of the log whose mean is one point.
+const SMOOTHED: usize = 5;
+/// Bins of a histogram.
+const BINS: usize = 61;
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Draws all pictures of the report into `out`.
+pub(super) fn draw(
+    experiment: &Experiment,
+    results: &Results,
+    run: &Path,
+    out: &Path,
+) -> Result<()> {
+    let folder = run.join("seed-1");
+    picture(&out.join("learning.svg"), |area| learning(area, &folder))?;
+    picture(&out.join("weights.svg"), |area| {
+        weights(area, experiment, &folder)
+    })?;
+    picture(&out.join("memory.svg"), |area| memory(area, results))
+}
+
+fn picture(path: &Path, paint: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<()> {
+    let area = SVGBackend::new(path, SIZE).into_drawing_area();
+    area.fill(&WHITE).map_err(failed)?;
+    paint(&area)?;
+    area.present()
+        .map_err(failed)
+        .with_context(|| path.display().to_string())
+}
+
+/// plotters' errors borrow what they speak of.
+fn failed(error: impl std::fmt::Display) -> anyhow::Error {
+    anyhow!("drawing: {error}")
+}
+
+/// Loss by step of the first seed: the float training, and every way beside it from where it begins.
+fn learning(area: &Area<'_>, folder: &Path) -> Result<()> {
+    let float = losses(&folder.join("float"), 0)?;
+    let end = float.last().map_or(0, |p| p.0 as u64);
+    let mut curves = vec![("float", float)];
+    for method in methods::ALL {
+        let curve = losses(&folder.join(method.key), end)?;
+        if curve.len() > 1 {
+            curves.push((method.name, curve));
+        }
+    }
+    // The float training's end, and the ways' steps.
+    let from = end as f64 * 0.94;
+    let seen = || curves.iter().flat_map(|(_, c)| c).filter(|p| p.0 >= from);
+    let right = seen().map(|p| p.0).fold(from + 1.0, f64::max);
+    let top = seen().map(|p| p.1).fold(0.0, f64::max) * 1.05;
+    let mut chart = ChartBuilder::on(area)
+        .caption(
+            "Training loss, end of the float training and after",
+            ("sans-serif", 18),
+        )
+        .margin(12)
+        .x_label_area_size(36)
+        .y_label_area_size(56)
+        .build_cartesian_2d(from..right, 0.0..top)
+        .map_err(failed)?;
+    chart
+        .configure_mesh()
+        .x_desc("step")
+        .y_desc("cross-entropy")
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .draw()
+        .map_err(failed)?;
+    for (i, (name, curve)) in curves.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        let points = curve.iter().copied().filter(|p| p.0 >= from);
+        chart
+            .draw_series(LineSeries::new(points, colour.stroke_width(2)))
+            .map_err(failed)?
+            .label(*name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.4))
+        .draw()
+        .map_err(failed)
+}
+
+/// (step, loss) of a run's log, smoothed; stages follow each other from `offset`.
+fn losses(folder: &Path, offset: u64) -> Result<Vec<(f64, f64)>> {
+    let path = folder.join("log.csv");
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        return Ok(Vec::new());
+    };
+    let mut points: Vec<(f64, f64)> = Vec::new();
+    let (mut base, mut last) = (offset as f64, 0.0);
+    for line in text.lines().skip(1) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let number = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok());
+        let (Some(step), Some(loss)) = (number(1), number(4)) else {
+            anyhow::bail!("{}: no step and loss in \"{line}\"", path.display());
+        };
+        if step < last {
+            base += last;
+        }
+        last = step;
+        points.push((base + step, loss));
+    }
+    let smoothed = points.windows(SMOOTHED.min(points.len().max(1))).map(|w| {
+        let mean = w.iter().map(|p| p.1).sum::<f64>() / w.len() as f64;
+        (w[w.len() - 1].0, mean)
+    });
+    Ok(smoothed.collect())
+}
+
+/// Histograms of one layer's weights, in its scales, after each stage of ours.
+fn weights(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<()> {
+    let network = experiment.network();
+    let layer = format!("conv{}", experiment.convs.len() - 1);
+    let parts = area.split_evenly((1, 3));
+    for ((part, stage), colour) in parts
+        .iter()
+        .zip([Stage::Float, Stage::Soft, Stage::Hard])
+        .zip([COLOURS[3], COLOURS[6], COLOURS[7]])
+    {
+        let parameters = parameters_after(&folder.join(methods::OURS.key), stage, &network)?;
+        let values = parameters.get(&layer, Role::Weight);
+        let channels = network
+            .convs()
+            .find(|c| c.name == layer)
+            .map_or(1, |c| c.shape[0]);
+        let bars = histogram(values, values.len() / channels);
+        let top = bars.iter().copied().fold(0.0, f64::max) * 1.1;
+        let mut chart = ChartBuilder::on(part)
+            .caption(format!("{layer}, {}", stage.name()), ("sans-serif", 16))
+            .margin(8)
+            .x_label_area_size(32)
+            .y_label_area_size(48)
+            .build_cartesian_2d(-2.5f64..2.5, 0.0..top)
+            .map_err(failed)?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .x_labels(5)
+            .x_desc("weight / scale")
+            .y_label_formatter(&|y| format!("{:.0} %", 100.0 * y))
+            .draw()
+            .map_err(failed)?;
+        let width = 5.0 / BINS as f64;
+        let bars = bars.iter().enumerate().map(|(i, &height)| {
+            let left = -2.5 + i as f64 * width;
+            Rectangle::new([(left, 0.0), (left + width, height)], colour.filled())
+        });
+        chart.draw_series(bars).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Part of the weights in each bin from -2.5 to 2.5 scales of their channel.
+fn histogram(weights: &[f32], fan_in: usize) -> Vec<f64> {
+    let mut bins = vec![0.0; BINS];
+    for channel in weights.chunks_exact(fan_in) {
+        let scale = crate::quantize::ternary::fit_scale(channel).max(f32::MIN_POSITIVE);
+        for w in channel {
+            let position = (f64::from(w / scale) + 2.5) / 5.0 * BINS as f64;
+            bins[(position.max(0.0) as usize).min(BINS - 1)] += 1.0 / weights.len() as f64;
+        }
+    }
+    bins
+}
+
+/// Test accuracy against bytes: every seed of every way.
+fn memory(area: &Area<'_>, results: &Results) -> Result<()> {
+    let accuracies = || {
+        let ternary = results.ternary.iter().map(|o| o.accuracy);
+        ternary.chain(results.float.iter().map(|f| f.accuracy))
+    };
+    let lowest = accuracies().fold(1.0, f64::min);
+    let highest = accuracies().fold(0.0, f64::max);
+    let room = (highest - lowest).max(0.001) * 0.1;
+    let right = results.float_len as f64 / 1000.0 * 2.0;
+    let mut chart = ChartBuilder::on(area)
+        .caption(
+            "Test accuracy against the size of the parameters",
+            ("sans-serif", 18),
+        )
+        .margin(12)
+        .x_label_area_size(36)
+        .y_label_area_size(64)
+        .build_cartesian_2d(
+            (8.0..right).log_scale(),
+            100.0 * (lowest - room)..100.0 * (highest + room),
+        )
+        .map_err(failed)?;
+    chart
+        .configure_mesh()
+        .x_desc("kB (logarithmic)")
+        .y_desc("test accuracy, %")
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|y| format!("{y:.2}"))
+        .draw()
+        .map_err(failed)?;
+    let mut series = vec![(
+        "float32",
+        results
+            .float
+            .iter()
+            .map(|f| (results.float_len, f.accuracy))
+            .collect::<Vec<_>>(),
+    )];
+    for method in methods::ALL {
+        let own = results.ternary.iter();
+        let own = own.filter(|o| o.method.key == method.key);
+        series.push((method.name, own.map(|o| (o.file_len, o.accuracy)).collect()));
+    }
+    for (i, (name, points)) in series.into_iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        let dots = points.into_iter().map(|(len, accuracy)| {
+            Circle::new((len as f64 / 1000.0, 100.0 * accuracy), 5, colour.filled())
+        });
+        chart
+            .draw_series(dots)
+            .map_err(failed)?
+            .label(name)
+            .legend(move |(x, y)| Circle::new((x + 9, y), 5, colour.filled()));
+    }
+    chart
+        .configure_series_labels()
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.4))
+        .draw()
+        .map_err(failed)
+}
