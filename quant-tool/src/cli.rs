@@ -69,6 +69,9 @@ pub struct Reproduce {
     /// Steps of the float training, where the experiment's own are too many for a trial.
     #[arg(long, value_parser = clap::value_parser!(u64).range(100..))]
     pub steps: Option<u64>,
+    /// File (TOML) with a table of quantization settings for each further way to compare.
+    #[arg(long)]
+    pub also: Option<PathBuf>,
     /// Folder for report.md and its pictures.
     #[arg(long)]
     pub out: PathBuf,

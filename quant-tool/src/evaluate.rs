@@ -2,8 +2,8 @@
 //!
 //! The bundle is verified, loaded and run as the daemon does it, by the same detector. AP50 is COCO's protocol
 //! (https://cocodataset.org, "Detection evaluation") at an IoU of 0.5: at most 100 detections an image, best first,
-//! each matched to the free box that it overlaps most; precision interpolated at 101 recall points. Boxes marked
-//! `ignore` are neither hits nor misses.
+//! each matched to the free box of its class that it overlaps most; precision interpolated at 101 recall points; the mean over
+//! the classes that there are boxes of. Boxes marked `ignore` are neither hits nor misses.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,7 +16,7 @@ use ternwatch_bundle::{Model, Thresholds};
 use ternwatch_detector::{Detection, Detector, Frame, PixelFormat};
 use ternwatch_kernels::Isa;
 
-use crate::data::coco::{Annotation, Dataset};
+use crate::data::dataset::{Annotation, Dataset};
 use crate::network::Network;
 use crate::quantize::activation::IMAGE_STEP;
 use crate::train::graph::{Activations, Gradients, Images, Statistics, forward};
@@ -35,7 +35,7 @@ pub type Scores = BTreeMap<String, Score>;
 /// The result for one set of images.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Score {
-    /// Average precision at an IoU of 0.5.
+    /// Average precision at an IoU of 0.5, the mean over the classes.
     pub ap50: f64,
     /// Part of the detections at the model's default threshold that are hits.
     pub precision: f64,
@@ -47,12 +47,20 @@ pub struct Score {
     pub boxes: usize,
 }
 
+/// What became of a detection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Outcome {
+    score: f32,
+    class: u16,
+    hit: bool,
+}
+
 /// The outcome of every detection of some images, and how many boxes there were.
 #[derive(Clone, Debug, Default)]
 struct Outcomes {
-    /// Score, and whether it hit.
-    detections: Vec<(f32, bool)>,
-    boxes: usize,
+    detections: Vec<Outcome>,
+    /// Boxes by class.
+    boxes: BTreeMap<u16, usize>,
     images: usize,
 }
 
@@ -169,29 +177,36 @@ where
 /// Matches detections, best first, to boxes.
 fn matched(detections: &[Detection], boxes: &[Annotation]) -> Outcomes {
     let mut free = vec![true; boxes.len()];
-    let mut outcomes = Vec::new();
+    let mut outcomes = Outcomes {
+        images: 1,
+        ..Outcomes::default()
+    };
     for d in detections {
         let best = |ignore: bool, free: &[bool]| {
+            let own = |i: &usize| boxes[*i].ignore == ignore && boxes[*i].class == d.class;
             (0..boxes.len())
-                .filter(|&i| boxes[i].ignore == ignore && free[i])
+                .filter(|i| own(i) && free[*i])
                 .map(|i| (i, iou(&d.xyxy, &boxes[i].xyxy)))
                 .filter(|(_, iou)| *iou >= IOU_MIN)
                 .max_by(|a, b| a.1.total_cmp(&b.1))
         };
-        if let Some((i, _)) = best(false, &free) {
+        let hit = best(false, &free);
+        let spared = best(true, &free).filter(|_| hit.is_none());
+        if let Some((i, _)) = hit.or(spared) {
             free[i] = false;
-            outcomes.push((d.score, true));
-        } else if let Some((i, _)) = best(true, &free) {
-            free[i] = false;
-        } else {
-            outcomes.push((d.score, false));
+        }
+        if spared.is_none() {
+            outcomes.detections.push(Outcome {
+                score: d.score,
+                class: d.class,
+                hit: hit.is_some(),
+            });
         }
     }
-    Outcomes {
-        detections: outcomes,
-        boxes: boxes.iter().filter(|b| !b.ignore).count(),
-        images: 1,
+    for b in boxes.iter().filter(|b| !b.ignore) {
+        *outcomes.boxes.entry(b.class).or_default() += 1;
     }
+    outcomes
 }
 
 fn iou(a: &[f32; 4], b: &[f32; 4]) -> f32 {
@@ -209,37 +224,37 @@ fn iou(a: &[f32; 4], b: &[f32; 4]) -> f32 {
 impl Outcomes {
     fn add(&mut self, other: &Self) {
         self.detections.extend_from_slice(&other.detections);
-        self.boxes += other.boxes;
         self.images += other.images;
+        for (class, count) in &other.boxes {
+            *self.boxes.entry(*class).or_default() += count;
+        }
     }
 
     fn score(mut self, threshold: f32) -> Score {
-        self.detections.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let shown = self.detections.iter().filter(|d| d.0 >= threshold);
-        let (shown, hits) = (shown.clone().count(), shown.filter(|d| d.1).count());
+        self.detections.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let shown = self.detections.iter().filter(|d| d.score >= threshold);
+        let (shown, hits) = (shown.clone().count(), shown.filter(|d| d.hit).count());
+        let boxes = self.boxes.values().sum();
         let part = |n: usize, of: usize| if of == 0 { 0.0 } else { n as f64 / of as f64 };
+        let classes = self.boxes.iter();
+        let precisions = classes.map(|(&class, &boxes)| self.average_precision(class, boxes));
         Score {
-            ap50: self.average_precision(),
+            ap50: precisions.sum::<f64>() / self.boxes.len().max(1) as f64,
             precision: part(hits, shown),
-            recall: part(hits, self.boxes),
+            recall: part(hits, boxes),
             images: self.images,
-            boxes: self.boxes,
+            boxes,
         }
     }
 
-    /// Of detections sorted best first.
-    fn average_precision(&self) -> f64 {
-        if self.boxes == 0 {
-            return 0.0;
-        }
+    /// Of one class, detections sorted best first.
+    fn average_precision(&self, class: u16, boxes: usize) -> f64 {
         let mut hits = 0usize;
         let mut curve: Vec<(f64, f64)> = Vec::with_capacity(self.detections.len());
-        for (i, (_, hit)) in self.detections.iter().enumerate() {
-            hits += usize::from(*hit);
-            curve.push((
-                hits as f64 / self.boxes as f64,
-                hits as f64 / (i + 1) as f64,
-            ));
+        let own = self.detections.iter().filter(|d| d.class == class);
+        for (i, outcome) in own.enumerate() {
+            hits += usize::from(outcome.hit);
+            curve.push((hits as f64 / boxes as f64, hits as f64 / (i + 1) as f64));
         }
         // Interpolated: the best precision at this recall or a higher one.
         for i in (1..curve.len()).rev() {
@@ -266,7 +281,20 @@ mod tests {
     }
 
     fn annotation(xyxy: [f32; 4], ignore: bool) -> Annotation {
-        Annotation { xyxy, ignore }
+        Annotation {
+            xyxy,
+            class: 0,
+            ignore,
+        }
+    }
+
+    fn outcomes(detections: &[(f32, bool, u16)], boxes: &[(u16, usize)]) -> Outcomes {
+        let outcome = |&(score, hit, class): &(f32, bool, u16)| Outcome { score, class, hit };
+        Outcomes {
+            detections: detections.iter().map(outcome).collect(),
+            boxes: boxes.iter().copied().collect(),
+            images: 1,
+        }
     }
 
     #[test]
@@ -274,6 +302,11 @@ mod tests {
         let boxes = [
             annotation([0.0, 0.0, 10.0, 10.0], false),
             annotation([50.0, 0.0, 60.0, 10.0], true),
+            Annotation {
+                xyxy: [80.0, 0.0, 90.0, 10.0],
+                class: 1,
+                ignore: false,
+            },
         ];
         let detections = [
             detection(0.9, [0.0, 0.0, 10.0, 9.0]),
@@ -281,47 +314,30 @@ mod tests {
             detection(0.7, [50.0, 0.0, 60.0, 9.0]),
             detection(0.6, [80.0, 0.0, 90.0, 9.0]),
         ];
-        let outcomes = matched(&detections, &boxes);
-        assert_eq!(
-            outcomes.detections,
-            [(0.9, true), (0.8, false), (0.6, false)]
-        );
-        assert_eq!(outcomes.boxes, 1);
+        let found = matched(&detections, &boxes);
+        let expected = [(0.9, true, 0), (0.8, false, 0), (0.6, false, 0)];
+        let expected = outcomes(&expected, &[(0, 1), (1, 1)]);
+        assert_eq!(found.detections, expected.detections);
+        assert_eq!(found.boxes, expected.boxes);
     }
 
     #[test]
     fn average_precision_of_a_hand_made_curve() {
         // Hit, miss, hit of four boxes: precision 1 up to recall 0.25, 2/3 up to 0.5, then nothing.
-        let outcomes = Outcomes {
-            detections: vec![(0.9, true), (0.8, false), (0.7, true)],
-            boxes: 4,
-            images: 1,
-        };
+        let one_class = [(0.9, true, 0), (0.8, false, 0), (0.7, true, 0)];
         let expected = (26.0 + 25.0 * 2.0 / 3.0) / 101.0;
-        let score = outcomes.score(0.75);
+        let score = outcomes(&one_class, &[(0, 4)]).score(0.75);
         assert!((score.ap50 - expected).abs() < 1e-12, "{score:?}");
         assert_eq!((score.precision, score.recall), (0.5, 0.25));
+        // A second class that is found entirely, and one of which there are no boxes.
+        let more = [&one_class[..], &[(0.95, true, 3), (0.2, false, 4)]].concat();
+        let score = outcomes(&more, &[(0, 4), (3, 1)]).score(0.75);
+        assert!((score.ap50 - (expected + 1.0) / 2.0).abs() < 1e-12);
     }
 
     #[test]
     fn nothing_found_and_nothing_to_find_are_zero() {
-        assert_eq!(
-            Outcomes {
-                boxes: 3,
-                ..Outcomes::default()
-            }
-            .score(0.5)
-            .ap50,
-            0.0
-        );
-        assert_eq!(
-            Outcomes {
-                detections: vec![(0.5, false)],
-                ..Outcomes::default()
-            }
-            .score(0.5)
-            .ap50,
-            0.0
-        );
+        assert_eq!(outcomes(&[], &[(0, 3)]).score(0.5).ap50, 0.0);
+        assert_eq!(outcomes(&[(0.5, false, 0)], &[]).score(0.5).ap50, 0.0);
     }
 }

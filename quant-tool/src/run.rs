@@ -10,15 +10,12 @@ use ternwatch_bundle::Model;
 use ternwatch_kernels::Isa;
 
 use crate::data::augment::Photos;
-use crate::data::coco::Dataset;
+use crate::data::dataset::Dataset;
 use crate::evaluate::Scores;
 use crate::network::Network;
 use crate::train::config::Config;
 use crate::train::stage::{Session, Stage, State};
 use crate::{cli, export, files};
-
-/// The one class of this version.
-const CLASS: &str = "person";
 
 /// Trains through `stages`.
 pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
@@ -26,14 +23,14 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
     std::fs::create_dir_all(&args.run)
         .with_context(|| format!("creating {}", args.run.display()))?;
     claim(&args.run, &config)?;
-    let network = Network::new(&config.network, 1);
+    let network = config.network();
     eprintln!(
         "{}: {:.1} MMAC, {} weights",
         config.name,
         network.macs() as f64 / 1e6,
         weights(&network)
     );
-    let dataset = Dataset::read(&args.data, CLASS)?;
+    let dataset = Dataset::read(&args.data, &config.classes)?;
     let photos = Arc::new(Photos::load(&dataset, &config.augment)?);
     let session = Session {
         recipe: config.recipe(),
@@ -78,7 +75,7 @@ fn claim(run: &Path, config: &Config) -> Result<()> {
 /// Turns the run's last state into a signed bundle.
 pub fn export(args: &cli::Export) -> Result<()> {
     let config = Config::read(&args.config)?;
-    let network = Network::new(&config.network, 1);
+    let network = config.network();
     let key = files::secret_key(&args.key)?;
     let state = State::read(&Stage::Hard.path(&args.run), &network, &config.recipe())?;
     if !(state.quantizer.is_ternary() || args.unfinished) {
@@ -95,7 +92,7 @@ pub fn export(args: &cli::Export) -> Result<()> {
     };
     let mut source = export::Source {
         id: config.id(),
-        classes: vec![CLASS.into()],
+        classes: config.classes.clone(),
         thresholds: config.thresholds(),
         network: &network,
         parameters,
@@ -103,7 +100,7 @@ pub fn export(args: &cli::Export) -> Result<()> {
         card: card(&config, &network, (&float, &state), &args.run)?,
     };
     if let Some(folder) = &args.evaluate {
-        let dataset = Dataset::read(folder, CLASS)?;
+        let dataset = Dataset::read(folder, &config.classes)?;
         let model = files::model_from(&export::bundle(&source, &key)?, key.public_key())?;
         let float = (&network, &float.average);
         let float = crate::evaluate::evaluate_float(&model, float, &dataset)?;
@@ -152,8 +149,8 @@ fn weights(network: &Network) -> usize {
 /// Prints the average precision of a bundle.
 pub fn evaluate(args: &cli::Evaluate) -> Result<()> {
     let model = files::model(&args.bundle)?;
-    let scores =
-        crate::evaluate::evaluate(&model, &Dataset::read(&args.data, CLASS)?, Isa::detect())?;
+    let dataset = Dataset::read(&args.data, model.classes())?;
+    let scores = crate::evaluate::evaluate(&model, &dataset, Isa::detect())?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&scores)?);
     } else {

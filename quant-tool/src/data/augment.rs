@@ -9,7 +9,7 @@ use indicatif::ParallelProgressIterator;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::coco::Dataset;
+use super::dataset::Dataset;
 
 /// How samples are drawn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ pub struct Config {
 struct Photo {
     full: Pixels,
     half: Pixels,
-    boxes: Vec<[f32; 4]>,
+    boxes: Vec<Target>,
     aspect: f32,
 }
 
@@ -59,12 +59,21 @@ pub struct Photos {
     config: Config,
 }
 
+/// What a sample shows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Target {
+    /// Left, top, right, bottom in the sample's pixels.
+    pub xyxy: [f32; 4],
+    /// Index of its class.
+    pub class: u16,
+}
+
 /// One training sample.
 pub struct Sample {
     /// `[3, height, width]`, u7 values / 127.
     pub image: Vec<f32>,
-    /// Left, top, right, bottom in the image's pixels.
-    pub boxes: Vec<[f32; 4]>,
+    /// What there is to find.
+    pub boxes: Vec<Target>,
 }
 
 /// A box must keep this part of its area inside the view.
@@ -90,7 +99,10 @@ impl Photos {
                     .boxes
                     .iter()
                     .filter(|b| !b.ignore)
-                    .map(|b| b.xyxy)
+                    .map(|b| Target {
+                        xyxy: b.xyxy,
+                        class: b.class,
+                    })
                     .collect();
                 let aspect = config
                     .stretched
@@ -256,7 +268,8 @@ impl View {
         covered: Option<[f32; 4]>,
     ) {
         let (w, h) = (w as f32, h as f32);
-        for b in &photo.boxes {
+        for target in &photo.boxes {
+            let b = target.xyxy;
             let x = [b[0], b[2]].map(|x| x * self.scale[0] + self.offset[0]);
             let y = [b[1], b[3]].map(|y| y * self.scale[1] + self.offset[1]);
             let x = if self.mirrored {
@@ -274,9 +287,10 @@ impl View {
             let visible = width * height - hidden > VISIBLE_MIN * all;
             if visible && width > SIDES_MIN[0] && height > SIDES_MIN[1] {
                 let (x0, y0) = (x0 as f32, y0 as f32);
-                canvas
-                    .boxes
-                    .push([cx[0] + x0, cy[0] + y0, cx[1] + x0, cy[1] + y0]);
+                canvas.boxes.push(Target {
+                    xyxy: [cx[0] + x0, cy[0] + y0, cx[1] + x0, cy[1] + y0],
+                    class: target.class,
+                });
             }
         }
     }
@@ -320,7 +334,7 @@ struct Canvas {
     width: usize,
     height: usize,
     rgb: Vec<f32>,
-    boxes: Vec<[f32; 4]>,
+    boxes: Vec<Target>,
 }
 
 impl Canvas {
@@ -403,7 +417,10 @@ mod tests {
         let photo = Photo {
             half: full.halved(),
             full,
-            boxes: vec![b.map(|v| v as f32)],
+            boxes: vec![Target {
+                xyxy: b.map(|v| v as f32),
+                class: 2,
+            }],
             aspect: 0.2,
         };
         let config = Config {
@@ -432,7 +449,9 @@ mod tests {
         let mut boxes = 0;
         for _ in 0..50 {
             let sample = photos.sample(&mut rng, 96, 64);
-            for b in &sample.boxes {
+            for target in &sample.boxes {
+                assert_eq!(target.class, 2);
+                let b = target.xyxy;
                 boxes += 1;
                 let mean = |[x0, y0, x1, y1]: [f32; 4]| {
                     let (mut sum, mut count) = (0.0, 0.0);

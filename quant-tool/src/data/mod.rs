@@ -1,4 +1,7 @@
 //! Annotated photographs: read, and drawn from.
 pub mod augment;
-pub mod coco;
+mod coco;
+pub mod dataset;
 pub mod labelled;
+mod voc;
+mod yolo;

@@ -10,6 +10,7 @@ pub mod ternary;
 use serde::{Deserialize, Serialize};
 use ternwatch_kernels::Trit;
 
+use crate::train::check::{BadValue, check};
 use crate::train::parameters::{Parameters, Role};
 
 /// Settings of the two stages.
@@ -374,6 +375,44 @@ impl Scales {
 }
 
 impl Config {
+    /// Refuses values out of their range, by their key.
+    pub fn check(&self) -> Result<(), BadValue> {
+        let groups = &self.groups;
+        check(
+            groups.last() == Some(&1.0),
+            "quantize.groups",
+            groups,
+            "the last group must be 1",
+        )?;
+        check(
+            groups.is_sorted() && groups[0] >= 0.0,
+            "quantize.groups",
+            groups,
+            "groups must grow from 0 or more",
+        )?;
+        check(
+            (0.0..1.0).contains(&self.last_group_at),
+            "quantize.last_group_at",
+            &self.last_group_at,
+            "from 0 to below 1",
+        )?;
+        let parts = [
+            ("quantize.pull", self.pull),
+            ("quantize.zero_width", self.zero_width),
+            ("quantize.soft_rate", self.soft_rate),
+            ("quantize.hard_rate", self.hard_rate),
+        ];
+        for (key, value) in parts {
+            check((0.0..=1.0).contains(&value), key, &value, "from 0 to 1")?;
+        }
+        check(
+            self.hard_steps > 0,
+            "quantize.hard_steps",
+            &self.hard_steps,
+            "at least 1",
+        )
+    }
+
     /// Scale and threshold that follow these weights, whose scale was `scale`.
     fn follow(&self, weights: &[f32], scale: f32) -> (f32, f32) {
         let threshold = match self.levels {

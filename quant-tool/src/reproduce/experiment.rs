@@ -4,11 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::methods::{Budget, Method};
+use super::methods::{self, Method};
 use crate::cli::Experiments;
 use crate::data::labelled::{Labelled, Part};
 use crate::network::Network;
-use crate::quantize;
 use crate::train::config::Float;
 
 /// One data set with the network that learns it.
@@ -35,7 +34,8 @@ pub(super) struct Experiment {
     pub(super) difference_min: f64,
     /// Steps that every way to quantize may spend.
     pub(super) budget: u64,
-    settings: Vec<(&'static str, quantize::Config)>,
+    /// The ways that are compared.
+    pub(super) methods: Vec<Method>,
     read: fn(&Path, Part) -> Result<Labelled>,
 }
 
@@ -85,10 +85,6 @@ impl Experiment {
         };
         // The paper's overhead: 3 % of the float training.
         let budget = steps * 3 / 100;
-        let settings = super::methods::ALL
-            .iter()
-            .map(|m| (m.key, (m.settings)(Budget(budget))))
-            .collect();
         Self {
             key,
             title,
@@ -101,7 +97,7 @@ impl Experiment {
             float,
             difference_min,
             budget,
-            settings,
+            methods: methods::all(budget),
             read,
         }
     }
@@ -114,11 +110,5 @@ impl Experiment {
     /// Reads a part of the data.
     pub(super) fn load(&self, folder: &Path, part: Part) -> Result<Labelled> {
         (self.read)(folder, part)
-    }
-
-    /// How `method` spends the budget.
-    pub(super) fn settings(&self, method: &Method) -> &quantize::Config {
-        let found = self.settings.iter().find(|(key, _)| *key == method.key);
-        &found.expect("every method has its settings").1
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn float(network: &Network, parameters: &Parameters, test: &Labelled)
         let pass = forward(network, parameters, images, mode, Gradients::None)?;
         let output = &pass.outputs[0];
         let cells = output.height * output.width;
-        let each = output.data.len() / indices.len();
+        let each = output.channels * cells;
         for (index, logits) in indices.zip(output.data.chunks_exact(each)) {
             let class = argmax(&mean_logits(logits, cells));
             right += usize::from(class == usize::from(test.labels[index]));

@@ -1,97 +1,153 @@
 //! The ways to make a float network ternary that are compared.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
 use crate::quantize::{Config, Free, Order, Rule, Scales};
 
-/// Steps that a way may spend after the float training.
-#[derive(Clone, Copy)]
-pub(super) struct Budget(pub u64);
-
 /// One way.
+#[derive(Clone, Debug)]
 pub(super) struct Method {
     /// For files.
-    pub(super) key: &'static str,
+    pub(super) key: String,
     /// For people.
-    pub(super) name: &'static str,
+    pub(super) name: String,
     /// What it does, in a line.
-    pub(super) about: &'static str,
+    pub(super) about: String,
     /// Its settings.
-    pub(super) settings: fn(Budget) -> Config,
+    pub(super) settings: Config,
+    /// What it is compared as.
+    pub(super) kind: Kind,
 }
 
-/// The two stages of the paper.
-pub(super) static OURS: Method = Method {
-    key: "soft-hard",
-    name: "soft, then hard (ours)",
-    about: "weights are drawn to their levels for a third of the budget, then fixed group by group while the others learn",
-    settings: |budget| Config {
-        soft_steps: budget.0 / 3,
-        hard_steps: budget.0 - budget.0 / 3,
-        ..hard(budget)
-    },
-};
+/// What a way is compared as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An earlier method.
+    Baseline,
+    /// A part of ours.
+    Ablation,
+    /// The two stages of the paper.
+    Ours,
+}
 
-/// All ways, in the order of the report.
-pub(super) static ALL: [&Method; 7] = [
-    &Method {
-        key: "round",
-        name: "round to nearest",
-        about: "every weight goes to its nearest level at once; normalization is measured anew, nothing is trained",
-        settings: |_| round(),
-    },
-    &Method {
-        key: "hwang-sung",
-        name: "Hwang and Sung 2014",
-        about: "levels of least squared error, kept; retrained with straight-through gradients",
-        settings: |budget| Config {
-            levels: Rule::Frozen,
-            scales: Scales::Layer,
-            ..direct(budget)
-        },
-    },
-    &Method {
-        key: "twn",
-        name: "TWN (Li and Liu 2016)",
-        about: "threshold 0.7 x mean magnitude, refitted in every step; retrained with straight-through gradients",
-        settings: |budget| Config {
-            levels: Rule::Twn,
-            scales: Scales::Layer,
-            ..direct(budget)
-        },
-    },
-    &Method {
-        key: "twn-channel",
-        name: "TWN with a scale a channel",
-        about: "as TWN, with as many scales as ours",
-        settings: |budget| Config {
-            levels: Rule::Twn,
-            ..direct(budget)
-        },
-    },
-    &Method {
-        key: "soft",
-        name: "soft only",
-        about: "the whole budget in the soft stage, then rounded",
-        settings: |budget| Config {
-            soft_steps: budget.0 - 1,
-            ..round()
-        },
-    },
-    &Method {
-        key: "hard",
-        name: "hard only",
-        about: "the whole budget in the hard stage",
-        settings: hard,
-    },
-    &OURS,
-];
+/// All ways, in the order of the report, each with at most `budget` steps after the float training.
+pub(super) fn all(budget: u64) -> Vec<Method> {
+    let way = |kind, key: &str, name: &str, about: &str, settings| Method {
+        key: key.into(),
+        name: name.into(),
+        about: about.into(),
+        settings,
+        kind,
+    };
+    vec![
+        way(
+            Kind::Baseline,
+            "round",
+            "round to nearest",
+            "every weight goes to its nearest level at once; normalization is measured anew, nothing is trained",
+            round(),
+        ),
+        way(
+            Kind::Baseline,
+            "hwang-sung",
+            "Hwang and Sung 2014",
+            "levels of least squared error, kept; retrained with straight-through gradients",
+            Config {
+                levels: Rule::Frozen,
+                scales: Scales::Layer,
+                ..direct(budget)
+            },
+        ),
+        way(
+            Kind::Baseline,
+            "twn",
+            "TWN (Li and Liu 2016)",
+            "threshold 0.7 x mean magnitude, refitted in every step; retrained with straight-through gradients",
+            Config {
+                levels: Rule::Twn,
+                scales: Scales::Layer,
+                ..direct(budget)
+            },
+        ),
+        way(
+            Kind::Baseline,
+            "twn-channel",
+            "TWN with a scale a channel",
+            "as TWN, with as many scales as ours",
+            Config {
+                levels: Rule::Twn,
+                ..direct(budget)
+            },
+        ),
+        way(
+            Kind::Ablation,
+            "soft",
+            "soft only",
+            "the whole budget in the soft stage, then rounded",
+            Config {
+                soft_steps: budget.saturating_sub(1),
+                ..round()
+            },
+        ),
+        way(
+            Kind::Ablation,
+            "hard",
+            "hard only",
+            "the whole budget in the hard stage",
+            hard(budget),
+        ),
+        way(
+            Kind::Ours,
+            "soft-hard",
+            "soft, then hard (ours)",
+            "weights are drawn to their levels for a third of the budget, then fixed group by group while the others learn",
+            Config {
+                soft_steps: budget / 3,
+                hard_steps: budget - budget / 3,
+                ..hard(budget)
+            },
+        ),
+    ]
+}
+
+/// Further ways, from a file with a table of settings each.
+pub(super) fn read(path: &Path) -> Result<Vec<Method>> {
+    let place = || path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(place)?;
+    let tables: BTreeMap<String, Config> = toml::from_str(&text).with_context(place)?;
+    let plain = |key: &str| key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    tables
+        .into_iter()
+        .map(|(key, settings)| {
+            anyhow::ensure!(
+                plain(&key),
+                "{}: [{key}]: letters, digits and - only",
+                place()
+            );
+            settings
+                .check()
+                .with_context(|| format!("{}: [{key}]", place()))?;
+            Ok(Method {
+                name: key.clone(),
+                about: format!("settings of [{key}] in the file given with --also"),
+                key,
+                settings,
+                kind: Kind::Ablation,
+            })
+        })
+        .collect()
+}
 
 /// No soft stage, weights fixed in growing groups.
-fn hard(budget: Budget) -> Config {
+fn hard(budget: u64) -> Config {
     Config {
         soft_steps: 0,
         soft_rate: 0.001,
         pull: 0.1,
-        hard_steps: budget.0,
+        hard_steps: budget,
         hard_rate: 0.001,
         free: Free::StraightThrough,
         groups: vec![0.0, 0.0, 0.25, 0.5, 0.75, 0.9, 1.0],
@@ -104,10 +160,10 @@ fn hard(budget: Budget) -> Config {
 }
 
 /// Retraining with straight-through gradients and nothing fixed before the last step.
-fn direct(budget: Budget) -> Config {
+fn direct(budget: u64) -> Config {
     Config {
         groups: vec![0.0, 1.0],
-        last_group_at: (budget.0 - 1) as f32 / budget.0 as f32,
+        last_group_at: (budget - 1) as f32 / budget as f32,
         ..hard(budget)
     }
 }
@@ -117,6 +173,6 @@ fn round() -> Config {
     Config {
         hard_rate: 0.0,
         groups: vec![1.0],
-        ..hard(Budget(1))
+        ..hard(1)
     }
 }

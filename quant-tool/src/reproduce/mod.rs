@@ -24,12 +24,12 @@ use crate::train::classify::Classification;
 use crate::train::config::Recipe;
 use crate::train::parameters::Parameters;
 use crate::train::stage::{Session, Stage, State};
-use crate::{cli, export, files};
+use crate::{cli, export, files, quantize};
 
 /// What one way to quantize came to, with one seed.
 struct Outcome {
-    /// Which way.
-    method: &'static Method,
+    /// Key of the way.
+    method: String,
     /// Which seed.
     seed: u64,
     /// Part of the test pictures that the integer network classifies right.
@@ -66,7 +66,10 @@ struct Results {
 
 /// Trains, quantizes in every way, measures, and writes the report.
 pub fn run(args: &cli::Reproduce) -> Result<()> {
-    let experiment = Experiment::of(args.what, args.steps);
+    let mut experiment = Experiment::of(args.what, args.steps);
+    if let Some(file) = &args.also {
+        experiment.methods.extend(methods::read(file)?);
+    }
     let network = experiment.network();
     let test = experiment.load(&args.data, Part::Test)?;
     let task = Arc::new(Classification {
@@ -95,7 +98,7 @@ pub fn run(args: &cli::Reproduce) -> Result<()> {
             accuracy,
             seconds: float.seconds,
         });
-        for method in methods::ALL {
+        for method in &experiment.methods {
             let outcome = trial.quantize(&folder, method)?;
             eprintln!(
                 "seed {seed}: {} {:.2} %",
@@ -123,12 +126,16 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    fn session<'a>(&'a self, method: &'a Method, folder: &'a Path) -> Session<'a, Classification> {
+    fn session<'a>(
+        &'a self,
+        settings: &'a quantize::Config,
+        folder: &'a Path,
+    ) -> Session<'a, Classification> {
         Session {
             recipe: Recipe {
                 seed: self.seed,
                 float: &self.experiment.float,
-                quantize: self.experiment.settings(method),
+                quantize: settings,
             },
             network: self.network,
             task: self.task,
@@ -139,20 +146,20 @@ impl Trial<'_> {
     /// Trains the float network and tells its test accuracy.
     fn float(&self, folder: &Path) -> Result<(State, f64)> {
         create(folder)?;
-        let session = self.session(&methods::OURS, folder);
+        let session = self.session(&self.experiment.methods[0].settings, folder);
         let state = session.run(Stage::Float, &mut u64::MAX.clone())?;
         let accuracy = measure::float(self.network, &state.average, self.test)?;
         Ok((state, accuracy))
     }
 
     /// Quantizes the float network in one way.
-    fn quantize(&self, seed_folder: &Path, method: &'static Method) -> Result<Outcome> {
-        let folder = seed_folder.join(method.key);
+    fn quantize(&self, seed_folder: &Path, method: &Method) -> Result<Outcome> {
+        let folder = seed_folder.join(&method.key);
         create(&folder)?;
         let float = Stage::Float.path(&seed_folder.join("float"));
         let copy = Stage::Float.path(&folder);
         std::fs::copy(&float, &copy).with_context(|| copy.display().to_string())?;
-        let session = self.session(method, &folder);
+        let session = self.session(&method.settings, &folder);
         let soft = session.run(Stage::Soft, &mut u64::MAX.clone())?;
         let mut hard = session.run(Stage::Hard, &mut u64::MAX.clone())?;
         session.calibrate(Stage::Hard, &mut hard)?;
@@ -176,7 +183,7 @@ impl Trial<'_> {
         files::write(&folder.join("model.tern"), &file)?;
         let model = files::model_from(&file, key.public_key())?;
         Ok(Outcome {
-            method,
+            method: method.key.clone(),
             seed: self.seed,
             accuracy: measure::integer(&model, self.test)?,
             file_len: file.len(),

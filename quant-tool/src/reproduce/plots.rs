@@ -7,7 +7,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::experiment::Experiment;
-use super::{Results, methods, parameters_after};
+use super::methods::Kind;
+use super::{Results, parameters_after};
 use crate::train::parameters::Role;
 use crate::train::stage::Stage;
 
@@ -37,11 +38,15 @@ pub(super) fn draw(
     out: &Path,
 ) -> Result<()> {
     let folder = run.join("seed-1");
-    picture(&out.join("learning.svg"), |area| learning(area, &folder))?;
+    picture(&out.join("learning.svg"), |area| {
+        learning(area, experiment, &folder)
+    })?;
     picture(&out.join("weights.svg"), |area| {
         weights(area, experiment, &folder)
     })?;
-    picture(&out.join("memory.svg"), |area| memory(area, results))
+    picture(&out.join("memory.svg"), |area| {
+        memory(area, experiment, results)
+    })
 }
 
 fn picture(path: &Path, paint: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<()> {
@@ -59,14 +64,14 @@ fn failed(error: impl std::fmt::Display) -> anyhow::Error {
 }
 
 /// Loss by step of the first seed: the float training, and every way beside it from where it begins.
-fn learning(area: &Area<'_>, folder: &Path) -> Result<()> {
+fn learning(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<()> {
     let float = losses(&folder.join("float"), 0)?;
     let end = float.last().map_or(0, |p| p.0 as u64);
     let mut curves = vec![("float", float)];
-    for method in methods::ALL {
-        let curve = losses(&folder.join(method.key), end)?;
+    for method in &experiment.methods {
+        let curve = losses(&folder.join(&method.key), end)?;
         if curve.len() > 1 {
-            curves.push((method.name, curve));
+            curves.push((method.name.as_str(), curve));
         }
     }
     // The float training's end, and the ways' steps.
@@ -139,13 +144,15 @@ fn losses(folder: &Path, offset: u64) -> Result<Vec<(f64, f64)>> {
 fn weights(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<()> {
     let network = experiment.network();
     let layer = format!("conv{}", experiment.convs.len() - 1);
+    let ours = experiment.methods.iter().find(|m| m.kind == Kind::Ours);
+    let ours = ours.context("ours is not among the ways")?;
     let parts = area.split_evenly((1, 3));
     for ((part, stage), colour) in parts
         .iter()
         .zip([Stage::Float, Stage::Soft, Stage::Hard])
         .zip([COLOURS[3], COLOURS[6], COLOURS[7]])
     {
-        let parameters = parameters_after(&folder.join(methods::OURS.key), stage, &network)?;
+        let parameters = parameters_after(&folder.join(&ours.key), stage, &network)?;
         let values = parameters.get(&layer, Role::Weight);
         let channels = network
             .convs()
@@ -192,7 +199,7 @@ fn histogram(weights: &[f32], fan_in: usize) -> Vec<f64> {
 }
 
 /// Test accuracy against bytes: every seed of every way.
-fn memory(area: &Area<'_>, results: &Results) -> Result<()> {
+fn memory(area: &Area<'_>, experiment: &Experiment, results: &Results) -> Result<()> {
     let accuracies = || {
         let ternary = results.ternary.iter().map(|o| o.accuracy);
         ternary.chain(results.float.iter().map(|f| f.accuracy))
@@ -230,10 +237,13 @@ fn memory(area: &Area<'_>, results: &Results) -> Result<()> {
             .map(|f| (results.float_len, f.accuracy))
             .collect::<Vec<_>>(),
     )];
-    for method in methods::ALL {
+    for method in &experiment.methods {
         let own = results.ternary.iter();
-        let own = own.filter(|o| o.method.key == method.key);
-        series.push((method.name, own.map(|o| (o.file_len, o.accuracy)).collect()));
+        let own = own.filter(|o| o.method == method.key);
+        series.push((
+            method.name.as_str(),
+            own.map(|o| (o.file_len, o.accuracy)).collect(),
+        ));
     }
     for (i, (name, points)) in series.into_iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];

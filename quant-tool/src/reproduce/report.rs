@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::experiment::Experiment;
-use super::methods::{self, Method};
+use super::methods::{Kind, Method};
 use super::{Outcome, Results};
 use crate::network::Network;
 
@@ -92,7 +92,7 @@ fn write(
         float.percent(),
         results.float_len
     )?;
-    for method in methods::ALL {
+    for method in &e.methods {
         writeln!(text, "{}", row(e, results, method))?;
     }
     writeln!(
@@ -101,7 +101,7 @@ fn write(
          needs: header, manifest, golden vectors, parameters, signature. float32 is the weights and one bias a channel.\n"
     )?;
     writeln!(text, "What each way does:\n")?;
-    for method in methods::ALL {
+    for method in &e.methods {
         writeln!(text, "- {}: {}.", method.name, method.about)?;
     }
     writeln!(text, "\n## Targets\n")?;
@@ -117,7 +117,7 @@ fn of<'a>(
     method: &'a Method,
 ) -> impl Iterator<Item = &'a Outcome> + Clone + 'a {
     let all = results.ternary.iter();
-    all.filter(move |o| o.method.key == method.key)
+    all.filter(move |o| o.method == method.key)
 }
 
 /// Accuracy minus that of the float network of the same seed.
@@ -155,14 +155,14 @@ fn row(e: &Experiment, results: &Results, method: &Method) -> String {
 
 fn targets(text: &mut String, e: &Experiment, results: &Results) -> std::fmt::Result {
     let mean = |method| Spread::of(of(results, method).map(|o| o.accuracy)).mean;
-    let ours = mean(&methods::OURS);
-    let difference = Spread::of(differences(results, &methods::OURS)).mean;
-    let baselines = ["round", "hwang-sung", "twn", "twn-channel"];
-    let all = methods::ALL.iter();
-    let best = all
-        .filter(|m| baselines.contains(&m.key))
-        .max_by(|a, b| mean(a).total_cmp(&mean(b)));
-    let len = Spread::of(of(results, &methods::OURS).map(|o| o.file_len as f64)).mean;
+    let Some(own) = e.methods.iter().find(|m| m.kind == Kind::Ours) else {
+        return Ok(());
+    };
+    let ours = mean(own);
+    let difference = Spread::of(differences(results, own)).mean;
+    let baselines = e.methods.iter().filter(|m| m.kind == Kind::Baseline);
+    let best = baselines.max_by(|a, b| mean(a).total_cmp(&mean(b)));
+    let len = Spread::of(of(results, own).map(|o| o.file_len as f64)).mean;
     let memory = len / results.float_len as f64;
     let steps = e.budget as f64 / e.float.steps as f64;
     let least = e.difference_min;

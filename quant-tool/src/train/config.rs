@@ -1,14 +1,15 @@
 //! The training configuration: one TOML file that holds all that decides about a model.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use ternwatch_bundle::manifest::{ModelId, Thresholds};
 
-use crate::{data::augment, network, quantize};
+use super::check::{BadValue, check};
+use crate::network::{self, Network};
+use crate::{data::augment, quantize};
 
 /// A training configuration. Unknown keys are refused by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct Config {
     pub version: u64,
     /// Seed of the weights and of every sample.
     pub seed: u64,
+    /// What it finds, by the names that the annotations use.
+    #[serde(default = "person")]
+    pub classes: Vec<String>,
     /// Default thresholds of the exported model: score, IoU.
     pub thresholds: [f32; 2],
     /// The architecture.
@@ -35,6 +39,10 @@ pub struct Config {
     pub card: BTreeMap<String, String>,
 }
 
+fn person() -> Vec<String> {
+    vec!["person".into()]
+}
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -42,15 +50,8 @@ pub enum ConfigError {
     #[error(transparent)]
     Syntax(#[from] toml::de::Error),
     /// A value out of its range.
-    #[error("{key} = {value}: {rule}")]
-    Value {
-        /// Where it stands.
-        key: &'static str,
-        /// What it is.
-        value: String,
-        /// What it has to be.
-        rule: &'static str,
-    },
+    #[error(transparent)]
+    Value(#[from] BadValue),
 }
 
 /// The float stage, and what all stages share.
@@ -93,15 +94,13 @@ impl Config {
     /// Parses and checks the text of a configuration.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text)?;
-        let check =
-            |sound: bool, key: &'static str, value: &dyn Debug, rule: &'static str| match sound {
-                true => Ok(()),
-                false => Err(ConfigError::Value {
-                    key,
-                    value: format!("{value:?}"),
-                    rule,
-                }),
-            };
+        let classes = &config.classes;
+        check(
+            (1..=256).contains(&classes.len()),
+            "classes",
+            classes,
+            "1 to 256 names",
+        )?;
         let n = &config.network;
         let widths = [&n.stem[..], &n.stage8, &n.stage16, &n.stage32, &[n.neck]].concat();
         let wide = widths.iter().all(|w| (1..=1024).contains(w));
@@ -146,37 +145,7 @@ impl Config {
             &f.average_decay,
             "from 0 to below 1",
         )?;
-        let q = &config.quantize;
-        check(
-            q.groups.last() == Some(&1.0),
-            "quantize.groups",
-            &q.groups,
-            "the last group must be 1",
-        )?;
-        check(
-            q.groups.is_sorted(),
-            "quantize.groups",
-            &q.groups,
-            "groups must grow",
-        )?;
-        check(
-            (0.0..1.0).contains(&q.last_group_at),
-            "quantize.last_group_at",
-            &q.last_group_at,
-            "from 0 to below 1",
-        )?;
-        check(
-            (0.0..=1.0).contains(&q.zero_width),
-            "quantize.zero_width",
-            &q.zero_width,
-            "from 0 to 1",
-        )?;
-        check(
-            (0.0..=1.0).contains(&q.pull),
-            "quantize.pull",
-            &q.pull,
-            "from 0 to 1",
-        )?;
+        config.quantize.check()?;
         Ok(config)
     }
 
@@ -192,6 +161,11 @@ impl Config {
     pub fn thresholds(&self) -> Thresholds {
         let [score, iou] = self.thresholds;
         Thresholds { score, iou }
+    }
+
+    /// The network that this configuration describes.
+    pub fn network(&self) -> Network {
+        Network::new(&self.network, self.classes.len() as u32)
     }
 
     /// What the stages need to know.

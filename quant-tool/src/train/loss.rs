@@ -3,18 +3,15 @@
 //! Assignment after FCOS (Tian et al. 2019, section 3.2): a cell near a box's centre answers for that box if the box's
 //! size belongs to the cell's stride; of several boxes the smallest wins. Scores learn the box's IoU by the quality
 //! focal loss (Li et al. 2020, "Generalized focal loss", equation 2, beta = 2), boxes by the generalized IoU
-//! (Rezatofighi et al. 2019). One class. The gradients are written out; a test compares them with differences.
+//! (Rezatofighi et al. 2019). The gradients are written out; a test compares them with differences.
 
 use super::graph::HeadOutput;
 use super::task::{Loss, Task};
-use crate::data::augment::Photos;
+use crate::data::augment::{Photos, Target};
 use crate::network::SIZE_RANGES;
 
-/// A box in input pixels: left, top, right, bottom.
-pub type Xyxy = [f32; 4];
-
-/// Channels of a head's output: one logit, four distances.
-pub const CHANNELS: usize = 5;
+/// Channels of a head's output after its logits: four distances.
+const SIDES: usize = 4;
 
 /// A cell answers for a box whose centre is at most this many strides away.
 const CENTRE_RADIUS: f32 = 1.5;
@@ -23,26 +20,26 @@ const BOX_WEIGHT: f32 = 0.75;
 /// The least IoU that a responsible cell's score is drawn to.
 const QUALITY_MIN: f32 = 0.1;
 
-/// Finding people in augmented photographs.
+/// Finding things in augmented photographs.
 impl Task for Photos {
-    type Truth = Vec<Xyxy>;
+    type Truth = Vec<Target>;
 
     fn sample(
         &self,
         rng: &mut fastrand::Rng,
         [width, height]: [usize; 2],
-    ) -> (Vec<f32>, Vec<Xyxy>) {
+    ) -> (Vec<f32>, Vec<Target>) {
         let sample = Photos::sample(self, rng, width, height);
         (sample.image, sample.boxes)
     }
 
-    fn loss(&self, outputs: &[HeadOutput], truth: &[Vec<Xyxy>]) -> (Loss, Vec<Vec<f32>>) {
+    fn loss(&self, outputs: &[HeadOutput], truth: &[Vec<Target>]) -> (Loss, Vec<Vec<f32>>) {
         loss(outputs, truth)
     }
 }
 
 /// Computes the loss of a batch and its gradient with respect to each head's output.
-pub fn loss(outputs: &[HeadOutput], truth: &[Vec<Xyxy>]) -> (Loss, Vec<Vec<f32>>) {
+pub fn loss(outputs: &[HeadOutput], truth: &[Vec<Target>]) -> (Loss, Vec<Vec<f32>>) {
     let mut gradients: Vec<Vec<f32>> = outputs.iter().map(|o| vec![0.0; o.data.len()]).collect();
     let mut sum = Loss::default();
     for (output, gradient) in outputs.iter().zip(&mut gradients) {
@@ -60,23 +57,27 @@ pub fn loss(outputs: &[HeadOutput], truth: &[Vec<Xyxy>]) -> (Loss, Vec<Vec<f32>>
 fn image_loss(
     output: &HeadOutput,
     image: usize,
-    boxes: &[Xyxy],
+    boxes: &[Target],
     sum: &mut Loss,
     gradient: &mut [f32],
 ) {
     let cells = output.height * output.width;
-    let base = image * CHANNELS * cells;
+    let classes = output.channels - SIDES;
+    let base = image * output.channels * cells;
     let stride = output.stride as f32;
-    let candidates: Vec<&Xyxy> = boxes.iter().filter(|b| belongs(b, output.stride)).collect();
+    let candidates: Vec<&Target> = boxes
+        .iter()
+        .filter(|b| belongs(&b.xyxy, output.stride))
+        .collect();
     for cell in 0..cells {
         let x = ((cell % output.width) as f32 + 0.5) * stride;
         let y = ((cell / output.width) as f32 + 0.5) * stride;
-        let mut quality = 0.0;
-        if let Some(target) = responsible(&candidates, x, y, stride) {
-            let index = |k: usize| base + (k + 1) * cells + cell;
+        let mut answer = None;
+        if let Some((class, target)) = responsible(&candidates, x, y, stride) {
+            let index = |k: usize| base + (classes + k) * cells + cell;
             let distances = [0, 1, 2, 3].map(|k| output.data[index(k)].max(0.0));
             let (iou, value, slope) = giou_loss(distances, target);
-            quality = iou.max(QUALITY_MIN);
+            answer = Some((usize::from(class), iou.max(QUALITY_MIN)));
             sum.positives += 1;
             sum.bbox += BOX_WEIGHT * value;
             for (k, slope) in slope.into_iter().enumerate() {
@@ -84,31 +85,38 @@ fn image_loss(
                 gradient[index(k)] = BOX_WEIGHT * slope;
             }
         }
-        let (value, slope) = quality_focal_loss(output.data[base + cell], quality);
-        sum.score += value;
-        gradient[base + cell] = slope;
+        for class in 0..classes {
+            let quality = answer.filter(|(c, _)| *c == class).map_or(0.0, |(_, q)| q);
+            let index = base + class * cells + cell;
+            let (value, slope) = quality_focal_loss(output.data[index], quality);
+            sum.score += value;
+            gradient[index] = slope;
+        }
     }
 }
 
-fn belongs(b: &Xyxy, stride: u32) -> bool {
+fn belongs(b: &[f32; 4], stride: u32) -> bool {
     let size = (b[2] - b[0]).max(b[3] - b[1]);
     SIZE_RANGES
         .iter()
         .any(|&(s, low, high)| s == stride && (low..high).contains(&size))
 }
 
-/// The distances, in strides, that the cell at (x, y) has to answer, if it has to.
-fn responsible(candidates: &[&Xyxy], x: f32, y: f32, stride: f32) -> Option<[f32; 4]> {
-    let area = |b: &Xyxy| (b[2] - b[0]) * (b[3] - b[1]);
-    candidates
+/// The class and the distances, in strides, that the cell at (x, y) has to answer, if it has to.
+fn responsible(candidates: &[&Target], x: f32, y: f32, stride: f32) -> Option<(u16, [f32; 4])> {
+    let area = |b: &[f32; 4]| (b[2] - b[0]) * (b[3] - b[1]);
+    let near = |b: &[f32; 4]| {
+        let (cx, cy) = ((b[0] + b[2]) / 2.0, (b[1] + b[3]) / 2.0);
+        let inside = b[0] < x && x < b[2] && b[1] < y && y < b[3];
+        inside && (x - cx).abs().max((y - cy).abs()) < CENTRE_RADIUS * stride
+    };
+    let target = candidates
         .iter()
-        .filter(|b| b[0] < x && x < b[2] && b[1] < y && y < b[3])
-        .filter(|b| {
-            let (cx, cy) = ((b[0] + b[2]) / 2.0, (b[1] + b[3]) / 2.0);
-            (x - cx).abs().max((y - cy).abs()) < CENTRE_RADIUS * stride
-        })
-        .min_by(|a, b| area(a).total_cmp(&area(b)))
-        .map(|b| [x - b[0], y - b[1], b[2] - x, b[3] - y].map(|d| d / stride))
+        .filter(|t| near(&t.xyxy))
+        .min_by(|a, b| area(&a.xyxy).total_cmp(&area(&b.xyxy)))?;
+    let b = target.xyxy;
+    let distances = [x - b[0], y - b[1], b[2] - x, b[3] - y];
+    Some((target.class, distances.map(|d| d / stride)))
 }
 
 /// Quality focal loss of one logit: value and slope.
@@ -151,13 +159,18 @@ fn giou_loss(d: [f32; 4], t: [f32; 4]) -> (f32, f32, [f32; 4]) {
 mod tests {
     use super::*;
 
+    fn person(xyxy: [f32; 4]) -> Vec<Target> {
+        vec![Target { xyxy, class: 0 }]
+    }
+
     fn output(rng: &mut fastrand::Rng) -> HeadOutput {
         let (height, width) = (4, 5);
-        let data = (0..2 * CHANNELS * height * width)
+        let data = (0..2 * 5 * height * width)
             .map(|_| rng.f32() * 3.0 - 0.5)
             .collect();
         HeadOutput {
             data,
+            channels: 5,
             height,
             width,
             stride: 8,
@@ -199,7 +212,7 @@ mod tests {
     #[test]
     fn only_cells_near_the_centre_answer_for_a_box() {
         let outputs = [output(&mut fastrand::Rng::with_seed(1))];
-        let truth = vec![vec![[4.0, 2.0, 36.0, 30.0]], vec![]];
+        let truth = vec![person([4.0, 2.0, 36.0, 30.0]), vec![]];
         let (loss, gradients) = loss(&outputs, &truth);
         // The centre (20, 16) lies between the rows 1 and 2 and in column 2: 3 columns and 2 rows are within 12 pixels.
         assert_eq!(loss.positives, 6);
@@ -214,7 +227,28 @@ mod tests {
     #[test]
     fn a_box_of_another_stride_is_left_to_it() {
         let outputs = [output(&mut fastrand::Rng::with_seed(1))];
-        let (loss, _) = loss(&outputs, &[vec![[0.0, 0.0, 70.0, 30.0]], vec![]]);
+        let (loss, _) = loss(&outputs, &[person([0.0, 0.0, 70.0, 30.0]), vec![]]);
         assert_eq!(loss.positives, 0);
+    }
+
+    #[test]
+    fn only_the_own_class_is_drawn_up() {
+        let (height, width) = (4, 5);
+        let output = HeadOutput {
+            data: vec![0.5; 7 * height * width],
+            channels: 7,
+            height,
+            width,
+            stride: 8,
+        };
+        let target = Target {
+            xyxy: [4.0, 2.0, 36.0, 30.0],
+            class: 1,
+        };
+        let (_, gradients) = loss(&[output], &[vec![target]]);
+        // Row 1, column 2 lies within the box: its second logit ought to rise less steeply down than the others.
+        let slope = |class: usize| gradients[0][class * 20 + 7];
+        assert_eq!(slope(0), slope(2));
+        assert!(slope(1) < slope(0), "{} {}", slope(1), slope(0));
     }
 }

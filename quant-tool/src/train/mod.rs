@@ -5,6 +5,7 @@
 
 pub mod adamw;
 pub mod batches;
+pub mod check;
 pub mod classify;
 pub mod config;
 pub mod graph;

@@ -146,9 +146,10 @@ pub fn forward(
         .iter()
         .zip(&network.heads)
         .map(|(tensor, head)| {
-            let [_, _, height, width] = tensor.dims();
+            let [_, channels, height, width] = tensor.dims();
             Ok(HeadOutput {
                 data: values(tensor.clone().into_data())?,
+                channels,
                 height,
                 width,
                 stride: head.stride,

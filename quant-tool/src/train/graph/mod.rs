@@ -72,6 +72,8 @@ impl Images {
 pub struct HeadOutput {
     /// Row-major values.
     pub data: Vec<f32>,
+    /// Values per cell.
+    pub channels: usize,
     /// Cells per column.
     pub height: usize,
     /// Cells per row.

@@ -132,9 +132,10 @@ pub fn forward(
         .iter()
         .zip(&network.heads)
         .map(|(tensor, head)| {
-            let (_, _, height, width) = tensor.size4()?;
+            let (_, channels, height, width) = tensor.size4()?;
             Ok(HeadOutput {
                 data: values(tensor)?,
+                channels: channels as usize,
                 height: height as usize,
                 width: width as usize,
                 stride: head.stride,

@@ -1,0 +1,121 @@
+//! Annotated photographs of one folder, in one of three layouts:
+//!
+//! - COCO: `annotations.json` beside `images/`,
+//! - Pascal VOC: `Annotations/*.xml` beside `JPEGImages/`,
+//! - YOLO: `labels/*.txt` beside `images/`, with the class names in `classes.txt`.
+
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{coco, voc, yolo};
+
+/// The images of a folder with their boxes.
+#[derive(Debug)]
+pub struct Dataset {
+    /// In the annotations' order.
+    pub images: Vec<ImageRecord>,
+}
+
+/// One annotated image.
+#[derive(Debug)]
+pub struct ImageRecord {
+    /// Where its file is.
+    pub path: PathBuf,
+    /// Where it comes from; `all` if the annotations do not say.
+    pub source: String,
+    /// Its boxes.
+    pub boxes: Vec<Annotation>,
+}
+
+/// One annotated box.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Annotation {
+    /// Left, top, right, bottom in pixels.
+    pub xyxy: [f32; 4],
+    /// Index of its class.
+    pub class: u16,
+    /// Neither a hit nor a miss.
+    pub ignore: bool,
+}
+
+impl Dataset {
+    /// Reads a folder; boxes of other classes than these are left out.
+    pub fn read(folder: &Path, classes: &[String]) -> Result<Self> {
+        let images = match folder {
+            f if f.join("annotations.json").exists() => coco::read(f, classes)?,
+            f if f.join("Annotations").is_dir() => voc::read(f, classes)?,
+            f if f.join("labels").is_dir() => yolo::read(f, classes)?,
+            // The layout that this program's own documentation uses is named first by its missing file.
+            f => bail!(NotAnnotated(f.join("annotations.json"))),
+        };
+        ensure!(!images.is_empty(), "{}: no pictures", folder.display());
+        Ok(Self { images })
+    }
+}
+
+/// A folder in none of the layouts.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is missing, and there is neither Annotations/ nor labels/ beside it", .0.display())]
+pub struct NotAnnotated(PathBuf);
+
+impl ImageRecord {
+    /// Reads and decodes the image, and checks that its boxes lie in it.
+    pub fn decode(&self) -> Result<image::RgbImage> {
+        let image = image::open(&self.path);
+        let image = image.with_context(|| format!("decoding {}", self.path.display()))?;
+        let (width, height) = (image.width(), image.height());
+        let outside = |b: &Annotation| {
+            let [left, top, right, bottom] = b.xyxy;
+            left >= width as f32 || top >= height as f32 || right <= 0.0 || bottom <= 0.0
+        };
+        if let Some(at) = self.boxes.iter().position(outside) {
+            let (path, b) = (self.path.display(), self.boxes[at].xyxy);
+            bail!("{path}: box {at}, {b:?}, lies outside of its {width} x {height} pixels");
+        }
+        Ok(image.into_rgb8())
+    }
+}
+
+/// The path of `name` in `folder`, if it stays there.
+pub(super) fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
+    let path = Path::new(name);
+    let plain = path.components().all(|c| matches!(c, Component::Normal(_)));
+    ensure!(
+        plain && !name.is_empty(),
+        "the file name \"{name}\" leaves the folder"
+    );
+    Ok(folder.join(path))
+}
+
+/// Index of the class of this name among `classes`.
+pub(super) fn class_index(classes: &[String], name: &str) -> Option<u16> {
+    let index = classes.iter().position(|c| c == name)?;
+    u16::try_from(index).ok()
+}
+
+/// Reads a text file of at most `len_max` bytes.
+pub(super) fn read_text(path: &Path, len_max: u64) -> Result<String> {
+    let place = || format!("reading {}", path.display());
+    let size = std::fs::metadata(path).with_context(place)?.len();
+    ensure!(
+        size <= len_max,
+        "{}: {size} bytes are too many",
+        path.display()
+    );
+    std::fs::read_to_string(path).with_context(place)
+}
+
+/// The files of a folder with this ending, sorted by name.
+pub(super) fn files_with(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let place = || format!("reading {}", folder.display());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(place)? {
+        let path = entry.with_context(place)?.path();
+        if path.extension().is_some_and(|e| e == ending) {
+            files.push(path);
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
