@@ -81,11 +81,11 @@ pub enum Scales {
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
     /// The scale is the mean magnitude of the weights beyond the threshold, which is a part of the scale.
-    #[default]
     Refit,
     /// The threshold is 0.7 x the mean magnitude, the scale as above (Li and Liu 2016, "Ternary weight networks").
     Twn,
-    /// As they were fitted to the float weights (Hwang and Sung 2014).
+    /// As they were fitted to the float weights (Hwang and Sung 2014). Weights that are fixed stay what they are.
+    #[default]
     Frozen,
 }
 

@@ -56,7 +56,6 @@ pub(super) fn all(budget: u64) -> Vec<Method> {
             "Hwang and Sung 2014",
             "levels of least squared error, kept; retrained with straight-through gradients",
             Config {
-                levels: Rule::Frozen,
                 scales: Scales::Layer,
                 ..direct(budget)
             },
@@ -154,7 +153,7 @@ fn hard(budget: u64) -> Config {
         last_group_at: 0.8,
         order: Order::Nearest,
         scales: Scales::Channel,
-        levels: Rule::Refit,
+        levels: Rule::Frozen,
         zero_width: 0.5,
     }
 }
