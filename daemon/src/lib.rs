@@ -19,3 +19,4 @@ pub mod publish;
 pub mod service;
 pub mod stop;
 pub mod track;
+pub mod zones;
