@@ -193,6 +193,49 @@ fn events_wait_for_the_broker_and_none_is_lost() {
 }
 
 #[test]
+fn a_cut_cable_loses_no_event() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut cable = Cable::new(broker.port());
+    cable.plug();
+    let mut bench = still_picture(cable.port());
+    bench.set("CAMERA__VIDEO__PACE", "real-time");
+    // Ten a second from every object, so that the cut hits one on its way.
+    bench.set("TRACK__UPDATE_S", "0.01");
+    let daemon = bench.run();
+    let mut heard_of: BTreeMap<u64, Value> = BTreeMap::new();
+    let mut take = |heard: &Heard| {
+        let event = parsed(heard, EVENTS)?;
+        let sequence = event["sequence"].as_u64().expect("a number");
+        // What comes twice must be the same.
+        assert_eq!(
+            heard_of.entry(sequence).or_insert_with(|| event.clone()),
+            &event
+        );
+        Some(())
+    };
+    subscriber.expect("an event", &mut take);
+    cable.unplug();
+    // The last will; what was under way before it may still come.
+    subscriber.expect("the cut", |heard| {
+        take(heard);
+        (state(heard)? == "offline").then_some(())
+    });
+    cable.plug();
+    subscriber.expect("the end of the run", |heard| {
+        take(heard);
+        (state(heard)? == "offline").then_some(())
+    });
+    ends_well(daemon);
+    let sequences: Vec<u64> = heard_of.keys().copied().collect();
+    let count = sequences.len() as u64;
+    assert_eq!(sequences, (0..count).collect::<Vec<_>>(), "none is missing");
+    assert!(count > 40, "{count} events in five seconds");
+    let last = heard_of.last_entry().expect("there are events");
+    assert_eq!(kind(last.get()), "end");
+}
+
+#[test]
 fn people_walk_from_zone_to_zone_on_a_real_street() {
     assert!(
         Path::new(STREET).exists(),
