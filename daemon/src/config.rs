@@ -6,9 +6,10 @@
 
 pub mod choice;
 
-use crate::{camera, logging, model, pipeline, publish};
+use crate::{camera, logging, model, pipeline, publish, track, zones};
 use ::config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
@@ -33,6 +34,16 @@ pub struct Config {
     pub model: model::Config,
     /// How frames travel.
     pub pipeline: pipeline::Config,
+    /// How objects are followed.
+    pub track: track::Config,
+    /// Areas that are watched.
+    #[serde(default)]
+    pub zones: Vec<zones::ZoneConfig>,
+    /// Lines whose crossings are counted.
+    #[serde(default)]
+    pub lines: Vec<zones::LineConfig>,
+    /// What is published.
+    pub publish: publish::Config,
     /// Where documents go.
     pub mqtt: publish::mqtt::Config,
     /// Whether documents go to standard output too.
@@ -44,17 +55,17 @@ pub struct Config {
 /// A setting whose value makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
-    /// The key with its sections, such as `mqtt.port`.
-    pub key: &'static str,
+    /// The key with its sections, such as `mqtt.port` or `zones[1].points`.
+    pub key: Cow<'static, str>,
     /// What is wrong with the value.
     pub reason: String,
 }
 
 impl Invalid {
     /// `key` has a bad value because of `reason`.
-    pub fn new(key: &'static str, reason: impl Into<String>) -> Self {
+    pub fn new(key: impl Into<Cow<'static, str>>, reason: impl Into<String>) -> Self {
         Self {
-            key,
+            key: key.into(),
             reason: reason.into(),
         }
     }
@@ -62,7 +73,7 @@ impl Invalid {
 
 /// Checks that `value` lies in `range`.
 pub fn in_range<T: PartialOrd + fmt::Display>(
-    key: &'static str,
+    key: impl Into<Cow<'static, str>>,
     value: T,
     range: std::ops::RangeInclusive<T>,
 ) -> Result<(), Invalid> {
@@ -164,6 +175,7 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let mut layers = vec![Layer::toml("the defaults".into(), DEFAULTS)?];
+        let examples = Layer::toml("the defaults".into(), &examples(DEFAULTS))?;
         if let Some(path) = path {
             layers.push(Layer::toml(path.display().to_string(), &read(path)?)?);
         }
@@ -177,7 +189,15 @@ impl Config {
         }
         for layer in given {
             for (key, value) in &layer.values {
-                defaults.check(layer, key, value)?;
+                match (value, examples.values.get(key)) {
+                    (ValueKind::Array(items), Some(ValueKind::Array(example))) => {
+                        check_list(&layer.origin, key, items, example)?;
+                    }
+                    (_, Some(example)) => {
+                        layer.check_type(key, value, example)?;
+                    }
+                    (_, None) => defaults.check(layer, key, value)?,
+                }
                 origins.insert(key, layer.origin_of(key));
                 builder = set(builder, &layer.origin, key, value)?;
             }
@@ -186,14 +206,18 @@ impl Config {
         let unset = path.map_or("the configuration".into(), |path| {
             path.display().to_string()
         });
-        let origin_of = |key: &str| origins.get(key).unwrap_or(&unset).clone();
+        let origin_of = |key: &str| {
+            // `zones[1].points` came with `zones`.
+            let whole = key.split_once('[').map_or(key, |(list, _)| list);
+            origins.get(whole).unwrap_or(&unset).clone()
+        };
         let config: Self = builder
             .build()
             .and_then(::config::Config::try_deserialize)
             .map_err(|error| locate(error, origin_of))?;
         config.validate().map_err(|invalid| ConfigError::Value {
-            origin: origin_of(invalid.key),
-            key: invalid.key.into(),
+            origin: origin_of(&invalid.key),
+            key: invalid.key.into_owned(),
             reason: invalid.reason,
         })?;
         Ok(config)
@@ -204,6 +228,9 @@ impl Config {
         self.camera.validate()?;
         self.model.validate()?;
         self.pipeline.validate(&self.camera)?;
+        self.track.validate()?;
+        zones::validate(&self.zones, &self.lines)?;
+        self.publish.validate()?;
         self.mqtt.validate()?;
         if !self.mqtt.enabled && !self.stdout.enabled {
             return Err(Invalid::new(
@@ -217,7 +244,9 @@ impl Config {
     /// What is in effect, a line a section, secrets left out: `mqtt: host="localhost" port=1883 ...`.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        if let Ok(serde_json::Value::Object(sections)) = serde_json::to_value(self) {
+        // By way of text, which has the shortest decimals of every number.
+        let text = serde_json::to_string(self).unwrap_or_default();
+        if let Ok(serde_json::Value::Object(sections)) = serde_json::from_str(&text) {
             for (name, section) in sections {
                 describe(&name, &section, &mut lines);
             }
@@ -227,6 +256,11 @@ impl Config {
 }
 
 fn describe(name: &str, section: &serde_json::Value, lines: &mut Vec<String>) {
+    if let serde_json::Value::Array(items) = section {
+        for (index, item) in items.iter().enumerate() {
+            describe(&format!("{name}[{index}]"), item, lines);
+        }
+    }
     let serde_json::Value::Object(entries) = section else {
         return;
     };
@@ -306,16 +340,25 @@ impl Layer {
                 hint: self.hint(key),
             });
         };
-        let (found, expected) = (type_of(value), type_of(default));
-        let whole_for_fraction = found == "an integer" && expected == "a number";
-        if layer.from_environment || found == expected || whole_for_fraction {
+        layer.check_type(key, value, default)
+    }
+
+    /// Checks that a value of this layer is of the same type as `model`.
+    fn check_type(
+        &self,
+        key: &str,
+        value: &ValueKind,
+        model: &ValueKind,
+    ) -> Result<(), ConfigError> {
+        let is_list = matches!(model, ValueKind::Array(_));
+        if (self.from_environment && !is_list) || fits(value, model) {
             return Ok(());
         }
         Err(ConfigError::Type {
-            origin: layer.origin_of(key),
+            origin: self.origin_of(key),
             key: key.into(),
-            found,
-            expected,
+            found: type_of(value),
+            expected: type_of(model),
         })
     }
 
@@ -324,14 +367,111 @@ impl Layer {
         if self.values.keys().any(|known| known.starts_with(&section)) {
             return format!(", `{key}` is a section");
         }
-        self.values
-            .keys()
-            .map(|known| (edit_distance(known, key), known))
-            .min()
-            .filter(|(distance, _)| *distance <= 3)
-            .map(|(_, known)| format!(", did you mean `{known}`?"))
-            .unwrap_or_default()
+        similar(key, self.values.keys())
     }
+}
+
+/// The settings that the defaults file only mentions: its lines that begin with `#` and no space.
+fn examples(defaults: &str) -> String {
+    let lines = defaults.lines().filter_map(|line| line.strip_prefix('#'));
+    let settings = lines.filter(|line| !line.starts_with(' ') && !line.is_empty());
+    settings.collect::<Vec<_>>().join("\n")
+}
+
+/// Checks the sections of a list against the first one of an example.
+fn check_list(
+    origin: &str,
+    list: &str,
+    items: &[Value],
+    example: &[Value],
+) -> Result<(), ConfigError> {
+    let Some(ValueKind::Table(known)) = example.first().map(|value| &value.kind) else {
+        return Ok(());
+    };
+    for (index, item) in items.iter().enumerate() {
+        let place = format!("{list}[{index}]");
+        let ValueKind::Table(entries) = &item.kind else {
+            return Err(ConfigError::Type {
+                origin: origin.into(),
+                key: place,
+                found: type_of(&item.kind),
+                expected: "a section",
+            });
+        };
+        // In the order of their names, so that the same file gives the same message.
+        for (name, value) in entries.iter().collect::<BTreeMap<_, _>>() {
+            let key = format!("{place}.{name}");
+            let Some(model) = known.get(name) else {
+                return Err(ConfigError::UnknownKey {
+                    origin: origin.into(),
+                    hint: similar(name, known.keys()),
+                    key,
+                });
+            };
+            check_item(origin, key, &value.kind, &model.kind)?;
+        }
+        if let Some(name) = ["name", "points"]
+            .iter()
+            .find(|name| !entries.contains_key(**name))
+        {
+            return Err(ConfigError::Value {
+                origin: origin.into(),
+                key: format!("{place}.{name}"),
+                reason: "is missing".into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Checks a value against one of the right type, lists item by item against the first one of a list.
+fn check_item(
+    origin: &str,
+    key: String,
+    value: &ValueKind,
+    model: &ValueKind,
+) -> Result<(), ConfigError> {
+    if !fits(value, model) {
+        return Err(ConfigError::Type {
+            origin: origin.into(),
+            key,
+            found: type_of(value),
+            expected: type_of(model),
+        });
+    }
+    if let (ValueKind::Array(items), ValueKind::Array(example)) = (value, model)
+        && let Some(model) = example.first()
+    {
+        // A list of lists may be longer or shorter than the example, a list of numbers is a point.
+        let is_point = !matches!(model.kind, ValueKind::Array(_));
+        if is_point && items.len() != example.len() {
+            return Err(ConfigError::Value {
+                origin: origin.into(),
+                key,
+                reason: format!("has {} numbers, expected {}", items.len(), example.len()),
+            });
+        }
+        for (index, item) in items.iter().enumerate() {
+            check_item(origin, format!("{key}[{index}]"), &item.kind, &model.kind)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a value has the type of another one; a whole number may stand for a fraction.
+fn fits(value: &ValueKind, model: &ValueKind) -> bool {
+    let (found, expected) = (type_of(value), type_of(model));
+    found == expected || (found == "an integer" && expected == "a number")
+}
+
+/// A question about a key that may have been meant.
+fn similar<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> String {
+    known
+        .map(|known| (edit_distance(known, key), known))
+        .min()
+        .filter(|(distance, _)| *distance <= 3)
+        .map(|(_, known)| format!(", did you mean `{known}`?"))
+        .unwrap_or_default()
 }
 
 fn flatten(prefix: &str, tree: Map<String, Value>, values: &mut BTreeMap<String, ValueKind>) {

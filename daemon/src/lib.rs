@@ -18,3 +18,5 @@ pub mod pipeline;
 pub mod publish;
 pub mod service;
 pub mod stop;
+pub mod track;
+pub mod zones;

@@ -1,8 +1,12 @@
-//! The order of the stages: capture, newest-wins mailbox, inference, document, outlet.
+//! The order of the stages: capture, newest-wins mailbox, inference, tracking, zones, documents, outlet.
 //!
 //! Two threads. Capture opens the source, opens a live one again when it fails, and puts frames into the mailbox.
-//! Inference takes the newest and hands its document to the outlet. Each ends after the one before it: the end of a
+//! Inference takes the newest, follows what it finds there, and hands documents to the outlet. Each ends after the one before it: the end of a
 //! file, a stop, or a broken camera runs through all of them, and what was captured last is still published.
+
+mod watch;
+
+pub use watch::Watch;
 
 use crate::backoff::Backoff;
 use crate::camera::{self, CameraError, FrameBuffer, FrameSource, Next};
@@ -11,14 +15,14 @@ use crate::config::choice::Choice;
 use crate::health::Health;
 use crate::mailbox::{Mailbox, Put, Taken};
 use crate::publish::payload::{Examined, Source};
-use crate::publish::queue::DocumentQueue;
+use crate::publish::{Document, Outgoing};
 use crate::stop::Stop;
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use ternwatch_detector::{Detector, FrameError, Thresholds};
+use ternwatch_detector::{Detection, Detector, FrameError, Thresholds};
 use thiserror::Error;
 
 /// The longest wait of a thread before it shows a sign of life.
@@ -190,7 +194,7 @@ impl Capture<'_> {
 /// Where documents go.
 pub struct Outlet {
     /// To the broker.
-    pub queue: Option<Arc<DocumentQueue>>,
+    pub outgoing: Option<Arc<Outgoing>>,
     /// To standard output.
     pub stdout: bool,
 }
@@ -217,8 +221,10 @@ pub struct Inference {
     pub detector: Detector,
     /// Which detections are published.
     pub thresholds: Thresholds,
-    /// What every document says.
-    pub source: Source,
+    /// What every document of a frame says; `None` if none is published.
+    pub source: Option<Source>,
+    /// What happens from frame to frame.
+    pub watch: Watch,
     /// Where documents go.
     pub outlet: Outlet,
 }
@@ -227,70 +233,108 @@ impl Inference {
     /// The inference thread: ends well when the mailbox is closed and empty.
     pub fn run(mut self, shared: &Shared) -> Result<(), InferenceError> {
         let mut buffer = FrameBuffer::empty();
+        let mut documents = Vec::new();
         let mut examined = 0;
         loop {
             match shared.mailbox.take(&mut buffer, WAIT) {
-                Taken::Closed => return Ok(()),
+                Taken::Closed => {
+                    self.watch.finish(&mut documents);
+                    return self.hand_over(&mut documents, shared);
+                }
                 Taken::TimedOut => shared.health.inference_lives(),
                 Taken::Item => {
                     // Frames are numbered without gaps: those missing before this one were dropped.
-                    let document = self.examine(&buffer, buffer.sequence - examined)?;
+                    self.examine(&buffer, buffer.sequence - examined, &mut documents)?;
                     examined += 1;
                     shared.health.frame_examined();
-                    self.hand_over(document, shared)?;
+                    self.hand_over(&mut documents, shared)?;
                 }
             }
         }
     }
 
-    fn examine(&mut self, buffer: &FrameBuffer, dropped: u64) -> Result<Vec<u8>, InferenceError> {
+    fn examine(
+        &mut self,
+        buffer: &FrameBuffer,
+        dropped: u64,
+        documents: &mut Vec<Document>,
+    ) -> Result<(), InferenceError> {
         let frame = buffer.frame().map_err(|source| InferenceError::Frame {
             sequence: buffer.sequence,
             source,
         })?;
         let started = Instant::now();
-        let detections = self.detector.detect(&frame, self.thresholds);
+        // The tracker has a use for weaker detections than those that are published.
+        let detections = self.detector.detect(
+            &frame,
+            Thresholds {
+                score: self.watch.score_low(),
+                ..self.thresholds
+            },
+        );
         let inference_ms = started.elapsed().as_secs_f64() * 1000.0;
-        Ok(self.source.document(&Examined {
-            sequence: buffer.sequence,
-            captured_at: buffer.captured_at,
-            width: buffer.width,
-            height: buffer.height,
-            inference_ms,
-            dropped,
-            detections,
-        }))
+        if let Some(source) = &self.source {
+            documents.push(Document::Frame(source.document(&Examined {
+                sequence: buffer.sequence,
+                captured_at: buffer.captured_at,
+                width: buffer.width,
+                height: buffer.height,
+                inference_ms,
+                dropped,
+                detections: strong(detections, self.thresholds.score),
+            })));
+        }
+        self.watch.step(buffer, detections, documents);
+        Ok(())
     }
 
-    fn hand_over(&self, document: Vec<u8>, shared: &Shared) -> Result<(), InferenceError> {
-        if self.outlet.stdout {
+    fn hand_over(
+        &self,
+        documents: &mut Vec<Document>,
+        shared: &Shared,
+    ) -> Result<(), InferenceError> {
+        for document in documents.drain(..) {
+            self.outlet.hand_over(document, shared)?;
+        }
+        Ok(())
+    }
+}
+
+/// Those that reach the score. Detections come best first, and a weaker one never suppresses a stronger one: what is
+/// left is what the detector would have found with this threshold.
+fn strong(detections: &[Detection], score_min: f32) -> &[Detection] {
+    let count = detections.partition_point(|detection| detection.score >= score_min);
+    &detections[..count]
+}
+
+impl Outlet {
+    fn hand_over(&self, document: Document, shared: &Shared) -> Result<(), InferenceError> {
+        if self.stdout {
             let mut stdout = std::io::stdout().lock();
-            stdout.write_all(&document)?;
+            stdout.write_all(document.bytes())?;
             stdout.write_all(b"\n")?;
         }
-        let Some(queue) = &self.outlet.queue else {
+        let Some(outgoing) = &self.outgoing else {
             return Ok(());
         };
-        if shared.when_busy == WhenBusy::DropOldest {
-            queue.push(document);
-            let dropped = queue.dropped();
-            shared
-                .health
-                .documents_dropped
-                .store(dropped, Ordering::Relaxed);
+        let mut document = document;
+        if shared.when_busy == WhenBusy::Wait {
+            // While the broker is away, losing nothing matters more than time; unless there is no more time.
+            while let Err(refused) = outgoing.offer(document, WAIT) {
+                shared.health.inference_lives();
+                document = refused;
+                if shared.stop.requested() {
+                    outgoing.push(document);
+                    return Ok(());
+                }
+            }
             return Ok(());
         }
-        let mut document = document;
-        while let Err(refused) = queue.offer(document, WAIT) {
-            if shared.stop.requested() {
-                // There is no more time to wait: the oldest goes, and is counted.
-                queue.push(refused);
-                return Ok(());
-            }
-            // The broker is away, and losing nothing matters more than time.
-            shared.health.inference_lives();
-            document = refused;
-        }
+        outgoing.push(document);
+        shared
+            .health
+            .documents_dropped
+            .store(outgoing.dropped(), Ordering::Relaxed);
         Ok(())
     }
 }
@@ -340,6 +384,33 @@ mod tests {
             let (frames, ending) = scripts.pop_front().expect("opened too often");
             Ok(Box::new(Script { frames, ending }))
         }
+    }
+
+    #[test]
+    fn a_lower_threshold_changes_nothing_about_what_is_published() {
+        let (bundle, key) = ternwatch_detector::testing::small_bundle(5);
+        let model = ternwatch_bundle::testing::load(&bundle, &key);
+        let mut detector = Detector::new(&model, ternwatch_detector::Isa::detect()).expect("runs");
+        let mut differences = 0;
+        for seed in 0..20u8 {
+            let pixels: Vec<u8> = (0..96 * 64 * 3)
+                .map(|index: usize| (index / 7 * usize::from(seed + 3)) as u8)
+                .collect();
+            let format = ternwatch_detector::PixelFormat::Rgb8;
+            let frame = ternwatch_detector::Frame::new(format, 96, 64, &pixels).expect("a frame");
+            let at = |score| Thresholds {
+                score,
+                ..model.thresholds()
+            };
+            let expected = detector.detect(&frame, at(0.3)).to_vec();
+            let weak = detector.detect(&frame, at(0.02)).to_vec();
+            assert_eq!(strong(&weak, 0.3), expected);
+            differences += usize::from(weak.len() > expected.len());
+        }
+        assert!(
+            differences > 0,
+            "the model finds nothing weak: nothing was compared"
+        );
     }
 
     #[test]

@@ -2,17 +2,19 @@
 //! sees to it that everything ends in time.
 
 use crate::camera;
+use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::exit::{Failure, Reason};
 use crate::health::Health;
 use crate::mailbox::Mailbox;
 use crate::model::Loaded;
-use crate::pipeline::{self, Inference, Outlet, Revival, Shared};
-use crate::publish::mqtt::{self, Session, Term};
+use crate::pipeline::{self, Inference, Outlet, Revival, Shared, Watch};
+use crate::publish::event::EventWriter;
+use crate::publish::mqtt::{self, Destination, Session, Term};
 use crate::publish::payload::Source;
-use crate::publish::queue::DocumentQueue;
-use crate::publish::topic;
+use crate::publish::{Outgoing, topic};
 use crate::stop::Stop;
+use crate::track::Tracker;
 use anyhow::{Context, anyhow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -31,8 +33,8 @@ const DRAIN_AT_END: Duration = Duration::from_secs(10);
 /// What is published when and where.
 struct Publishing {
     session: Session,
-    topic: String,
-    queue: Arc<DocumentQueue>,
+    destination: Destination,
+    outgoing: Arc<Outgoing>,
 }
 
 /// How a thread ended.
@@ -46,10 +48,20 @@ pub fn run(config: &Config, loaded: Loaded) -> Result<(), Failure> {
         .mqtt
         .enabled
         .then(|| {
+            let (mqtt, camera) = (&config.mqtt, &config.camera.name);
+            let expiry_s = config.publish.event_expiry_s;
             Ok(Publishing {
-                session: config.mqtt.session(&device)?,
-                topic: topic::detections(&config.mqtt.prefix, &device, &config.camera.name),
-                queue: Arc::new(DocumentQueue::new(config.mqtt.queue_documents_max)),
+                session: mqtt.session(&device)?,
+                destination: Destination {
+                    events: topic::events(&mqtt.prefix, &device, camera),
+                    counts: topic::counts(&mqtt.prefix, &device, camera),
+                    frames: topic::detections(&mqtt.prefix, &device, camera),
+                    event_expiry_s: (expiry_s > 0).then_some(expiry_s),
+                },
+                outgoing: Arc::new(Outgoing::new(
+                    mqtt.queue_events_max,
+                    mqtt.queue_documents_max,
+                )),
             })
         })
         .transpose()
@@ -69,10 +81,10 @@ pub fn run(config: &Config, loaded: Loaded) -> Result<(), Failure> {
         let mut signals = Signals::listen()
             .context("cannot listen to signals")
             .map_err(unavailable)?;
-        let queue = publishing
+        let outgoing = publishing
             .as_ref()
-            .map(|publishing| publishing.queue.clone());
-        let threads = start_threads(config, loaded, &shared, queue)?;
+            .map(|publishing| publishing.outgoing.clone());
+        let threads = start_threads(config, loaded, &shared, outgoing)?;
         supervise(&shared, threads, publishing, &mut signals).await
     });
     // Name resolution may still occupy a thread of the runtime; nobody waits for its answer any more.
@@ -93,19 +105,29 @@ fn start_threads(
     config: &Config,
     loaded: Loaded,
     shared: &Shared,
-    queue: Option<Arc<DocumentQueue>>,
+    outgoing: Option<Arc<Outgoing>>,
 ) -> Result<mpsc::UnboundedReceiver<Ended>, Failure> {
     let (ended, ends) = mpsc::unbounded_channel();
+    let camera = &config.camera.name;
+    let writer = EventWriter {
+        camera: camera.clone(),
+        model: loaded.identity.clone(),
+        classes: loaded.classes.clone(),
+        started_at: Timestamp::now().rfc3339(),
+        sequence: outgoing.as_ref().map_or(0, |o| o.events.first_sequence()),
+    };
+    let tracker = Tracker::new(&config.track, loaded.thresholds.score);
     let inference = Inference {
         detector: loaded.detector,
         thresholds: loaded.thresholds,
-        source: Source {
-            camera: config.camera.name.clone(),
+        source: config.publish.frames.then(|| Source {
+            camera: camera.clone(),
             model: loaded.identity,
             classes: loaded.classes,
-        },
+        }),
+        watch: Watch::new(tracker, &config.zones, &config.lines, writer),
         outlet: Outlet {
-            queue: queue.clone(),
+            outgoing,
             stdout: config.stdout.enabled,
         },
     };
@@ -159,9 +181,9 @@ async fn supervise(
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let (set_term, term) = watch::channel(Term::Open);
-    let queue = publishing
+    let outgoing = publishing
         .as_ref()
-        .map(|publishing| publishing.queue.clone());
+        .map(|publishing| publishing.outgoing.clone());
     let health = shared.health.clone();
     let publisher = async {
         let Some(publishing) = publishing else {
@@ -169,10 +191,10 @@ async fn supervise(
         };
         let Publishing {
             session,
-            topic,
-            queue,
+            destination,
+            outgoing,
         } = &publishing;
-        mqtt::run(session, topic, queue, &health, term).await
+        mqtt::run(session, destination, outgoing, &health, term).await
     };
     tokio::pin!(publisher);
 
@@ -205,8 +227,8 @@ async fn supervise(
         }
     }
     shared.health.stopping();
-    if let Some(queue) = queue {
-        queue.close();
+    if let Some(outgoing) = outgoing {
+        outgoing.close();
     }
     if deadline.is_none() {
         set_term.send_replace(Term::Until(Instant::now() + DRAIN_AT_END));

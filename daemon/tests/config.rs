@@ -117,6 +117,13 @@ fn a_bad_value_is_named_with_its_origin() {
             "[mqtt]\nqueue_documents_max = 0\n",
             "`mqtt.queue_documents_max`",
         ),
+        ("[mqtt]\nqueue_events_max = 0\n", "`mqtt.queue_events_max`"),
+        ("[track]\nscore_low = 0.0\n", "`track.score_low`"),
+        ("[track]\nlost_s = 0.0\n", "`track.lost_s`"),
+        (
+            "[publish]\nevent_expiry_s = -1\n",
+            "`publish.event_expiry_s`",
+        ),
         ("[mqtt]\nca_file = \"/a.pem\"\n", "`mqtt.ca_file`"),
         ("[mqtt]\npassword = \"secret\"\n", "`mqtt.password`"),
         ("[mqtt]\nenabled = false\n", "nothing would be published"),
@@ -146,6 +153,92 @@ fn a_bad_value_is_named_with_its_origin() {
         &[("TERNWATCH_MQTT__PORT", "many")],
         &["environment variable TERNWATCH_MQTT__PORT", "`mqtt.port`"],
     );
+}
+
+const YARD: &str = "[[zones]]\nname = \"yard\"\npoints = [[0, 0], [1.0, 0.0], [0.5, 1]]\n";
+
+#[test]
+fn zones_and_lines_are_read_and_shown() {
+    let gate = "[[lines]]\nname = \"gate\"\npoints = [[0.5, 0.9], [0.5, 0.4]]\n";
+    let config = load(&format!("{YARD}loiter_s = 30\n{gate}"), &[]).expect("valid");
+    assert_eq!(config.zones[0].name, "yard");
+    assert_eq!(config.zones[0].points, [[0.0, 0.0], [1.0, 0.0], [0.5, 1.0]]);
+    assert_eq!(config.zones[0].loiter_s, 30.0);
+    assert_eq!(config.zones[0].score_min, 0.0, "the documented default");
+    assert_eq!(config.lines[0].points, [[0.5, 0.9], [0.5, 0.4]]);
+    let shown = config.lines().join("\n");
+    assert!(
+        shown.contains("zones[0]: height_min=0.0 loiter_s=30.0"),
+        "{shown}"
+    );
+    let line = "lines[0]: name=\"gate\" points=[[0.5,0.9],[0.5,0.4]]";
+    assert!(shown.contains(line), "{shown}");
+}
+
+#[test]
+fn mistakes_in_zones_and_lines_are_named_by_their_place() {
+    let second = |rest: &str| format!("{YARD}[[zones]]\n{rest}");
+    let cases = [
+        (
+            second("name = \"b\"\npoints = [[0, 0], [1, 1], [1, 0], [0, 1]]\n"),
+            "`zones[1].points`: the border crosses or touches itself",
+        ),
+        (
+            second("name = \"b\"\npoint = []\n"),
+            "unknown key `zones[1].point`, did you mean `points`?",
+        ),
+        (
+            second("name = 5\npoints = []\n"),
+            "`zones[1].name` is an integer, expected a string",
+        ),
+        (second("name = \"b\"\n"), "`zones[1].points`: is missing"),
+        (
+            second("name = \"b\"\npoints = [[0, 0], [1, \"1\"], [1, 0]]\n"),
+            "`zones[1].points[1][1]` is a string, expected a number",
+        ),
+        (
+            second("name = \"b\"\npoints = [[0, 0], [1], [1, 0]]\n"),
+            "`zones[1].points[1]`: has 1 numbers, expected 2",
+        ),
+        (
+            "[[lines]]\nname = \"a\"\npoints = [[0, 0], [1, 1], [1, 0]]\n".into(),
+            "`lines[0].points`: has 3 points, a line has 2",
+        ),
+        (
+            "[[lines]]\nname = \"a\"\npoints = [[0, 0], [1, 1, 1]]\n".into(),
+            "`lines[0].points[1]`: has 3 numbers, expected 2",
+        ),
+        (
+            "zones = 5\n".into(),
+            "`zones` is an integer, expected a list",
+        ),
+        (
+            "zones = [5]\n".into(),
+            "`zones[0]` is an integer, expected a section",
+        ),
+        ("[zones]\nname = \"a\"\n".into(), "`zones.name`"),
+    ];
+    for (file, says) in cases {
+        refused(&file, &[], &["ternwatch.toml", says]);
+    }
+    refused("", &[("TERNWATCH_ZONES", "x")], &["TERNWATCH_ZONES"]);
+}
+
+/// The examples in the defaults file are settings that work, once their `#` is taken away.
+#[test]
+fn the_examples_of_the_installed_file_are_valid_and_optional_keys_are_at_their_defaults() {
+    let bare = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if !setting.starts_with(' ') => setting.to_string(),
+        _ => line.to_string(),
+    };
+    let text: Vec<String> = DEFAULTS.lines().map(bare).collect();
+    let config = load(&text.join("\n"), &[]).expect("valid");
+    assert_eq!((config.zones.len(), config.lines.len()), (1, 1));
+    let zone = &config.zones[0];
+    let without = load(YARD, &[]).expect("valid");
+    assert_eq!(zone.score_min, without.zones[0].score_min);
+    assert_eq!(zone.height_min, without.zones[0].height_min);
+    assert_eq!(zone.loiter_s, without.zones[0].loiter_s);
 }
 
 #[test]
@@ -222,7 +315,12 @@ fn the_documented_defaults_are_the_defaults() {
         }
     }
     let mut actual = Vec::new();
+    // Settings that are only mentioned have a `#` and no space before them.
     for line in DEFAULTS.lines() {
+        let line = line
+            .strip_prefix('#')
+            .filter(|rest| !rest.starts_with(' '))
+            .unwrap_or(line);
         if let Some(heading) = line.strip_prefix('[') {
             section = heading.strip_suffix(']').expect(line);
         } else if !line.is_empty() && !line.starts_with('#') {

@@ -32,19 +32,34 @@ fn a_stream_as_ffmpeg_writes_it_is_read() {
     let bytes = stream(header, &[b"abcdefghijkl", b"ABCDEFGHIJKL"]);
     let mut reader = Y4mReader::new(Cursor::new(&bytes));
     reader.read_header().expect("a header");
-    assert_eq!(
-        reader.header(),
-        Header {
-            width: 4,
-            height: 2
-        }
-    );
+    let Header {
+        width,
+        height,
+        rate,
+    } = reader.header();
+    assert_eq!((width, height), (4, 2));
+    assert_eq!(rate.expect("a rate").moment_ns(50), 2_000_000_000);
     let mut planes = [0; 12];
     assert!(reader.read_frame(&mut planes).expect("a frame"));
     assert_eq!(&planes, b"abcdefghijkl");
     assert!(reader.read_frame(&mut planes).expect("a frame"));
     assert_eq!(&planes, b"ABCDEFGHIJKL");
     assert!(!reader.read_frame(&mut planes).expect("the end"));
+}
+
+#[test]
+fn a_rate_that_makes_no_sense_is_none() {
+    for rate in ["F0:0", "F25:0", "F25", "Fx:1", "F-1:1", "F99999999999:1"] {
+        let bytes = stream(&format!("YUV4MPEG2 W2 H2 {rate}\n"), &[]);
+        let mut reader = Y4mReader::new(Cursor::new(&bytes));
+        reader.read_header().expect("a header");
+        assert_eq!(reader.header().rate, None, "{rate}");
+    }
+    let bytes = stream("YUV4MPEG2 W2 H2 F1:4294967295\n", &[]);
+    let mut reader = Y4mReader::new(Cursor::new(&bytes));
+    reader.read_header().expect("a header");
+    let slow = reader.header().rate.expect("a rate");
+    assert_eq!(slow.moment_ns(u64::MAX), u64::MAX, "no overflow");
 }
 
 #[test]

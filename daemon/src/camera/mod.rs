@@ -187,6 +187,9 @@ pub struct FrameBuffer {
     pub data: Vec<u8>,
     /// When the last byte of the frame arrived.
     pub captured_at: Timestamp,
+    /// Nanoseconds on the clock that motion is measured with: that of `captured_at`, unless a file is played faster
+    /// than it was recorded.
+    pub moment_ns: u64,
     /// Number of the frame in this run, from 0.
     pub sequence: u64,
 }
@@ -200,6 +203,7 @@ impl FrameBuffer {
             height: 0,
             data: Vec::new(),
             captured_at: Timestamp::default(),
+            moment_ns: 0,
             sequence: 0,
         }
     }
@@ -215,6 +219,12 @@ impl FrameBuffer {
         (self.format, self.width, self.height) = (format, width, height);
         self.data.resize(len, 0);
         &mut self.data
+    }
+
+    /// Notes that the frame has just arrived.
+    pub fn arrived(&mut self) {
+        self.captured_at = Timestamp::now();
+        self.moment_ns = self.captured_at.monotonic_ns;
     }
 
     /// The frame, for the detector.

@@ -1,7 +1,6 @@
 //! A folder of pictures, in the order of their names, one every interval.
 
 use super::{CameraError, FrameBuffer, FrameSource, Next, SIDE_MAX};
-use crate::clock::Timestamp;
 use crate::config::{Invalid, in_range};
 use crate::stop::Stop;
 use image::{DynamicImage, ImageReader, Limits};
@@ -88,7 +87,7 @@ impl FrameSource for Folder {
         // A picture that took longer than the interval does not make the ones after it hurry.
         self.next_at = self.next_at.max(Instant::now()) + self.interval;
         decode(&path, buffer).map_err(|reason| CameraError::Picture { path, reason })?;
-        buffer.captured_at = Timestamp::now();
+        buffer.arrived();
         Ok(Next::Frame)
     }
 }

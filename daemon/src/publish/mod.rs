@@ -1,11 +1,42 @@
-//! Detections leave the device: a document a frame, over MQTT and, if wanted, to standard output.
+//! What was seen leaves the device: events, counts and, if wanted, a document a frame; over MQTT and, if wanted, to
+//! standard output.
 
+pub mod counts;
+pub mod event;
+pub mod latest;
 pub mod mqtt;
+pub mod outbox;
 pub mod payload;
 pub mod queue;
 pub mod topic;
 
+use crate::config::{Invalid, in_range};
+use latest::Latest;
+use outbox::{Event, Outbox};
+use queue::DocumentQueue;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The `[publish]` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Whether the detections of every frame are published.
+    pub frames: bool,
+    /// Seconds after which the broker drops an event that a subscriber did not fetch; 0: never.
+    pub event_expiry_s: u32,
+}
+
+impl Config {
+    /// Checks the values.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        in_range(
+            "publish.event_expiry_s",
+            self.event_expiry_s,
+            0..=31_536_000,
+        )
+    }
+}
 
 /// The `[stdout]` section.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -13,4 +44,95 @@ use serde::{Deserialize, Serialize};
 pub struct StdoutConfig {
     /// Whether documents are written to standard output too.
     pub enabled: bool,
+}
+
+/// A document on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Document {
+    /// The detections of a frame.
+    Frame(Vec<u8>),
+    /// Something that happened.
+    Event(Event),
+    /// How many are where.
+    Counts(Vec<u8>),
+}
+
+impl Document {
+    /// As JSON.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Frame(document) | Self::Counts(document) => document,
+            Self::Event(event) => &event.document,
+        }
+    }
+}
+
+/// What waits for the broker.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Every one counts: kept until the broker has confirmed it.
+    pub events: Outbox,
+    /// Only the last one counts.
+    pub counts: Latest,
+    /// The newest ones count.
+    pub frames: DocumentQueue,
+}
+
+impl Outgoing {
+    /// Nothing yet.
+    pub fn new(events_max: usize, frames_max: usize) -> Self {
+        Self {
+            events: Outbox::new(events_max),
+            counts: Latest::default(),
+            frames: DocumentQueue::new(frames_max),
+        }
+    }
+
+    /// Takes a document; what is full drops its oldest.
+    pub fn push(&self, document: Document) {
+        match document {
+            Document::Frame(document) => self.frames.push(document),
+            Document::Event(event) => self.events.push(event),
+            Document::Counts(document) => self.counts.set(document),
+        }
+    }
+
+    /// Takes a document once there is room; gives it back if there was none in time.
+    pub fn offer(&self, document: Document, timeout: Duration) -> Result<(), Document> {
+        match document {
+            Document::Frame(document) => {
+                let offered = self.frames.offer(document, timeout);
+                offered.map_err(Document::Frame)
+            }
+            Document::Event(event) => self.events.offer(event, timeout).map_err(Document::Event),
+            Document::Counts(document) => {
+                self.counts.set(document);
+                Ok(())
+            }
+        }
+    }
+
+    /// Says that nothing will follow.
+    pub fn close(&self) {
+        self.events.close();
+        self.counts.close();
+        self.frames.close();
+    }
+
+    /// Whether it was closed and nothing waits any more.
+    pub fn is_finished(&self) -> bool {
+        self.events.is_finished() && self.counts.is_finished() && self.frames.is_finished()
+    }
+
+    /// Waits until it was closed and nothing waits any more.
+    pub async fn finished(&self) {
+        self.events.finished().await;
+        self.counts.finished().await;
+        self.frames.finished().await;
+    }
+
+    /// Events and documents that were dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.events.dropped() + self.frames.dropped()
+    }
 }

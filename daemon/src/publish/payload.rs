@@ -26,9 +26,9 @@ struct Document<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct Size {
-    width: u32,
-    height: u32,
+pub(super) struct Size {
+    pub(super) width: u32,
+    pub(super) height: u32,
 }
 
 #[derive(Debug, Serialize)]

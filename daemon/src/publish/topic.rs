@@ -2,6 +2,7 @@
 
 use crate::config::Invalid;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// The longest device id and camera name in bytes.
 const LEVEL_BYTES_MAX: usize = 64;
@@ -41,7 +42,7 @@ impl DeviceConfig {
 
 /// Checks one level of a topic: letters, digits, `.`, `_` and `-`. MQTT allows more, but `/`, `+` and `#` have a
 /// meaning there, and what is left serves as a file name and an identifier elsewhere.
-pub fn validate_level(key: &'static str, level: &str) -> Result<(), Invalid> {
+pub fn validate_level(key: impl Into<Cow<'static, str>>, level: &str) -> Result<(), Invalid> {
     if level.is_empty() {
         return Err(Invalid::new(key, "is empty"));
     }
@@ -79,6 +80,16 @@ pub fn validate_prefix(key: &'static str, prefix: &str) -> Result<(), Invalid> {
 /// `<prefix>/<device>/state`: `online` or `offline`, retained.
 pub fn state(prefix: &str, device: &str) -> String {
     format!("{prefix}/{device}/state")
+}
+
+/// `<prefix>/<device>/<camera>/events`: a document an event.
+pub fn events(prefix: &str, device: &str, camera: &str) -> String {
+    format!("{prefix}/{device}/{camera}/events")
+}
+
+/// `<prefix>/<device>/<camera>/counts`: how many are where, retained.
+pub fn counts(prefix: &str, device: &str, camera: &str) -> String {
+    format!("{prefix}/{device}/{camera}/counts")
 }
 
 /// `<prefix>/<device>/<camera>/detections`: a document a frame.
@@ -125,5 +136,7 @@ mod tests {
     fn topics_are_as_documented() {
         assert_eq!(state("ternwatch", "pi"), "ternwatch/pi/state");
         assert_eq!(detections("a/b", "pi", "door"), "a/b/pi/door/detections");
+        assert_eq!(events("a/b", "pi", "door"), "a/b/pi/door/events");
+        assert_eq!(counts("a/b", "pi", "door"), "a/b/pi/door/counts");
     }
 }

@@ -46,6 +46,30 @@ fn check(schema: &Value, value: &Value, place: &str, found: &mut Vec<String>) {
                 }
                 true
             }
+            "enum" => argument.as_array().expect("values").contains(value),
+            "additionalProperties" => {
+                let known = schema.get("properties").and_then(Value::as_object);
+                for (key, inner) in value.as_object().into_iter().flatten() {
+                    if known.is_none_or(|known| !known.contains_key(key)) {
+                        check(argument, inner, &format!("{place}/{key}"), found);
+                    }
+                }
+                true
+            }
+            "allOf" => {
+                for schema in argument.as_array().expect("schemas") {
+                    check(schema, value, place, found);
+                }
+                true
+            }
+            "if" => {
+                if violations(argument, value).is_empty() {
+                    check(&schema["then"], value, place, found);
+                }
+                true
+            }
+            // Belongs to `if`.
+            "then" => true,
             unknown => panic!("{place}: this checker does not know the keyword {unknown:?}"),
         };
         if !is_met {
@@ -61,6 +85,7 @@ fn has_type(value: &Value, name: &str) -> bool {
         "string" => value.is_string(),
         "number" => value.is_number(),
         "integer" => value.is_i64() || value.is_u64(),
+        "boolean" => value.is_boolean(),
         unknown => panic!("unknown type {unknown:?}"),
     }
 }

@@ -63,6 +63,9 @@ pace = "real-time"
 bundle = {}
 key = {}
 
+[publish]
+frames = true
+
 [mqtt]
 host = "127.0.0.1"
 port = {port}

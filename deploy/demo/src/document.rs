@@ -68,9 +68,75 @@ impl Document {
     }
 }
 
+/// Something that happened.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub(crate) struct Event {
+    schema: u32,
+    r#type: String,
+    captured_at: String,
+    track: Track,
+    zone: Option<Named>,
+    line: Option<Named>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+struct Track {
+    id: u64,
+    class: String,
+    duration_s: f64,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+struct Named {
+    name: String,
+}
+
+impl Event {
+    /// Reads one message's payload.
+    pub(crate) fn from_json(payload: &[u8]) -> Result<Self> {
+        let event: Self =
+            serde_json::from_slice(payload).context("a published event does not fit the schema")?;
+        ensure!(
+            event.schema == SCHEMA,
+            "a published event has schema {}, this demonstration reads schema {SCHEMA}",
+            event.schema
+        );
+        Ok(event)
+    }
+
+    /// One line for the terminal: time of day, what happened, to whom and where.
+    pub(crate) fn line(&self) -> String {
+        let time = self.captured_at.get(11..23).unwrap_or(&self.captured_at);
+        let Track {
+            id,
+            class,
+            duration_s,
+        } = &self.track;
+        let place = self.zone.as_ref().or(self.line.as_ref());
+        let place = place.map_or(String::new(), |place| format!("  {}", place.name));
+        format!(
+            "{time}  {} {id}: {}{place}, seen for {duration_s:.1} s",
+            class, self.r#type
+        )
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_a_short_line() {
+        let text = r#"{"schema":1,"type":"zone_enter","captured_at":"2026-11-24T06:38:40.123456Z",
+            "track":{"id":3,"class":"person","duration_s":2.25,"path":[]},"zone":{"name":"yard"},"new":1}"#;
+        let event = Event::from_json(text.as_bytes()).expect("an event");
+        assert_eq!(
+            event.line(),
+            "06:38:40.123  person 3: zone_enter  yard, seen for 2.2 s"
+        );
+        let newer = text.replace("\"schema\":1", "\"schema\":2");
+        assert!(Event::from_json(newer.as_bytes()).is_err());
+    }
 
     /// A document with persons of these scores.
     pub(crate) fn document(sequence: u64, at_ms: u64, scores: &[f32]) -> Document {

@@ -1,6 +1,6 @@
 //! The demonstration behind `make demo`: a private broker, the daemon on a street video, a subscriber.
 //!
-//! Takes a video and a bundle; prints detections as the subscriber hears them, writes a contact sheet and ends with
+//! Takes a video and a bundle; prints detections and events as the subscriber hears them, writes a contact sheet and ends with
 //! a summary. It knows the daemon by its program, its configuration file and its published documents only.
 
 mod broker;
@@ -15,7 +15,7 @@ mod video;
 use crate::broker::{Broker, Heard};
 use crate::child::Running;
 use crate::daemon::TOPIC_PREFIX;
-use crate::document::Document;
+use crate::document::{Document, Event};
 use crate::summary::Summary;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
@@ -165,6 +165,10 @@ fn take(heard: Heard) -> Result<Option<Document>> {
             let document = Document::from_json(&payload)?;
             println!("{}", document.line());
             Ok(Some(document))
+        }
+        Heard::Message { topic, payload } if topic.ends_with("/events") => {
+            println!("{}", Event::from_json(&payload)?.line());
+            Ok(None)
         }
         Heard::Message { topic, payload } => {
             println!("{topic}  {}", String::from_utf8_lossy(&payload));

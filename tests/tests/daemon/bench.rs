@@ -23,17 +23,26 @@ pub(crate) struct Bench {
     // Shared with the process, which may outlive the bench.
     folder: Arc<tempfile::TempDir>,
     settings: Vec<(String, String)>,
+    config: String,
 }
 
 impl Bench {
     /// A video of so many frames, 10 a second, to be examined frame by frame.
     pub(crate) fn with_video(frames: u32, port: u16) -> Self {
+        let source = format!("testsrc=size={WIDTH}x{HEIGHT}:rate=10");
+        let count = frames.to_string();
+        let input = ["-f", "lavfi", "-i", &source, "-frames:v", &count];
+        Self::with_video_of(&input, port)
+    }
+
+    /// What ffmpeg makes of these arguments, to be examined frame by frame.
+    pub(crate) fn with_video_of(input: &[&str], port: u16) -> Self {
         let mut bench = Self::new(port);
         let video = bench.path("video.mp4");
-        let source = format!("testsrc=size={WIDTH}x{HEIGHT}:rate=10");
         let made = Command::new("ffmpeg")
-            .args(["-v", "error", "-f", "lavfi", "-i", &source, "-frames:v"])
-            .args([&frames.to_string(), "-pix_fmt", "yuv420p", "-y"])
+            .args(["-v", "error"])
+            .args(input)
+            .args(["-pix_fmt", "yuv420p", "-y"])
             .arg(&video)
             .stdin(Stdio::null())
             .status();
@@ -56,12 +65,14 @@ impl Bench {
         let mut bench = Self {
             folder,
             settings: Vec::new(),
+            config: String::new(),
         };
         for (key, file) in [("MODEL__BUNDLE", "small.tern"), ("MODEL__KEY", "small.pub")] {
             let path = bench.path(file);
             bench.set(key, path.to_str().expect("UTF-8"));
         }
         bench.set("MODEL__SCORE_MIN", "0.05");
+        bench.set("PUBLISH__FRAMES", "true");
         bench.set("DEVICE__ID", "pi");
         bench.set("CAMERA__NAME", "door");
         bench.set("MQTT__HOST", "127.0.0.1");
@@ -92,14 +103,30 @@ impl Bench {
         self.settings.push((name, value.into()));
     }
 
+    /// What a settings file has besides, for what no variable can set.
+    pub(crate) fn write_config(&mut self, text: &str) {
+        self.config = text.into();
+    }
+
+    /// The documents of frames that the daemon wrote to its standard output so far.
+    pub(crate) fn frames_on_stdout(&self) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(self.path("stdout")).expect("readable");
+        // The last line may be half written.
+        let documents = text.lines().map(serde_json::from_str);
+        let documents = documents.map_while(Result::<serde_json::Value, _>::ok);
+        documents
+            .filter(|document| document.get("detections").is_some())
+            .collect()
+    }
+
     pub(crate) fn run(&self) -> Daemon {
         self.run_with(|_| {})
     }
 
     pub(crate) fn run_with(&self, prepare: impl FnOnce(&mut Command)) -> Daemon {
-        // An empty file rather than none: what is installed on this machine does not matter.
+        // Perhaps an empty file, rather than none: what is installed on this machine does not matter.
         let config = self.path("ternwatch.toml");
-        fs::write(&config, "").expect("written");
+        fs::write(&config, &self.config).expect("written");
         let create = |name| fs::File::create(self.path(name)).expect("created");
         let mut command = Command::new(program());
         command

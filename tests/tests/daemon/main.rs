@@ -1,6 +1,7 @@
 //! `ternwatchd` from outside: a real video through a real ffmpeg, a real broker, real signals.
 
 mod bench;
+mod events;
 
 use bench::{Bench, HEIGHT, MODEL_SEED, WIDTH};
 use rustix::process::Signal;
@@ -114,15 +115,21 @@ fn every_frame_is_published_and_equals_the_detectors_answer(protocol: &str) {
     }
 
     let mut late = Subscriber::connect(broker.port(), "after");
-    late.expect("the retained state", |heard| {
-        assert_eq!(
-            state(heard).as_deref(),
-            Some("offline"),
-            "nothing else is retained"
-        );
+    let mut retained = Vec::new();
+    late.expect("what is retained", |heard| {
         assert!(heard.is_retained);
-        Some(())
+        retained.push((heard.topic.clone(), state(heard)));
+        (retained.len() == 2).then_some(())
     });
+    retained.sort();
+    let offline = Some("offline".to_string());
+    assert_eq!(
+        retained,
+        [
+            ("site/pi/door/counts".into(), None),
+            (STATE.into(), offline)
+        ]
+    );
 }
 
 #[test]
@@ -201,9 +208,8 @@ fn sigterm_ends_it_in_time_without_a_broker_and_while_it_waits() {
     bench.set("STDOUT__ENABLED", "true");
     let daemon = bench.run();
     wait_for("a full queue and an attempt to connect", || {
-        let written = fs::read_to_string(bench.path("stdout")).expect("readable");
         let has_tried = daemon.log().contains("no connection to the broker");
-        (written.lines().count() >= 3 && has_tried).then_some(())
+        (bench.frames_on_stdout().len() >= 3 && has_tried).then_some(())
     });
     let log = daemon.terminate();
     assert!(log.contains("documents were not published"), "{log}");
@@ -261,9 +267,7 @@ fn while_the_broker_is_away_the_newest_documents_wait() {
     let daemon = bench.run();
     // Every examined frame is on standard output too: wait for the last one, then plug the cable in.
     let examined = wait_for("the last frame", || {
-        let text = fs::read_to_string(bench.path("stdout")).expect("readable");
-        let lines = text.lines().map(serde_json::from_str::<Value>);
-        let examined: Vec<Value> = lines.map_while(Result::ok).collect();
+        let examined = bench.frames_on_stdout();
         let is_last = |document: &Value| document["sequence"] == FRAMES - 1;
         examined.last().is_some_and(is_last).then_some(examined)
     });
@@ -457,7 +461,9 @@ fn documents_go_to_standard_output_too() {
     let text = fs::read_to_string(bench.path("stdout")).expect("readable");
     let parse = |line| serde_json::from_str::<Value>(line).expect("a line, a document");
     let documents: Vec<Value> = text.lines().map(parse).collect();
-    assert_eq!(sequences(&documents), [0, 1, 2, 3, 4]);
+    assert_eq!(sequences(&bench.frames_on_stdout()), [0, 1, 2, 3, 4]);
+    let is_counts = |document: &Value| document.get("in_view").is_some();
+    assert!(documents.iter().any(is_counts), "{text}");
 }
 
 #[test]
@@ -478,8 +484,7 @@ fn a_folder_of_pictures_is_examined_in_order() {
     bench.set("STDOUT__ENABLED", "true");
     let (status, log) = bench.run().wait();
     assert_eq!(status.code(), Some(0), "{log}");
-    let text = fs::read_to_string(bench.path("stdout")).expect("readable");
-    assert_eq!(text.lines().count(), 5);
+    assert_eq!(sequences(&bench.frames_on_stdout()), [0, 1, 2, 3, 4]);
 }
 
 /// A certificate authority and a broker's certificate signed by it.

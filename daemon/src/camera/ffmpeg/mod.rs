@@ -8,7 +8,6 @@ mod pipe;
 pub mod y4m;
 
 use super::{CameraError, FrameBuffer, FrameSource, Next, Pace, RtspConfig, VideoConfig};
-use crate::clock::Timestamp;
 use crate::stop::Stop;
 use pipe::PatientPipe;
 use std::ffi::OsString;
@@ -37,6 +36,8 @@ pub struct Input {
     arguments: Vec<OsString>,
     /// Whether an end of the stream is the end of the source, or a failure.
     finite: bool,
+    /// Whether frames come at the rate they were recorded with.
+    is_paced: bool,
 }
 
 impl Input {
@@ -63,6 +64,7 @@ impl Input {
             secret: None,
             arguments,
             finite: true,
+            is_paced: config.pace == Pace::RealTime,
         })
     }
 
@@ -86,6 +88,7 @@ impl Input {
             secret,
             arguments: arguments.map(OsString::from).to_vec(),
             finite: false,
+            is_paced: true,
         }
     }
 }
@@ -112,6 +115,9 @@ pub struct Decoder {
     frames: Y4mReader<BufReader<PatientPipe<ChildStdout>>>,
     last_message: Arc<Mutex<String>>,
     stall: Duration,
+    /// Frames so far, and when the first one came.
+    count: u64,
+    first_ns: u64,
 }
 
 impl Decoder {
@@ -146,6 +152,8 @@ impl Decoder {
             frames: Y4mReader::new(pipe),
             last_message,
             stall,
+            count: 0,
+            first_ns: 0,
         };
         if let Err(source) = logging {
             return Err(CameraError::Open {
@@ -225,7 +233,14 @@ impl FrameSource for Decoder {
         );
         match self.frames.read_frame(bytes) {
             Ok(true) => {
-                buffer.captured_at = Timestamp::now();
+                buffer.arrived();
+                if self.count == 0 {
+                    self.first_ns = buffer.moment_ns;
+                }
+                if let Some(rate) = header.rate.filter(|_| !self.input.is_paced) {
+                    buffer.moment_ns = self.first_ns.saturating_add(rate.moment_ns(self.count));
+                }
+                self.count += 1;
                 Ok(Next::Frame)
             }
             Ok(false)

@@ -5,6 +5,7 @@
 
 use crate::camera::SIDE_MAX;
 use std::io::{self, BufRead, Read};
+use std::num::NonZeroU32;
 use thiserror::Error;
 
 /// The longest line that is read.
@@ -17,6 +18,24 @@ pub struct Header {
     pub width: u32,
     /// Pixels, even.
     pub height: u32,
+    /// Frames a second, if the header tells.
+    pub rate: Option<Rate>,
+}
+
+/// A fraction: frames in so many seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    frames: NonZeroU32,
+    seconds: NonZeroU32,
+}
+
+impl Rate {
+    /// When the frame of this index is due, in nanoseconds after the first one.
+    pub fn moment_ns(self, index: u64) -> u64 {
+        let seconds = u128::from(index) * u128::from(self.seconds.get());
+        let moment_ns = seconds * 1_000_000_000 / u128::from(self.frames.get());
+        u64::try_from(moment_ns).unwrap_or(u64::MAX)
+    }
 }
 
 impl Header {
@@ -123,7 +142,7 @@ fn parse_header(line: &[u8]) -> Result<Header, Y4mError> {
     let Some(parameters) = line.strip_prefix(b"YUV4MPEG2 ") else {
         return Err(Y4mError::Mark("header"));
     };
-    let (mut width, mut height) = (None, None);
+    let (mut width, mut height, mut rate) = (None, None, None);
     for parameter in parameters.split(|byte| *byte == b' ') {
         match parameter.split_first() {
             Some((b'W', digits)) => width = Some(side("width", digits)?),
@@ -133,13 +152,24 @@ fn parse_header(line: &[u8]) -> Result<Header, Y4mError> {
             Some((b'C', other)) => {
                 return Err(Y4mError::Chroma(String::from_utf8_lossy(other).into()));
             }
-            // Frame rate, interlacing, aspect, comments.
+            // `0:0` means that it is not known.
+            Some((b'F', fraction)) => rate = parse_rate(fraction),
+            // Interlacing, aspect, comments.
             _ => {}
         }
     }
     Ok(Header {
         width: width.ok_or(Y4mError::Side("width"))?,
         height: height.ok_or(Y4mError::Side("height"))?,
+        rate,
+    })
+}
+
+fn parse_rate(fraction: &[u8]) -> Option<Rate> {
+    let (frames, seconds) = std::str::from_utf8(fraction).ok()?.split_once(':')?;
+    Some(Rate {
+        frames: frames.parse().ok()?,
+        seconds: seconds.parse().ok()?,
     })
 }
 

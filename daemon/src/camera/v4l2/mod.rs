@@ -192,6 +192,7 @@ impl FrameSource for Camera {
             match decode::decode(&self.offer, &self.raw.bytes, buffer) {
                 Ok(()) => {
                     buffer.captured_at = self.raw.captured_at;
+                    buffer.moment_ns = self.raw.captured_at.monotonic_ns;
                     return Ok(Next::Frame);
                 }
                 // A frame damaged on the cable is common with USB; a camera that sends nothing else is broken.

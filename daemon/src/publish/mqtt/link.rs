@@ -42,26 +42,68 @@ pub(super) struct Message<'a> {
 enum Kind {
     /// Retained, QoS 1.
     State,
+    /// Retained, QoS 1.
+    Counts,
+    /// QoS 1; the broker drops it after so many seconds.
+    Event(Option<u32>),
     /// QoS 0.
-    Document,
+    Frame,
 }
 
 impl<'a> Message<'a> {
     pub(super) fn state(topic: &'a str, state: &str) -> Self {
-        Self {
-            topic,
-            payload: state.into(),
-            kind: Kind::State,
-        }
+        Self::new(topic, state.into(), Kind::State)
     }
 
-    pub(super) fn document(topic: &'a str, payload: Vec<u8>) -> Self {
+    pub(super) fn counts(topic: &'a str, payload: Vec<u8>) -> Self {
+        Self::new(topic, payload, Kind::Counts)
+    }
+
+    pub(super) fn event(topic: &'a str, payload: Vec<u8>, expiry_s: Option<u32>) -> Self {
+        Self::new(topic, payload, Kind::Event(expiry_s))
+    }
+
+    pub(super) fn frame(topic: &'a str, payload: Vec<u8>) -> Self {
+        Self::new(topic, payload, Kind::Frame)
+    }
+
+    fn new(topic: &'a str, payload: Vec<u8>, kind: Kind) -> Self {
         Self {
             topic,
             payload,
-            kind: Kind::Document,
+            kind,
         }
     }
+
+    fn is_retained(&self) -> bool {
+        matches!(self.kind, Kind::State | Kind::Counts)
+    }
+
+    fn properties(&self) -> v5::PublishProperties {
+        let (content_type, expiry_s) = match self.kind {
+            Kind::State => ("text/plain", None),
+            Kind::Counts | Kind::Frame => ("application/json", None),
+            Kind::Event(expiry_s) => ("application/json", expiry_s),
+        };
+        v5::PublishProperties {
+            // The payload is UTF-8.
+            payload_format_indicator: Some(1),
+            content_type: Some(content_type.into()),
+            message_expiry_interval: expiry_s,
+            ..v5::PublishProperties::default()
+        }
+    }
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// It was written to the connection (QoS 0), or the broker confirmed it (QoS 1).
+    Heard,
+    /// The broker or the library does not want it, and would not want it another time either.
+    Refused,
+    /// The connection ended before that.
+    Lost,
 }
 
 /// The publishing half.
@@ -172,48 +214,45 @@ fn options_v311(session: &Session) -> Result<v4::MqttOptions, SessionError> {
 }
 
 impl Link {
-    /// Whether the message was written to the connection (document) or confirmed by the broker (state). Waits while
-    /// there is no connection.
-    pub(super) async fn publish(&self, message: Message<'_>) -> bool {
-        let is_state = message.kind == Kind::State;
+    /// Publishes a message. Waits while there is no connection.
+    pub(super) async fn publish(&self, message: Message<'_>) -> Said {
         match self {
             Self::V5(client) => {
-                let mut options = if is_state {
-                    v5::PublishOptions::at_least_once().retained()
-                } else {
-                    v5::PublishOptions::at_most_once()
+                let mut options = match message.kind {
+                    Kind::Frame => v5::PublishOptions::at_most_once(),
+                    _ => v5::PublishOptions::at_least_once(),
                 };
-                let content_type = if is_state {
-                    "text/plain"
-                } else {
-                    "application/json"
+                if message.is_retained() {
+                    options = options.retained();
+                }
+                options = options.properties(message.properties());
+                let published = client.publish_tracked(message.topic, message.payload, options);
+                let Ok(notice) = published.await else {
+                    return Said::Refused;
                 };
-                options = options.properties(v5::PublishProperties {
-                    // The payload is UTF-8.
-                    payload_format_indicator: Some(1),
-                    content_type: Some(content_type.into()),
-                    ..v5::PublishProperties::default()
-                });
-                match client
-                    .publish_tracked(message.topic, message.payload, options)
-                    .await
-                {
-                    Ok(notice) => notice.wait_completion_async().await.is_ok(),
-                    Err(_) => false,
+                use v5::PublishNoticeError::{RetainNotSupported, V5PubAck};
+                match notice.wait_completion_async().await {
+                    Ok(()) => Said::Heard,
+                    Err(V5PubAck(_) | RetainNotSupported) => Said::Refused,
+                    Err(_) => Said::Lost,
                 }
             }
             Self::V311(client) => {
-                let options = if is_state {
-                    v4::PublishOptions::at_least_once().retained()
-                } else {
-                    v4::PublishOptions::at_most_once()
+                let mut options = match message.kind {
+                    Kind::Frame => v4::PublishOptions::at_most_once(),
+                    _ => v4::PublishOptions::at_least_once(),
                 };
-                match client
-                    .publish_tracked(message.topic, message.payload, options)
-                    .await
-                {
-                    Ok(notice) => notice.wait_completion_async().await.is_ok(),
-                    Err(_) => false,
+                if message.is_retained() {
+                    options = options.retained();
+                }
+                let published = client.publish_tracked(message.topic, message.payload, options);
+                let Ok(notice) = published.await else {
+                    return Said::Refused;
+                };
+                // This version of the protocol has no way to refuse a message.
+                match notice.wait_completion_async().await {
+                    Ok(()) => Said::Heard,
+                    Err(_) => Said::Lost,
                 }
             }
         }

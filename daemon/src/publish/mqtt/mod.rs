@@ -1,21 +1,21 @@
 //! The way to the broker.
 //!
-//! Takes documents from the queue and publishes them at most once each (QoS 0); says `online` on every connection and
-//! `offline` before leaving, and leaves a last will that says `offline` for it. One task polls the connection and
-//! opens it again when it is lost, another one publishes: publishing from the polling task would wait for itself.
-//! A document counts as published once it was written to the connection.
+//! Takes what waits and publishes it: events at least once each (QoS 1, again after a lost connection until the broker
+//! confirms them), counts retained, frames at most once (QoS 0). Says `online` on every connection and `offline` before
+//! leaving, and leaves a last will that says `offline` for it. One task polls the connection and opens it again when it
+//! is lost, another one publishes: publishing from the polling task would wait for itself.
 
 mod link;
 
 pub use link::Session;
 
-use super::queue::DocumentQueue;
-use super::topic;
+use super::outbox::Event;
+use super::{Outgoing, topic};
 use crate::backoff::Backoff;
 use crate::config::choice::Choice;
 use crate::config::{Invalid, Secret, in_range};
 use crate::health::Health;
-use link::{Link, Message, Polled, Poller, Tls};
+use link::{Link, Message, Polled, Poller, Said, Tls};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -62,8 +62,10 @@ pub struct Config {
     pub tls: bool,
     /// Empty: the system's authorities.
     pub ca_file: PathBuf,
-    /// Bound of the queue.
+    /// Bound of the queue of frames' documents.
     pub queue_documents_max: usize,
+    /// Bound of the events that wait.
+    pub queue_events_max: usize,
 }
 
 /// Versions of MQTT.
@@ -133,6 +135,7 @@ impl Config {
             self.queue_documents_max,
             1..=10_000,
         )?;
+        in_range("mqtt.queue_events_max", self.queue_events_max, 1..=100_000)?;
         let has_password = !self.password.expose().is_empty();
         let has_password_file = !self.password_file.as_os_str().is_empty();
         if has_password && has_password_file {
@@ -250,11 +253,24 @@ enum Connection {
     Made(u64),
 }
 
-/// Publishes the queue's documents to `topic` until it is closed and empty or the term is over, then leaves.
+/// Where documents go, and how long the broker keeps events.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// Topic of the events.
+    pub events: String,
+    /// Topic of the counts.
+    pub counts: String,
+    /// Topic of the frames' detections.
+    pub frames: String,
+    /// Seconds.
+    pub event_expiry_s: Option<u32>,
+}
+
+/// Publishes what waits until nothing will follow or the term is over, then leaves.
 pub async fn run(
     session: &Session,
-    topic: &str,
-    queue: &DocumentQueue,
+    destination: &Destination,
+    outgoing: &Outgoing,
     health: &Arc<Health>,
     term: watch::Receiver<Term>,
 ) -> Result<(), SessionError> {
@@ -265,20 +281,27 @@ pub async fn run(
     let mut publisher = Publisher {
         link,
         state_topic: &session.state_topic,
-        topic,
-        queue,
+        destination,
+        outgoing,
         health,
         connection,
         term,
         lost: 0,
+        refused: 0,
         dropped_told: 0,
     };
     publisher.publish_all().await;
     publisher.leave().await;
     polling.abort();
-    let unpublished = queue.len() as u64 + queue.dropped() + publisher.lost;
+    let frames = &outgoing.frames;
+    let unpublished = frames.len() as u64 + frames.dropped() + publisher.lost;
     if unpublished > 0 {
         log::warn!("{unpublished} documents were not published, the broker being away");
+    }
+    let events = &outgoing.events;
+    let unpublished = events.len() as u64 + events.dropped() + publisher.refused;
+    if unpublished > 0 {
+        log::warn!("{unpublished} events were not published");
     }
     Ok(())
 }
@@ -327,14 +350,16 @@ async fn keep_connected(
 struct Publisher<'a> {
     link: Link,
     state_topic: &'a str,
-    topic: &'a str,
-    queue: &'a DocumentQueue,
+    destination: &'a Destination,
+    outgoing: &'a Outgoing,
     health: &'a Health,
     connection: watch::Receiver<Connection>,
     term: watch::Receiver<Term>,
-    /// Documents taken from the queue and not written to a connection.
+    /// Documents of frames taken from the queue and not written to a connection.
     lost: u64,
-    /// Documents that the queue dropped, as far as they were logged.
+    /// Events that the broker did not want.
+    refused: u64,
+    /// Documents and events that were dropped, as far as it was logged.
     dropped_told: u64,
 }
 
@@ -344,7 +369,7 @@ impl Publisher<'_> {
         // Changes of the connection and of the term wake every wait below.
         let mut connection = self.connection.clone();
         let mut term = self.term.clone();
-        while !self.queue.is_finished() {
+        while !self.outgoing.is_finished() {
             let deadline = *term.borrow_and_update();
             if matches!(deadline, Term::Until(deadline) if deadline <= Instant::now()) {
                 return;
@@ -353,10 +378,10 @@ impl Publisher<'_> {
             let is_connected = now != Connection::Lost;
             if is_connected && now != greeted {
                 // A broker may have forgotten the retained state, or published the last will meanwhile.
-                let heard = self.say(Message::state(self.state_topic, "online")).await;
-                if !heard && *self.connection.borrow() == now {
+                if self.say(Message::state(self.state_topic, "online")).await == Said::Refused {
                     log::warn!("the broker does not accept {}", self.state_topic);
                 }
+                self.outgoing.counts.tell_again();
                 greeted = now;
                 self.tell_drops();
                 continue;
@@ -366,19 +391,27 @@ impl Publisher<'_> {
                 () = over(deadline) => return,
                 Ok(()) = term.changed() => {}
                 Ok(()) = connection.changed() => {}
-                document = self.queue.pop(), if is_connected => match document {
-                    Some(document) => self.publish(document).await,
-                    None => return,
-                },
-                // A queue that is closed and empty needs no connection any more.
-                () = self.queue.finished(), if !is_connected => return,
+                event = self.outgoing.events.first(), if is_connected => {
+                    self.publish_event(event).await;
+                }
+                (version, counts) = self.outgoing.counts.next(), if is_connected => {
+                    self.publish_counts(version, counts).await;
+                }
+                // Nothing comes once everything is closed: then the condition above decides.
+                frame = self.outgoing.frames.pop(), if is_connected => {
+                    if let Some(frame) = frame {
+                        self.publish_frame(frame).await;
+                    }
+                }
+                // What waits for nothing needs no connection any more.
+                () = self.outgoing.finished(), if !is_connected => return,
             }
         }
     }
 
     /// Logs what was dropped while there was no connection: once a connection, not once a document.
     fn tell_drops(&mut self) {
-        let dropped = self.queue.dropped();
+        let dropped = self.outgoing.dropped();
         if dropped > self.dropped_told {
             let count = dropped - self.dropped_told;
             log::warn!("the oldest {count} documents were dropped while the broker was away");
@@ -386,25 +419,67 @@ impl Publisher<'_> {
         }
     }
 
-    async fn publish(&mut self, document: Vec<u8>) {
-        if self.say(Message::document(self.topic, document)).await {
+    async fn publish_event(&mut self, event: Event) {
+        let Event { sequence, document } = event;
+        let Destination {
+            events: topic,
+            event_expiry_s,
+            ..
+        } = self.destination;
+        match self
+            .say(Message::event(topic, document, *event_expiry_s))
+            .await
+        {
+            Said::Heard => {
+                self.health.published.fetch_add(1, Ordering::Relaxed);
+                self.outgoing.events.confirm(sequence);
+            }
+            Said::Refused => {
+                // The events behind it may be wanted, so it must not stay in their way.
+                if self.refused == 0 {
+                    log::warn!("the broker does not accept {topic}");
+                }
+                self.refused += 1;
+                self.outgoing.events.confirm(sequence);
+            }
+            Said::Lost => {}
+        }
+    }
+
+    async fn publish_counts(&mut self, version: u64, counts: Vec<u8>) {
+        let topic = &self.destination.counts;
+        match self.say(Message::counts(topic, counts)).await {
+            Said::Heard => {
+                self.health.published.fetch_add(1, Ordering::Relaxed);
+                self.outgoing.counts.told(version);
+            }
+            Said::Refused => {
+                log::warn!("the broker does not accept {topic}");
+                self.outgoing.counts.told(version);
+            }
+            Said::Lost => {}
+        }
+    }
+
+    async fn publish_frame(&mut self, document: Vec<u8>) {
+        let topic = &self.destination.frames;
+        if self.say(Message::frame(topic, document)).await == Said::Heard {
             self.health.published.fetch_add(1, Ordering::Relaxed);
         } else {
             self.lost += 1;
         }
     }
 
-    /// Whether the message was written to the connection (QoS 0) or confirmed by the broker (QoS 1) before the
-    /// connection or the term ended.
-    async fn say(&mut self, message: Message<'_>) -> bool {
+    /// Publishes a message, unless the connection or the term ends before.
+    async fn say(&self, message: Message<'_>) -> Said {
         let mut connection = self.connection.clone();
         let before = *connection.borrow_and_update();
         let term = *self.term.borrow();
         tokio::select! {
             said = self.link.publish(message) => said,
-            // Nothing is published twice: a message that the connection took with it is lost.
-            _ = connection.wait_for(|now| *now != before) => false,
-            () = over(term) => false,
+            // Frames are not published twice. Events are, since the connection may have taken this one with it.
+            _ = connection.wait_for(|now| *now != before) => Said::Lost,
+            () = over(term) => Said::Lost,
         }
     }
 
@@ -414,11 +489,8 @@ impl Publisher<'_> {
             return;
         }
         let farewell = async {
-            if !self
-                .link
-                .publish(Message::state(self.state_topic, "offline"))
-                .await
-            {
+            let offline = Message::state(self.state_topic, "offline");
+            if self.link.publish(offline).await != Said::Heard {
                 log::warn!("the broker did not confirm that this device is offline");
             }
             self.link.disconnect().await;

@@ -1,0 +1,247 @@
+//! From detections to events: the tracker's answer goes to the zones, and what both say is written down.
+
+use crate::camera::FrameBuffer;
+use crate::publish::Document;
+use crate::publish::counts::{self, InZone, OverLine};
+use crate::publish::event::{self, AtLine, EventWriter, Kind, Moment, Object};
+use crate::publish::outbox::Event;
+use crate::track::{Change, Sighting, State, TRACKS_MAX, Track, Tracker};
+use crate::zones::{Direction, Happening, LineConfig, Subject, ZoneConfig, Zones};
+use ternwatch_detector::Detection;
+
+/// Follows objects through the zones and tells of it.
+#[derive(Debug)]
+pub struct Watch {
+    tracker: Tracker,
+    zones: Zones,
+    names: Names,
+    writer: EventWriter,
+    /// The frame that was looked at last.
+    now: Option<Now>,
+    /// Numbers of the last document of counts.
+    counted: Option<Vec<u64>>,
+}
+
+/// What zones and lines are called.
+#[derive(Debug)]
+struct Names {
+    zones: Vec<String>,
+    lines: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    moment: Moment,
+    at_ns: u64,
+}
+
+impl Now {
+    fn size(&self) -> [f32; 2] {
+        [self.moment.width as f32, self.moment.height as f32]
+    }
+}
+
+impl Watch {
+    /// Of a tracker, of checked zones and lines, and of a writer of events.
+    pub fn new(
+        tracker: Tracker,
+        zones: &[ZoneConfig],
+        lines: &[LineConfig],
+        writer: EventWriter,
+    ) -> Self {
+        Self {
+            tracker,
+            zones: Zones::new(zones, lines, TRACKS_MAX),
+            names: Names {
+                zones: zones.iter().map(|zone| zone.name.clone()).collect(),
+                lines: lines.iter().map(|line| line.name.clone()).collect(),
+            },
+            writer,
+            now: None,
+            counted: None,
+        }
+    }
+
+    /// The lowest score of a detection that it has a use for.
+    pub fn score_low(&self) -> f32 {
+        self.tracker.score_low()
+    }
+
+    /// Takes the detections of a frame and appends what there is to tell.
+    pub fn step(
+        &mut self,
+        buffer: &FrameBuffer,
+        detections: &[Detection],
+        documents: &mut Vec<Document>,
+    ) {
+        let now = Now {
+            moment: Moment {
+                frame_sequence: buffer.sequence,
+                captured_at: buffer.captured_at,
+                width: buffer.width,
+                height: buffer.height,
+            },
+            at_ns: buffer.moment_ns,
+        };
+        // Another size means other pixels: nothing can be followed from one to the other.
+        if self.now.is_some_and(|before| before.size() != now.size()) {
+            self.end_all(documents);
+        }
+        self.now = Some(now);
+        self.tracker.step(now.at_ns, detections);
+        self.tell(now, documents);
+    }
+
+    /// Ends everything: no frame will follow.
+    pub fn finish(&mut self, documents: &mut Vec<Document>) {
+        self.end_all(documents);
+    }
+
+    fn end_all(&mut self, documents: &mut Vec<Document>) {
+        self.tracker.finish();
+        if let Some(now) = self.now {
+            self.tell(now, documents);
+        }
+    }
+
+    /// Ends come first, then what is new or has changed, then who went where: so an object is never in a zone before
+    /// it is new, nor after it has ended.
+    fn tell(&mut self, now: Now, documents: &mut Vec<Document>) {
+        let Self {
+            tracker,
+            zones,
+            names,
+            writer,
+            ..
+        } = self;
+        for (change, track) in tracker.changes() {
+            let kind = match change {
+                Change::New => Kind::New,
+                Change::Update => Kind::Update,
+                Change::End => {
+                    zones.forget(track.id(), now.at_ns);
+                    for &happening in zones.happenings() {
+                        let kind = names.kind(happening, zones);
+                        documents.push(write(writer, kind, now, track, zones, names));
+                    }
+                    Kind::End
+                }
+            };
+            documents.push(write(writer, kind, now, track, zones, names));
+        }
+        let [width, height] = now.size();
+        for track in tracker.tracks().filter(|track| track.is_seen()) {
+            let [x, y] = track.foot();
+            let [_, top, _, bottom] = track.xyxy();
+            let subject = Subject {
+                id: track.id(),
+                foot: [x / width, y / height],
+                height: (bottom - top) / height,
+                score: track.best().score,
+            };
+            zones.observe(&subject, now.at_ns, width / height);
+            for &happening in zones.happenings() {
+                let kind = names.kind(happening, zones);
+                documents.push(write(writer, kind, now, track, zones, names));
+            }
+        }
+        self.count(now, documents);
+    }
+
+    /// Tells how many are where, if that has changed.
+    fn count(&mut self, now: Now, documents: &mut Vec<Document>) {
+        let (zones, names) = (&self.zones, &self.names);
+        let in_view = self.tracker.tracks().count();
+        let occupancies = (0..names.zones.len()).map(|zone| zones.occupancy(zone));
+        let crossings = (0..names.lines.len()).map(|line| zones.crossings(line));
+        let numbers = std::iter::once(in_view as u64)
+            .chain(occupancies.clone().map(u64::from))
+            .chain(
+                crossings
+                    .clone()
+                    .flat_map(|line| [line.to_left, line.to_right]),
+            );
+        let is_told = |counted: &Vec<u64>| counted.iter().copied().eq(numbers.clone());
+        if self.counted.as_ref().is_some_and(is_told) {
+            return;
+        }
+        let in_zones = occupancies.map(|occupancy| InZone { occupancy });
+        let over_lines = crossings.map(|line| OverLine {
+            to_left: line.to_left,
+            to_right: line.to_right,
+        });
+        documents.push(Document::Counts(counts::document(
+            &self.writer.camera,
+            &self.writer.started_at,
+            now.moment.captured_at,
+            in_view,
+            names.zones.iter().map(String::as_str).zip(in_zones),
+            names.lines.iter().map(String::as_str).zip(over_lines),
+        )));
+        self.counted = Some(numbers.collect());
+    }
+}
+
+impl Names {
+    /// What happened in a zone or at a line, with their names and counts.
+    fn kind(&self, happening: Happening, zones: &Zones) -> Kind<'_> {
+        let in_zone = |zone: usize, dwell_ns| event::InZone {
+            name: &self.zones[zone],
+            dwell_ns,
+            occupancy: zones.occupancy(zone),
+        };
+        match happening {
+            Happening::Enter { zone } => Kind::ZoneEnter(in_zone(zone, 0)),
+            Happening::Loiter { zone, dwell_ns } => Kind::ZoneLoiter(in_zone(zone, dwell_ns)),
+            Happening::Leave { zone, dwell_ns } => Kind::ZoneLeave(in_zone(zone, dwell_ns)),
+            Happening::Cross { line, direction } => Kind::LineCross(AtLine {
+                name: &self.lines[line],
+                direction: match direction {
+                    Direction::ToLeft => "to_left",
+                    Direction::ToRight => "to_right",
+                },
+                to_left: zones.crossings(line).to_left,
+                to_right: zones.crossings(line).to_right,
+            }),
+        }
+    }
+}
+
+/// Writes the next event.
+fn write(
+    writer: &mut EventWriter,
+    kind: Kind<'_>,
+    now: Now,
+    track: &Track,
+    zones: &Zones,
+    names: &Names,
+) -> Document {
+    let age_ns = |at_ns: u64| now.at_ns.saturating_sub(at_ns);
+    let sighting = |seen: Sighting| event::Sighting {
+        age_ns: age_ns(seen.at_ns),
+        score: seen.score,
+        xyxy: seen.xyxy,
+    };
+    let zone_names: Vec<&str> = zones
+        .zones_of(track.id())
+        .map(|zone| names.zones[zone].as_str())
+        .collect();
+    let points = track.path().iter();
+    let path: Vec<(u64, [f32; 2])> = points
+        .map(|point| (age_ns(point.at_ns), [point.x, point.y]))
+        .collect();
+    let object = Object {
+        id: track.id(),
+        class: track.class(),
+        is_lost: track.state() == State::Lost,
+        is_stationary: track.is_stationary(),
+        duration_ns: track.duration_ns(),
+        first: sighting(track.first()),
+        last: sighting(track.last()),
+        best: sighting(track.best()),
+        zones: &zone_names,
+        path: &path,
+    };
+    let (sequence, document) = writer.write(kind, &now.moment, &object);
+    Document::Event(Event { sequence, document })
+}

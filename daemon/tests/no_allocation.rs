@@ -1,0 +1,142 @@
+//! Tracker and zones allocate when they are made, and never again.
+
+#![expect(
+    unsafe_code,
+    reason = "a global allocator that counts is an unsafe trait"
+)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use ternwatch_daemon::track::{Config, Tracker};
+use ternwatch_daemon::zones::{LINES_MAX, LineConfig, Subject, ZONES_MAX, ZoneConfig, Zones};
+use ternwatch_detector::{DETECTIONS_MAX, Detection};
+
+struct Counting;
+
+thread_local! {
+    /// Allocations of this thread; `const` and without a destructor, so that counting does not allocate.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // Not there any more while the thread ends.
+    let _ = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
+}
+
+// SAFETY: every call is passed on to the system's allocator as it came; counting touches a thread-local number only.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`, and `pointer` came from the system's allocator.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc_zeroed`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, len: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `realloc`, and `pointer` came from the system's allocator.
+        unsafe { System.realloc(pointer, layout, len) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations_of(action: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.get();
+    action();
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(
+        allocations_of(|| drop(std::hint::black_box(vec![1u8; 100]))),
+        1
+    );
+    assert_eq!(allocations_of(|| ()), 0);
+}
+
+/// As many detections as there can be: a crowd that moves and of which every third is missed.
+fn crowd(step: u64) -> Vec<Detection> {
+    (0..DETECTIONS_MAX as u64)
+        .filter(|index| !(index + step).is_multiple_of(3))
+        .map(|index| {
+            let (column, row) = (index % 30, index / 30);
+            let x = (column * 25 + step * 2) as f32;
+            let y = (row * 60) as f32;
+            Detection {
+                class: 0,
+                score: if index % 2 == 0 { 0.8 } else { 0.2 },
+                xyxy: [x, y, x + 40.0, y + 80.0],
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn neither_a_crowd_nor_its_end_allocates() {
+    let zones: Vec<ZoneConfig> = (0..ZONES_MAX)
+        .map(|number| ZoneConfig {
+            name: number.to_string(),
+            points: vec![[0.2, 0.0], [1.0, 0.0], [1.0, 1.0], [0.2, 1.0]],
+            score_min: 0.0,
+            height_min: 0.0,
+            loiter_s: 0.5,
+        })
+        .collect();
+    let lines: Vec<LineConfig> = (0..LINES_MAX)
+        .map(|number| LineConfig {
+            name: number.to_string(),
+            points: vec![[0.3, 1.0], [0.3, 0.0]],
+        })
+        .collect();
+    let config = Config {
+        score_low: 0.1,
+        confirm_s: 0.3,
+        lost_s: 1.0,
+        update_s: 0.5,
+        stationary_s: 1.0,
+    };
+    let mut zones = Zones::new(&zones, &lines, ternwatch_daemon::track::TRACKS_MAX);
+    let mut tracker = Tracker::new(&config, 0.4);
+    let (mut changes, mut happenings) = (0, 0);
+    for step in 0..60u64 {
+        // Nobody is left in the last seconds.
+        let detections = if step < 40 { crowd(step) } else { Vec::new() };
+        let now_ns = step * 100_000_000;
+        let allocations = allocations_of(|| {
+            tracker.step(now_ns, &detections);
+            changes += tracker.changes().count();
+            for track in tracker.tracks() {
+                let [x, y] = track.foot();
+                let subject = Subject {
+                    id: track.id(),
+                    foot: [x / 800.0, y / 700.0],
+                    height: 0.1,
+                    score: track.best().score,
+                };
+                zones.observe(&subject, now_ns, 1.1);
+                happenings += zones.happenings().len();
+            }
+        });
+        assert_eq!(allocations, 0, "step {step}");
+    }
+    assert!(
+        changes > 100 && happenings > 1000,
+        "{changes}, {happenings}"
+    );
+    assert_eq!(tracker.tracks().count(), 0);
+    assert_eq!(allocations_of(|| tracker.finish()), 0);
+    assert_eq!(allocations_of(|| zones.forget(1, 0)), 0);
+}
