@@ -6,7 +6,7 @@
 
 pub mod choice;
 
-use crate::{camera, logging, model, pipeline, publish};
+use crate::{camera, logging, model, pipeline, publish, update};
 use ::config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,6 +31,8 @@ pub struct Config {
     pub camera: camera::Config,
     /// What looks at them.
     pub model: model::Config,
+    /// How it is replaced.
+    pub update: update::config::Config,
     /// How frames travel.
     pub pipeline: pipeline::Config,
     /// Where documents go.
@@ -203,6 +205,7 @@ impl Config {
         self.device.validate()?;
         self.camera.validate()?;
         self.model.validate()?;
+        self.update.validate()?;
         self.pipeline.validate(&self.camera)?;
         self.mqtt.validate()?;
         if !self.mqtt.enabled && !self.stdout.enabled {

@@ -18,3 +18,4 @@ pub mod pipeline;
 pub mod publish;
 pub mod service;
 pub mod stop;
+pub mod update;

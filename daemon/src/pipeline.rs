@@ -13,8 +13,10 @@ use crate::mailbox::{Mailbox, Put, Taken};
 use crate::publish::payload::{Examined, Source};
 use crate::publish::queue::DocumentQueue;
 use crate::stop::Stop;
+use crate::update::slot::Slot;
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -221,6 +223,8 @@ pub struct Inference {
     pub source: Source,
     /// Where documents go.
     pub outlet: Outlet,
+    /// Where another model comes from.
+    pub slot: Arc<Slot>,
 }
 
 impl Inference {
@@ -229,6 +233,7 @@ impl Inference {
         let mut buffer = FrameBuffer::empty();
         let mut examined = 0;
         loop {
+            self.change_model();
             match shared.mailbox.take(&mut buffer, WAIT) {
                 Taken::Closed => return Ok(()),
                 Taken::TimedOut => shared.health.inference_lives(),
@@ -243,6 +248,16 @@ impl Inference {
         }
     }
 
+    /// Takes another model, if there is one: between two frames, so that none is lost.
+    fn change_model(&mut self) {
+        self.slot.take(|next| {
+            mem::swap(&mut self.detector, &mut next.detector);
+            mem::swap(&mut self.thresholds, &mut next.thresholds);
+            mem::swap(&mut self.source.model, &mut next.identity);
+            mem::swap(&mut self.source.classes, &mut next.classes);
+        });
+    }
+
     fn examine(&mut self, buffer: &FrameBuffer, dropped: u64) -> Result<Vec<u8>, InferenceError> {
         let frame = buffer.frame().map_err(|source| InferenceError::Frame {
             sequence: buffer.sequence,
@@ -250,7 +265,9 @@ impl Inference {
         })?;
         let started = Instant::now();
         let detections = self.detector.detect(&frame, self.thresholds);
-        let inference_ms = started.elapsed().as_secs_f64() * 1000.0;
+        let inference = started.elapsed();
+        self.slot.examined(detections.len(), inference);
+        let inference_ms = inference.as_secs_f64() * 1000.0;
         Ok(self.source.document(&Examined {
             sequence: buffer.sequence,
             captured_at: buffer.captured_at,

@@ -86,6 +86,11 @@ pub fn detections(prefix: &str, device: &str, camera: &str) -> String {
     format!("{prefix}/{device}/{camera}/detections")
 }
 
+/// `<prefix>/<device>/model`: where the model is, retained; its offers, chunks and requests lie below it.
+pub fn model(prefix: &str, device: &str) -> String {
+    format!("{prefix}/{device}/model")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,5 +130,6 @@ mod tests {
     fn topics_are_as_documented() {
         assert_eq!(state("ternwatch", "pi"), "ternwatch/pi/state");
         assert_eq!(detections("a/b", "pi", "door"), "a/b/pi/door/detections");
+        assert_eq!(model("ternwatch", "pi"), "ternwatch/pi/model");
     }
 }

@@ -1,6 +1,8 @@
 //! `ternwatchd` from outside: a real video through a real ffmpeg, a real broker, real signals.
 
 mod bench;
+mod push;
+mod update;
 
 use bench::{Bench, HEIGHT, MODEL_SEED, WIDTH};
 use rustix::process::Signal;

@@ -6,8 +6,10 @@ use rumqttc_v4 as v4;
 
 /// Requests that may wait inside of the library. The publisher waits for each of its own, so few are needed.
 const REQUESTS_MAX: usize = 4;
-/// Nothing is subscribed: what the broker sends is short.
+/// The longest that is sent to this device are a model's chunk and its offer.
 const INCOMING_PACKET_BYTES_MAX: usize = 64 << 10;
+/// The longest document has the most detections that a frame may have.
+const OUTGOING_PACKET_BYTES_MAX: usize = 256 << 10;
 
 /// What a connection needs to know.
 #[derive(Clone)]
@@ -40,8 +42,10 @@ pub(super) struct Message<'a> {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
-    /// Retained, QoS 1.
+    /// Retained, QoS 1, a word.
     State,
+    /// Retained, QoS 1, JSON.
+    Status,
     /// QoS 0.
     Document,
 }
@@ -52,6 +56,14 @@ impl<'a> Message<'a> {
             topic,
             payload: state.into(),
             kind: Kind::State,
+        }
+    }
+
+    pub(super) fn status(topic: &'a str, payload: Vec<u8>) -> Self {
+        Self {
+            topic,
+            payload,
+            kind: Kind::Status,
         }
     }
 
@@ -81,6 +93,13 @@ pub(super) enum Poller {
 pub(super) enum Polled {
     /// The broker accepted the connection.
     Connected,
+    /// Somebody published something that is subscribed to.
+    Message {
+        /// Where.
+        topic: Vec<u8>,
+        /// What.
+        payload: Vec<u8>,
+    },
     /// Nothing of interest.
     Other,
     /// The publisher has left.
@@ -153,6 +172,7 @@ fn options_v311(session: &Session) -> Result<v4::MqttOptions, SessionError> {
     options
         .set_keep_alive(session.keep_alive_s)
         .set_clean_session(true)
+        .set_max_packet_size(INCOMING_PACKET_BYTES_MAX, OUTGOING_PACKET_BYTES_MAX)
         .set_last_will(will);
     if let Some((username, password)) = &session.credentials {
         options.set_credentials(username, password.clone().into_bytes());
@@ -175,7 +195,7 @@ impl Link {
     /// Whether the message was written to the connection (document) or confirmed by the broker (state). Waits while
     /// there is no connection.
     pub(super) async fn publish(&self, message: Message<'_>) -> bool {
-        let is_state = message.kind == Kind::State;
+        let is_state = message.kind != Kind::Document;
         match self {
             Self::V5(client) => {
                 let mut options = if is_state {
@@ -183,7 +203,7 @@ impl Link {
                 } else {
                     v5::PublishOptions::at_most_once()
                 };
-                let content_type = if is_state {
+                let content_type = if message.kind == Kind::State {
                     "text/plain"
                 } else {
                     "application/json"
@@ -219,6 +239,20 @@ impl Link {
         }
     }
 
+    /// Asks for messages. A failure means that there is no connection; the next one asks again.
+    pub(super) async fn subscribe(&self, filter: &str) -> bool {
+        match self {
+            Self::V5(client) => client
+                .subscribe(filter, v5::mqttbytes::QoS::AtLeastOnce)
+                .await
+                .is_ok(),
+            Self::V311(client) => client
+                .subscribe(filter, v4::mqttbytes::QoS::AtLeastOnce)
+                .await
+                .is_ok(),
+        }
+    }
+
     /// Asks for the end of the connection.
     pub(super) async fn disconnect(&self) {
         // A failure means that there is no connection to end.
@@ -234,6 +268,10 @@ impl Poller {
         match self {
             Self::V5(event_loop) => match event_loop.poll().await {
                 Ok(v5::Event::Incoming(v5::Incoming::ConnAck(_))) => Polled::Connected,
+                Ok(v5::Event::Incoming(v5::Incoming::Publish(message))) => Polled::Message {
+                    topic: message.topic.to_vec(),
+                    payload: message.payload.to_vec(),
+                },
                 Ok(v5::Event::Outgoing(v5::Outgoing::Disconnect))
                 | Err(v5::ConnectionError::RequestsDone) => Polled::Ended,
                 Ok(_) => Polled::Other,
@@ -241,6 +279,10 @@ impl Poller {
             },
             Self::V311(event_loop) => match event_loop.poll().await {
                 Ok(v4::Event::Incoming(v4::Incoming::ConnAck(_))) => Polled::Connected,
+                Ok(v4::Event::Incoming(v4::Incoming::Publish(message))) => Polled::Message {
+                    topic: message.topic.to_vec(),
+                    payload: message.payload.to_vec(),
+                },
                 Ok(v4::Event::Outgoing(v4::Outgoing::Disconnect))
                 | Err(v4::ConnectionError::RequestsDone) => Polled::Ended,
                 Ok(_) => Polled::Other,

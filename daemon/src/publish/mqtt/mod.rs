@@ -5,6 +5,7 @@
 //! opens it again when it is lost, another one publishes: publishing from the polling task would wait for itself.
 //! A document counts as published once it was written to the connection.
 
+pub mod conversation;
 mod link;
 
 pub use link::Session;
@@ -15,6 +16,7 @@ use crate::backoff::Backoff;
 use crate::config::choice::Choice;
 use crate::config::{Invalid, Secret, in_range};
 use crate::health::Health;
+use conversation::{Conversation, Deliver, Delivery, Outgoing, Said};
 use link::{Link, Message, Polled, Poller, Tls};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
@@ -256,18 +258,27 @@ pub async fn run(
     topic: &str,
     queue: &DocumentQueue,
     health: &Arc<Health>,
+    conversation: Option<Conversation>,
     term: watch::Receiver<Term>,
 ) -> Result<(), SessionError> {
     let (link, poller) = link::prepare(session)?;
+    let (outgoing, deliver) = conversation.map(Conversation::split).unzip();
     let (report, connection) = watch::channel(Connection::Lost);
     let broker = format!("{}:{}", session.host, session.port);
-    let polling = tokio::spawn(keep_connected(poller, broker, report, health.clone()));
+    let polling = tokio::spawn(keep_connected(
+        poller,
+        broker,
+        report,
+        health.clone(),
+        deliver,
+    ));
     let mut publisher = Publisher {
         link,
         state_topic: &session.state_topic,
         topic,
         queue,
         health,
+        outgoing,
         connection,
         term,
         lost: 0,
@@ -289,6 +300,7 @@ async fn keep_connected(
     broker: String,
     report: watch::Sender<Connection>,
     health: Arc<Health>,
+    mut deliver: Option<Deliver>,
 ) {
     let mut backoff = Backoff::default();
     let mut count = 0;
@@ -301,6 +313,15 @@ async fn keep_connected(
                 log::info!("connected to the broker at {broker}");
                 health.broker_is_here.store(true, Ordering::Relaxed);
                 report.send_replace(Connection::Made(count));
+                if let Some(deliver) = &mut deliver {
+                    deliver(Delivery::Connected);
+                }
+            }
+            Polled::Message { topic, payload } => {
+                if let Some(deliver) = &mut deliver {
+                    let (topic, payload) = (topic.as_slice(), payload.as_slice());
+                    deliver(Delivery::Message { topic, payload });
+                }
             }
             Polled::Other => {}
             Polled::Ended => return,
@@ -330,6 +351,7 @@ struct Publisher<'a> {
     topic: &'a str,
     queue: &'a DocumentQueue,
     health: &'a Health,
+    outgoing: Option<Outgoing>,
     connection: watch::Receiver<Connection>,
     term: watch::Receiver<Term>,
     /// Documents taken from the queue and not written to a connection.
@@ -359,6 +381,7 @@ impl Publisher<'_> {
                 }
                 greeted = now;
                 self.tell_drops();
+                self.converse_again().await;
                 continue;
             }
             tokio::select! {
@@ -366,6 +389,9 @@ impl Publisher<'_> {
                 () = over(deadline) => return,
                 Ok(()) = term.changed() => {}
                 Ok(()) = connection.changed() => {}
+                said = conversation::next(self.outgoing.as_mut()), if is_connected => {
+                    self.converse(said).await;
+                }
                 document = self.queue.pop(), if is_connected => match document {
                     Some(document) => self.publish(document).await,
                     None => return,
@@ -384,6 +410,34 @@ impl Publisher<'_> {
             log::warn!("the oldest {count} documents were dropped while the broker was away");
             self.dropped_told = dropped;
         }
+    }
+
+    /// On a new connection: listens, and says the state again.
+    async fn converse_again(&mut self) {
+        let Some(outgoing) = &mut self.outgoing else {
+            return;
+        };
+        for filter in &outgoing.filters {
+            if !self.link.subscribe(filter).await {
+                return;
+            }
+        }
+        let state = outgoing.state();
+        self.converse(Said::State(state)).await;
+    }
+
+    async fn converse(&mut self, said: Said) {
+        let Some(outgoing) = &self.outgoing else {
+            return;
+        };
+        let (state_topic, request_topic) =
+            (outgoing.state_topic.clone(), outgoing.request_topic.clone());
+        // A state that is lost with the connection is said again on the next one, a request is made again.
+        match said {
+            Said::State(state) if state.is_empty() => true,
+            Said::State(state) => self.say(Message::status(&state_topic, state)).await,
+            Said::Request(request) => self.say(Message::document(&request_topic, request)).await,
+        };
     }
 
     async fn publish(&mut self, document: Vec<u8>) {
