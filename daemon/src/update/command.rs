@@ -73,6 +73,7 @@ fn install(config: &Config, store: &mut Store<SystemDisk>, path: &Path) -> Resul
         .map_err(|invalid| Failure::new(Reason::Config, anyhow!(invalid.reason)))?;
     let file =
         model::read(path, FILE_LEN_MAX).map_err(|error| Failure::new(error.reason(), error))?;
+    model::trusted_keys(&config.model).map_err(|error| Failure::new(error.reason(), error))?;
     let latency_ms_max = config.update.latency_ms_max;
     let identity = match check::check(&config.model, isa, path, &file, latency_ms_max) {
         Ok(checked) => checked.identity,

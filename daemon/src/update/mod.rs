@@ -15,6 +15,7 @@ pub mod machine;
 pub mod network;
 pub mod offer;
 pub mod reason;
+pub mod record;
 pub mod slot;
 pub mod start;
 pub mod status;
