@@ -2,9 +2,10 @@
 
 use crate::bench::{Bench, Daemon};
 use crate::push::{Pusher, bundle, bundle_signed_by, long_bundle};
-use crate::{document, sequences};
+use crate::{document, expect_state, sequences};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
 use system_tests::broker::{Broker, Cable, Heard, Subscriber, wait_for};
 use ternwatch_bundle::SecretKey;
@@ -144,13 +145,20 @@ fn a_download_goes_on_after_a_cut_cable_and_a_killed_daemon() {
     daemon.signal(Signal::KILL);
     daemon.wait();
 
-    let answered = pusher.answered();
     pusher.set_budget(usize::MAX);
     let daemon = bench.run();
-    let (name, state) = ending(&mut subscriber, "job-1");
-    assert_eq!(name, "committed", "{state}");
-    let again = pusher.answered() - answered;
-    assert!(again <= CHUNKS - 16, "{again} chunks were fetched again");
+    expect_state(&mut subscriber, "online");
+    let mut wanted = BTreeSet::new();
+    let state = subscriber.expect("the end of the job", |heard| {
+        if heard.topic == "site/pi/model/request" {
+            let request: Value = serde_json::from_slice(&heard.payload).expect("JSON");
+            let chunks = request["chunks"].as_array().expect("a list");
+            wanted.extend(chunks.iter().map(|index| index.as_u64().expect("a number")));
+        }
+        model_state(heard).filter(|state| state["state"] == "committed")
+    });
+    assert_eq!(state["job"], "job-1");
+    assert_eq!(wanted.len(), CHUNKS - 16, "asked for {wanted:?}");
     let log = daemon.terminate();
     assert!(log.contains("16 of 24 chunks are here"), "{log}");
 }
@@ -214,31 +222,42 @@ fn what_must_not_run_is_refused_and_the_old_model_runs_on() {
     daemon.terminate();
 }
 
-#[test]
-fn a_model_that_floods_is_taken_back() {
+/// The model in use with the threshold `usual`, then one with `other`, which is taken back because of `reason`.
+fn a_model_is_taken_back(usual: f32, other: f32, reason: &str) {
     let broker = Broker::start();
     let mut subscriber = Subscriber::connect(broker.port(), "test");
     let mut bench = bench(broker.port());
     // Each model's own thresholds.
     bench.set("MODEL__SCORE_MIN", "0.0");
-    let quiet = bundle(1, |manifest| manifest.thresholds.score = 1.0);
-    fs::write(bench.path("small.tern"), quiet).expect("written");
+    let usual = bundle(1, |manifest| manifest.thresholds.score = usual);
+    fs::write(bench.path("small.tern"), usual).expect("written");
     let daemon = bench.run();
     let pusher = Pusher::connect(broker.port());
-    let flood = bundle(2, |manifest| manifest.thresholds.score = 0.001);
-    pusher.offer("flood", 2, &flood);
+    let other = bundle(2, |manifest| manifest.thresholds.score = other);
+    pusher.offer("bad", 2, &other);
     expect_running(&mut subscriber, 2);
-    let (name, state) = ending(&mut subscriber, "flood");
+    let (name, state) = ending(&mut subscriber, "bad");
     assert_eq!(
         (name.as_str(), &state["reason"]),
-        ("rolled_back", &"flood".into())
+        ("rolled_back", &reason.into())
     );
     expect_running(&mut subscriber, 1);
     let log = daemon.terminate();
-    assert!(log.contains("is taken back: flood"), "{log}");
+    let told = format!("is taken back: {reason}");
+    assert!(log.contains(&told), "{log}");
     let (code, list) = bench.model(&["list"]);
     assert_eq!(code, Some(0), "{list}");
     assert!(list.contains("quarantined  small-test 2"), "{list}");
+}
+
+#[test]
+fn a_model_that_floods_is_taken_back() {
+    a_model_is_taken_back(1.0, 0.5, "flood");
+}
+
+#[test]
+fn a_model_that_finds_nothing_is_taken_back() {
+    a_model_is_taken_back(0.9, 1.0, "silence");
 }
 
 #[test]

@@ -239,17 +239,23 @@ impl Link {
         }
     }
 
-    /// Asks for messages. A failure means that there is no connection; the next one asks again.
+    /// Whether the broker grants that messages come. Waits while there is no connection.
     pub(super) async fn subscribe(&self, filter: &str) -> bool {
         match self {
-            Self::V5(client) => client
-                .subscribe(filter, v5::mqttbytes::QoS::AtLeastOnce)
-                .await
-                .is_ok(),
-            Self::V311(client) => client
-                .subscribe(filter, v4::mqttbytes::QoS::AtLeastOnce)
-                .await
-                .is_ok(),
+            Self::V5(client) => {
+                let qos = v5::mqttbytes::QoS::AtLeastOnce;
+                match client.subscribe_tracked(filter, qos).await {
+                    Ok(notice) => notice.wait_completion_async().await.is_ok(),
+                    Err(_) => false,
+                }
+            }
+            Self::V311(client) => {
+                let qos = v4::mqttbytes::QoS::AtLeastOnce;
+                match client.subscribe_tracked(filter, qos).await {
+                    Ok(notice) => notice.wait_completion_async().await.is_ok(),
+                    Err(_) => false,
+                }
+            }
         }
     }
 

@@ -417,13 +417,26 @@ impl Publisher<'_> {
         let Some(outgoing) = &mut self.outgoing else {
             return;
         };
-        for filter in &outgoing.filters {
-            if !self.link.subscribe(filter).await {
-                return;
+        let (filters, state) = (outgoing.filters.clone(), outgoing.state());
+        let connection = *self.connection.borrow();
+        for filter in &filters {
+            if !self.listen(filter).await && *self.connection.borrow() == connection {
+                log::warn!("the broker does not let this device listen to {filter}");
             }
         }
-        let state = outgoing.state();
         self.converse(Said::State(state)).await;
+    }
+
+    /// Whether the broker granted it before the connection or the term ended.
+    async fn listen(&mut self, filter: &str) -> bool {
+        let mut connection = self.connection.clone();
+        let before = *connection.borrow_and_update();
+        let term = *self.term.borrow();
+        tokio::select! {
+            granted = self.link.subscribe(filter) => granted,
+            _ = connection.wait_for(|now| *now != before) => false,
+            () = over(term) => false,
+        }
     }
 
     async fn converse(&mut self, said: Said) {
