@@ -19,7 +19,7 @@ pub fn encode(bytes: &[u8]) -> String {
 }
 
 /// Exactly `2 * N` lower-case digits, or nothing.
-pub(crate) fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     if !is_digits(text, 2 * N) {
         return None;
     }

@@ -19,13 +19,34 @@ pub struct Arguments {
 }
 
 /// What to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Watch the camera and publish.
     #[default]
     Run,
     /// Check the configuration, show what is in effect, and end: exit code 0 if it is valid, 78 if not.
     CheckConfig,
+    /// Look at the model, replace it, or take the one before back.
+    Model {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: ModelAction,
+    },
+}
+
+/// What to do with the model. Run it as the user whom the state folder belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum ModelAction {
+    /// Check a signed model on this device and store it; the daemon puts it on trial.
+    Install {
+        /// The bundle.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Show which models are in use, stored and refused.
+    List,
+    /// Take the model before back; the one in use, or on trial, is not tried again.
+    Rollback,
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 pub mod choice;
 
-use crate::{camera, logging, model, pipeline, publish, track, zones};
+use crate::{camera, logging, model, pipeline, publish, track, update, zones};
 use ::config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -32,6 +32,8 @@ pub struct Config {
     pub camera: camera::Config,
     /// What looks at them.
     pub model: model::Config,
+    /// How it is replaced.
+    pub update: update::config::Config,
     /// How frames travel.
     pub pipeline: pipeline::Config,
     /// How objects are followed.
@@ -227,6 +229,7 @@ impl Config {
         self.device.validate()?;
         self.camera.validate()?;
         self.model.validate()?;
+        self.update.validate()?;
         self.pipeline.validate(&self.camera)?;
         self.track.validate()?;
         zones::validate(&self.zones, &self.lines)?;

@@ -17,6 +17,12 @@ pub enum Reason {
     Unavailable = 69,
     /// A bug (`EX_SOFTWARE`).
     Software = 70,
+    /// The memory card does not take or give what it should (`EX_IOERR`).
+    Io = 74,
+    /// Something else has to end first (`EX_TEMPFAIL`).
+    NotNow = 75,
+    /// Another user has to do it (`EX_NOPERM`).
+    NoPermission = 77,
     /// The configuration is wrong (`EX_CONFIG`).
     Config = 78,
 }

@@ -19,4 +19,5 @@ pub mod publish;
 pub mod service;
 pub mod stop;
 pub mod track;
+pub mod update;
 pub mod zones;

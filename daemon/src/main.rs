@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use ternwatch_daemon::cli::{Arguments, CONFIG_PATH_DEFAULT, Command};
 use ternwatch_daemon::config::Config;
 use ternwatch_daemon::exit::{Failure, Reason};
-use ternwatch_daemon::{logging, model, service};
+use ternwatch_daemon::update::{command, start};
+use ternwatch_daemon::{logging, service};
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -21,10 +22,13 @@ fn main() -> ExitCode {
             };
         }
     };
-    let result = load_config(&arguments).and_then(|config| match arguments.command {
+    let result = load_config(&arguments).and_then(|config| match arguments.command.clone() {
         Some(Command::CheckConfig) => {
             config.lines().iter().for_each(|line| println!("{line}"));
             Ok(())
+        }
+        Some(Command::Model { action }) => {
+            command::run(&config, &action).inspect_err(|failure| eprintln!("ternwatchd: {failure}"))
         }
         None | Some(Command::Run) => {
             logging::start(&config.log);
@@ -64,13 +68,12 @@ fn run(config: &Config) -> Result<(), Failure> {
         .model
         .isa()
         .map_err(|invalid| Failure::new(Reason::Config, anyhow::anyhow!(invalid.reason)))?;
-    let loaded =
-        model::load(&config.model, isa).map_err(|error| Failure::new(error.reason(), error))?;
+    let start = start::start(config, isa).map_err(|error| Failure::new(error.reason(), error))?;
     log::info!(
         "model {} {} runs on {isa}, {:.1} million multiply-accumulates a frame",
-        loaded.identity.name,
-        loaded.identity.version,
-        loaded.detector.macs() as f64 / 1e6
+        start.loaded.identity.name,
+        start.loaded.identity.version,
+        start.loaded.detector.macs() as f64 / 1e6
     );
-    service::run(config, loaded)
+    service::run(config, start, isa)
 }

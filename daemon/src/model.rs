@@ -12,6 +12,7 @@ use ternwatch_bundle::model::ModelHead;
 use ternwatch_bundle::parse::FILE_LEN_MAX;
 use ternwatch_bundle::{
     BundleError, KeyError, Model, ModelError, PublicKey, Thresholds, TrustedKeys, UnverifiedBundle,
+    VerifiedBundle,
 };
 use ternwatch_detector::golden::{self, GoldenMismatch};
 use ternwatch_detector::{Detector, DetectorError, Isa};
@@ -154,24 +155,52 @@ impl LoadError {
     }
 }
 
-/// Reads, verifies and prepares the model, and checks that it gives its recorded answers on this processor.
+/// Reads, verifies and prepares the configured model, and checks that it gives its recorded answers on this processor.
 pub fn load(config: &Config, isa: Isa) -> Result<Loaded, LoadError> {
-    let key_text = read(&config.key, KEY_BYTES_MAX)?;
-    let key = PublicKey::from_text(&String::from_utf8_lossy(&key_text)).map_err(|source| {
-        LoadError::Key {
-            path: config.key.clone(),
-            source,
-        }
-    })?;
-    let path = || config.bundle.clone();
+    let keys = trusted_keys(config)?;
     let file = read(&config.bundle, FILE_LEN_MAX)?;
-    let bundle = UnverifiedBundle::from_bytes(&file)
-        .and_then(|bundle| bundle.verify(&TrustedKeys::from_iter([key])))
+    prepare(
+        config,
+        isa,
+        &config.bundle,
+        &verify(&keys, &config.bundle, &file)?,
+    )
+}
+
+/// The keys whose models are taken.
+pub fn trusted_keys(config: &Config) -> Result<TrustedKeys, LoadError> {
+    let text = read(&config.key, KEY_BYTES_MAX)?;
+    let key = PublicKey::from_text(&String::from_utf8_lossy(&text));
+    let key = key.map_err(|source| LoadError::Key {
+        path: config.key.clone(),
+        source,
+    })?;
+    Ok(TrustedKeys::from_iter([key]))
+}
+
+/// Checks the signature of a file that came from `origin`.
+pub fn verify<'a>(
+    keys: &TrustedKeys,
+    origin: &Path,
+    file: &'a [u8],
+) -> Result<VerifiedBundle<'a>, LoadError> {
+    UnverifiedBundle::from_bytes(file)
+        .and_then(|bundle| bundle.verify(keys))
         .map_err(|source| LoadError::Bundle {
-            path: path(),
+            path: origin.into(),
             source,
-        })?;
-    let model = Model::load(&bundle).map_err(|source| LoadError::Model {
+        })
+}
+
+/// Makes a detector of a signed model, and checks that it gives its recorded answers on this processor.
+pub fn prepare(
+    config: &Config,
+    isa: Isa,
+    origin: &Path,
+    bundle: &VerifiedBundle<'_>,
+) -> Result<Loaded, LoadError> {
+    let path = || origin.to_owned();
+    let model = Model::load(bundle).map_err(|source| LoadError::Model {
         path: path(),
         source,
     })?;
@@ -201,7 +230,7 @@ pub fn load(config: &Config, isa: Isa) -> Result<Loaded, LoadError> {
 }
 
 /// Reads a file of at most `len_max` bytes; a longer one is cut there, which its parser then notices.
-fn read(path: &Path, len_max: usize) -> Result<Vec<u8>, LoadError> {
+pub fn read(path: &Path, len_max: usize) -> Result<Vec<u8>, LoadError> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(len_max as u64 + 1).read_to_end(&mut bytes))

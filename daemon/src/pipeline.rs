@@ -17,8 +17,10 @@ use crate::mailbox::{Mailbox, Put, Taken};
 use crate::publish::payload::{Examined, Source};
 use crate::publish::{Document, Outgoing};
 use crate::stop::Stop;
+use crate::update::slot::Slot;
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -227,6 +229,8 @@ pub struct Inference {
     pub watch: Watch,
     /// Where documents go.
     pub outlet: Outlet,
+    /// Where another model comes from.
+    pub slot: Arc<Slot>,
 }
 
 impl Inference {
@@ -236,6 +240,7 @@ impl Inference {
         let mut documents = Vec::new();
         let mut examined = 0;
         loop {
+            self.change_model();
             match shared.mailbox.take(&mut buffer, WAIT) {
                 Taken::Closed => {
                     self.watch.finish(&mut documents);
@@ -251,6 +256,18 @@ impl Inference {
                 }
             }
         }
+    }
+
+    /// Takes another model, if there is one: between two frames, so that none is lost.
+    fn change_model(&mut self) {
+        self.slot.take(|next| {
+            mem::swap(&mut self.detector, &mut next.detector);
+            mem::swap(&mut self.thresholds, &mut next.thresholds);
+            self.watch.change_model(next, self.thresholds.score);
+            if let Some(source) = &mut self.source {
+                self.watch.name_model(source);
+            }
+        });
     }
 
     fn examine(
@@ -272,16 +289,18 @@ impl Inference {
                 ..self.thresholds
             },
         );
-        let inference_ms = started.elapsed().as_secs_f64() * 1000.0;
+        let inference = started.elapsed();
+        let strong = strong(detections, self.thresholds.score);
+        self.slot.examined(strong.len(), inference);
         if let Some(source) = &self.source {
             documents.push(Document::Frame(source.document(&Examined {
                 sequence: buffer.sequence,
                 captured_at: buffer.captured_at,
                 width: buffer.width,
                 height: buffer.height,
-                inference_ms,
+                inference_ms: inference.as_secs_f64() * 1000.0,
                 dropped,
-                detections: strong(detections, self.thresholds.score),
+                detections: strong,
             })));
         }
         self.watch.step(buffer, detections, documents);

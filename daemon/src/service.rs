@@ -10,23 +10,32 @@ use crate::mailbox::Mailbox;
 use crate::model::Loaded;
 use crate::pipeline::{self, Inference, Outlet, Revival, Shared, Watch};
 use crate::publish::event::EventWriter;
+use crate::publish::mqtt::conversation::Conversation;
 use crate::publish::mqtt::{self, Destination, Session, Term};
 use crate::publish::payload::Source;
 use crate::publish::{Outgoing, topic};
 use crate::stop::Stop;
 use crate::track::Tracker;
+use crate::update::agent::{Agent, Input};
+use crate::update::network;
+use crate::update::slot::Slot;
+use crate::update::start::Start;
 use anyhow::{Context, anyhow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
+use ternwatch_detector::Isa;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// After SIGTERM, time for the frame in work and for the documents that wait; then `offline` is said.
 const DRAIN_ON_SIGNAL: Duration = Duration::from_millis(1200);
+/// Time for the update thread to end.
+const UPDATES_END: Duration = Duration::from_millis(400);
 /// After the last frame of a file, time for the documents that wait.
 const DRAIN_AT_END: Duration = Duration::from_secs(10);
 
@@ -35,15 +44,25 @@ struct Publishing {
     session: Session,
     destination: Destination,
     outgoing: Arc<Outgoing>,
+    conversation: Option<Conversation>,
 }
 
 /// How a thread ended.
 type Ended = Result<(), Failure>;
 
 /// Watches until the source ends, a thread fails, or SIGTERM or SIGINT comes.
-pub fn run(config: &Config, loaded: Loaded) -> Result<(), Failure> {
+pub fn run(config: &Config, start: Start, isa: Isa) -> Result<(), Failure> {
     let unavailable = |error: anyhow::Error| Failure::new(Reason::Unavailable, error);
     let device = config.device.id();
+    let Start { loaded, store } = start;
+    let listens = config.update.over_mqtt;
+    let (conversation, ends) = network::connect(&config.mqtt.prefix, &device, listens);
+    let slot = Arc::new(Slot::default());
+    let agent = store.map(|store| {
+        let identity = loaded.identity.clone();
+        Agent::new(config, isa, store, slot.clone(), ends.outbox, identity)
+    });
+    let conversation = agent.is_some().then_some(conversation);
     let publishing = config
         .mqtt
         .enabled
@@ -62,6 +81,7 @@ pub fn run(config: &Config, loaded: Loaded) -> Result<(), Failure> {
                     mqtt.queue_events_max,
                     mqtt.queue_documents_max,
                 )),
+                conversation,
             })
         })
         .transpose()
@@ -84,8 +104,19 @@ pub fn run(config: &Config, loaded: Loaded) -> Result<(), Failure> {
         let outgoing = publishing
             .as_ref()
             .map(|publishing| publishing.outgoing.clone());
-        let threads = start_threads(config, loaded, &shared, outgoing)?;
-        supervise(&shared, threads, publishing, &mut signals).await
+        let updates = agent
+            .map(|agent| start_updates(agent, ends.inbox, &shared.stop))
+            .transpose()?;
+        let threads = start_threads(config, loaded, &shared, outgoing, slot)?;
+        let outcome = supervise(&shared, threads, publishing, &mut signals).await;
+        shared.stop.request();
+        // Whatever it is at may be cut off at any moment; a trial that is then counts as an attempt.
+        if updates.is_some_and(|updates| {
+            updates.recv_timeout(UPDATES_END) == Err(RecvTimeoutError::Timeout)
+        }) {
+            log::warn!("the update of the model is cut off");
+        }
+        outcome
     });
     // Name resolution may still occupy a thread of the runtime; nobody waits for its answer any more.
     runtime.shutdown_background();
@@ -100,12 +131,33 @@ pub fn run(config: &Config, loaded: Loaded) -> Result<(), Failure> {
     outcome
 }
 
+/// Starts the update thread; the receiver hears when it has ended.
+fn start_updates(
+    agent: Agent,
+    inbox: Receiver<Input>,
+    stop: &Stop,
+) -> Result<Receiver<()>, Failure> {
+    let (ended, ends) = std::sync::mpsc::channel();
+    let stop = stop.clone();
+    thread::Builder::new()
+        .name("update".into())
+        .spawn(move || {
+            agent.run(&inbox, &stop);
+            // The program may have gone on without us.
+            let _ = ended.send(());
+        })
+        .context("cannot start the update thread")
+        .map_err(|error| Failure::new(Reason::Unavailable, error))?;
+    Ok(ends)
+}
+
 /// Starts capture and inference; both report how they ended, capture first.
 fn start_threads(
     config: &Config,
     loaded: Loaded,
     shared: &Shared,
     outgoing: Option<Arc<Outgoing>>,
+    slot: Arc<Slot>,
 ) -> Result<mpsc::UnboundedReceiver<Ended>, Failure> {
     let (ended, ends) = mpsc::unbounded_channel();
     let camera = &config.camera.name;
@@ -130,6 +182,7 @@ fn start_threads(
             outgoing,
             stdout: config.stdout.enabled,
         },
+        slot,
     };
     let camera_config = config.camera.clone();
     spawn("capture", ended.clone(), shared, move |shared| {
@@ -193,8 +246,17 @@ async fn supervise(
             session,
             destination,
             outgoing,
-        } = &publishing;
-        mqtt::run(session, destination, outgoing, &health, term).await
+            conversation,
+        } = publishing;
+        mqtt::run(
+            &session,
+            &destination,
+            &outgoing,
+            &health,
+            conversation,
+            term,
+        )
+        .await
     };
     tokio::pin!(publisher);
 

@@ -1,12 +1,15 @@
 //! From detections to events: the tracker's answer goes to the zones, and what both say is written down.
 
 use crate::camera::FrameBuffer;
+use crate::model::Loaded;
 use crate::publish::Document;
 use crate::publish::counts::{self, InZone, OverLine};
 use crate::publish::event::{self, AtLine, EventWriter, Kind, Moment, Object};
 use crate::publish::outbox::Event;
+use crate::publish::payload::Source;
 use crate::track::{Change, Sighting, State, TRACKS_MAX, Track, Tracker};
 use crate::zones::{Direction, Happening, LineConfig, Subject, ZoneConfig, Zones};
+use std::mem;
 use ternwatch_detector::Detection;
 
 /// Follows objects through the zones and tells of it.
@@ -65,6 +68,19 @@ impl Watch {
     /// The lowest score of a detection that it has a use for.
     pub fn score_low(&self) -> f32 {
         self.tracker.score_low()
+    }
+
+    /// Exchanges the model's names for those of `next`, whose detections are believed from `score_high` on. Tracks go on.
+    pub fn change_model(&mut self, next: &mut Loaded, score_high: f32) {
+        mem::swap(&mut self.writer.model, &mut next.identity);
+        mem::swap(&mut self.writer.classes, &mut next.classes);
+        self.tracker.believe_from(score_high);
+    }
+
+    /// Tells the documents of frames what the present model is called.
+    pub fn name_model(&self, source: &mut Source) {
+        source.model.clone_from(&self.writer.model);
+        source.classes.clone_from(&self.writer.classes);
     }
 
     /// Takes the detections of a frame and appends what there is to tell.

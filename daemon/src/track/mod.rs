@@ -89,6 +89,8 @@ pub struct Tracker {
     stationary_ns: u64,
     score_high: f32,
     score_low: f32,
+    /// The setting; a model may be believed from a lower score on.
+    score_low_wanted: f32,
     now_ns: u64,
     ids: u64,
     tracks: Vec<Track>,
@@ -114,6 +116,7 @@ impl Tracker {
             stationary_ns: nanoseconds(config.stationary_s),
             score_high,
             score_low: config.score_low.min(score_high),
+            score_low_wanted: config.score_low,
             now_ns: 0,
             ids: 0,
             tracks: Vec::with_capacity(TRACKS_MAX),
@@ -124,6 +127,12 @@ impl Tracker {
             columns: Vec::with_capacity(DETECTIONS_MAX),
             is_taken: vec![false; DETECTIONS_MAX],
         }
+    }
+
+    /// Follows from now on what is detected with at least `score_high`: another model has other scores.
+    pub fn believe_from(&mut self, score_high: f32) {
+        self.score_high = score_high;
+        self.score_low = self.score_low_wanted.min(score_high);
     }
 
     /// The lowest score that it has a use for.

@@ -71,6 +71,9 @@ impl Bench {
             let path = bench.path(file);
             bench.set(key, path.to_str().expect("UTF-8"));
         }
+        // Not there: no updates, unless a test makes it.
+        let state = bench.path("state");
+        bench.set("UPDATE__STATE_DIR", state.to_str().expect("UTF-8"));
         bench.set("MODEL__SCORE_MIN", "0.05");
         bench.set("PUBLISH__FRAMES", "true");
         bench.set("DEVICE__ID", "pi");
@@ -121,6 +124,26 @@ impl Bench {
 
     pub(crate) fn run(&self) -> Daemon {
         self.run_with(|_| {})
+    }
+
+    /// `ternwatchd model ...`: its exit code and what it said.
+    pub(crate) fn model(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let config = self.path("ternwatch.toml");
+        fs::write(&config, "").expect("written");
+        let output = Command::new(program())
+            .arg("--config")
+            .arg(config)
+            .arg("model")
+            .args(arguments)
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .output()
+            .expect("ternwatchd starts");
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
     }
 
     pub(crate) fn run_with(&self, prepare: impl FnOnce(&mut Command)) -> Daemon {

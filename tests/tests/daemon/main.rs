@@ -2,6 +2,8 @@
 
 mod bench;
 mod events;
+mod push;
+mod update;
 
 use bench::{Bench, HEIGHT, MODEL_SEED, WIDTH};
 use rustix::process::Signal;

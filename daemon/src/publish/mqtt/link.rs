@@ -6,8 +6,10 @@ use rumqttc_v4 as v4;
 
 /// Requests that may wait inside of the library. The publisher waits for each of its own, so few are needed.
 const REQUESTS_MAX: usize = 4;
-/// Nothing is subscribed: what the broker sends is short.
+/// The longest that is sent to this device are a model's chunk and its offer.
 const INCOMING_PACKET_BYTES_MAX: usize = 64 << 10;
+/// The longest document has the most detections that a frame may have.
+const OUTGOING_PACKET_BYTES_MAX: usize = 256 << 10;
 
 /// What a connection needs to know.
 #[derive(Clone)]
@@ -40,14 +42,14 @@ pub(super) struct Message<'a> {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
-    /// Retained, QoS 1.
+    /// Retained, QoS 1, a word.
     State,
-    /// Retained, QoS 1.
-    Counts,
+    /// Retained, QoS 1, JSON.
+    Status,
     /// QoS 1; the broker drops it after so many seconds.
     Event(Option<u32>),
     /// QoS 0.
-    Frame,
+    Once,
 }
 
 impl<'a> Message<'a> {
@@ -55,16 +57,16 @@ impl<'a> Message<'a> {
         Self::new(topic, state.into(), Kind::State)
     }
 
-    pub(super) fn counts(topic: &'a str, payload: Vec<u8>) -> Self {
-        Self::new(topic, payload, Kind::Counts)
+    pub(super) fn status(topic: &'a str, payload: Vec<u8>) -> Self {
+        Self::new(topic, payload, Kind::Status)
     }
 
     pub(super) fn event(topic: &'a str, payload: Vec<u8>, expiry_s: Option<u32>) -> Self {
         Self::new(topic, payload, Kind::Event(expiry_s))
     }
 
-    pub(super) fn frame(topic: &'a str, payload: Vec<u8>) -> Self {
-        Self::new(topic, payload, Kind::Frame)
+    pub(super) fn once(topic: &'a str, payload: Vec<u8>) -> Self {
+        Self::new(topic, payload, Kind::Once)
     }
 
     fn new(topic: &'a str, payload: Vec<u8>, kind: Kind) -> Self {
@@ -76,13 +78,13 @@ impl<'a> Message<'a> {
     }
 
     fn is_retained(&self) -> bool {
-        matches!(self.kind, Kind::State | Kind::Counts)
+        matches!(self.kind, Kind::State | Kind::Status)
     }
 
     fn properties(&self) -> v5::PublishProperties {
         let (content_type, expiry_s) = match self.kind {
             Kind::State => ("text/plain", None),
-            Kind::Counts | Kind::Frame => ("application/json", None),
+            Kind::Status | Kind::Once => ("application/json", None),
             Kind::Event(expiry_s) => ("application/json", expiry_s),
         };
         v5::PublishProperties {
@@ -123,6 +125,13 @@ pub(super) enum Poller {
 pub(super) enum Polled {
     /// The broker accepted the connection.
     Connected,
+    /// Somebody published something that is subscribed to.
+    Message {
+        /// Where.
+        topic: Vec<u8>,
+        /// What.
+        payload: Vec<u8>,
+    },
     /// Nothing of interest.
     Other,
     /// The publisher has left.
@@ -195,6 +204,7 @@ fn options_v311(session: &Session) -> Result<v4::MqttOptions, SessionError> {
     options
         .set_keep_alive(session.keep_alive_s)
         .set_clean_session(true)
+        .set_max_packet_size(INCOMING_PACKET_BYTES_MAX, OUTGOING_PACKET_BYTES_MAX)
         .set_last_will(will);
     if let Some((username, password)) = &session.credentials {
         options.set_credentials(username, password.clone().into_bytes());
@@ -219,7 +229,7 @@ impl Link {
         match self {
             Self::V5(client) => {
                 let mut options = match message.kind {
-                    Kind::Frame => v5::PublishOptions::at_most_once(),
+                    Kind::Once => v5::PublishOptions::at_most_once(),
                     _ => v5::PublishOptions::at_least_once(),
                 };
                 if message.is_retained() {
@@ -239,7 +249,7 @@ impl Link {
             }
             Self::V311(client) => {
                 let mut options = match message.kind {
-                    Kind::Frame => v4::PublishOptions::at_most_once(),
+                    Kind::Once => v4::PublishOptions::at_most_once(),
                     _ => v4::PublishOptions::at_least_once(),
                 };
                 if message.is_retained() {
@@ -253,6 +263,26 @@ impl Link {
                 match notice.wait_completion_async().await {
                     Ok(()) => Said::Heard,
                     Err(_) => Said::Lost,
+                }
+            }
+        }
+    }
+
+    /// Whether the broker grants that messages come. Waits while there is no connection.
+    pub(super) async fn subscribe(&self, filter: &str) -> bool {
+        match self {
+            Self::V5(client) => {
+                let qos = v5::mqttbytes::QoS::AtLeastOnce;
+                match client.subscribe_tracked(filter, qos).await {
+                    Ok(notice) => notice.wait_completion_async().await.is_ok(),
+                    Err(_) => false,
+                }
+            }
+            Self::V311(client) => {
+                let qos = v4::mqttbytes::QoS::AtLeastOnce;
+                match client.subscribe_tracked(filter, qos).await {
+                    Ok(notice) => notice.wait_completion_async().await.is_ok(),
+                    Err(_) => false,
                 }
             }
         }
@@ -273,6 +303,10 @@ impl Poller {
         match self {
             Self::V5(event_loop) => match event_loop.poll().await {
                 Ok(v5::Event::Incoming(v5::Incoming::ConnAck(_))) => Polled::Connected,
+                Ok(v5::Event::Incoming(v5::Incoming::Publish(message))) => Polled::Message {
+                    topic: message.topic.to_vec(),
+                    payload: message.payload.to_vec(),
+                },
                 Ok(v5::Event::Outgoing(v5::Outgoing::Disconnect))
                 | Err(v5::ConnectionError::RequestsDone) => Polled::Ended,
                 Ok(_) => Polled::Other,
@@ -280,6 +314,10 @@ impl Poller {
             },
             Self::V311(event_loop) => match event_loop.poll().await {
                 Ok(v4::Event::Incoming(v4::Incoming::ConnAck(_))) => Polled::Connected,
+                Ok(v4::Event::Incoming(v4::Incoming::Publish(message))) => Polled::Message {
+                    topic: message.topic.to_vec(),
+                    payload: message.payload.to_vec(),
+                },
                 Ok(v4::Event::Outgoing(v4::Outgoing::Disconnect))
                 | Err(v4::ConnectionError::RequestsDone) => Polled::Ended,
                 Ok(_) => Polled::Other,

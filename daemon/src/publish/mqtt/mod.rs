@@ -5,6 +5,7 @@
 //! leaving, and leaves a last will that says `offline` for it. One task polls the connection and opens it again when it
 //! is lost, another one publishes: publishing from the polling task would wait for itself.
 
+pub mod conversation;
 mod link;
 
 pub use link::Session;
@@ -15,6 +16,7 @@ use crate::backoff::Backoff;
 use crate::config::choice::Choice;
 use crate::config::{Invalid, Secret, in_range};
 use crate::health::Health;
+use conversation::{Conversation, Deliver, Delivery, Dialogue, Remark};
 use link::{Link, Message, Polled, Poller, Said, Tls};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
@@ -272,18 +274,27 @@ pub async fn run(
     destination: &Destination,
     outgoing: &Outgoing,
     health: &Arc<Health>,
+    conversation: Option<Conversation>,
     term: watch::Receiver<Term>,
 ) -> Result<(), SessionError> {
     let (link, poller) = link::prepare(session)?;
+    let (dialogue, deliver) = conversation.map(Conversation::split).unzip();
     let (report, connection) = watch::channel(Connection::Lost);
     let broker = format!("{}:{}", session.host, session.port);
-    let polling = tokio::spawn(keep_connected(poller, broker, report, health.clone()));
+    let polling = tokio::spawn(keep_connected(
+        poller,
+        broker,
+        report,
+        health.clone(),
+        deliver,
+    ));
     let mut publisher = Publisher {
         link,
         state_topic: &session.state_topic,
         destination,
         outgoing,
         health,
+        dialogue,
         connection,
         term,
         lost: 0,
@@ -312,6 +323,7 @@ async fn keep_connected(
     broker: String,
     report: watch::Sender<Connection>,
     health: Arc<Health>,
+    mut deliver: Option<Deliver>,
 ) {
     let mut backoff = Backoff::default();
     let mut count = 0;
@@ -324,6 +336,15 @@ async fn keep_connected(
                 log::info!("connected to the broker at {broker}");
                 health.broker_is_here.store(true, Ordering::Relaxed);
                 report.send_replace(Connection::Made(count));
+                if let Some(deliver) = &mut deliver {
+                    deliver(Delivery::Connected);
+                }
+            }
+            Polled::Message { topic, payload } => {
+                if let Some(deliver) = &mut deliver {
+                    let (topic, payload) = (topic.as_slice(), payload.as_slice());
+                    deliver(Delivery::Message { topic, payload });
+                }
             }
             Polled::Other => {}
             Polled::Ended => return,
@@ -353,6 +374,7 @@ struct Publisher<'a> {
     destination: &'a Destination,
     outgoing: &'a Outgoing,
     health: &'a Health,
+    dialogue: Option<Dialogue>,
     connection: watch::Receiver<Connection>,
     term: watch::Receiver<Term>,
     /// Documents of frames taken from the queue and not written to a connection.
@@ -384,6 +406,7 @@ impl Publisher<'_> {
                 self.outgoing.counts.tell_again();
                 greeted = now;
                 self.tell_drops();
+                self.converse_again().await;
                 continue;
             }
             tokio::select! {
@@ -391,6 +414,9 @@ impl Publisher<'_> {
                 () = over(deadline) => return,
                 Ok(()) = term.changed() => {}
                 Ok(()) = connection.changed() => {}
+                remark = conversation::next(self.dialogue.as_mut()), if is_connected => {
+                    self.converse(remark).await;
+                }
                 event = self.outgoing.events.first(), if is_connected => {
                     self.publish_event(event).await;
                 }
@@ -416,6 +442,53 @@ impl Publisher<'_> {
             let count = dropped - self.dropped_told;
             log::warn!("the oldest {count} documents were dropped while the broker was away");
             self.dropped_told = dropped;
+        }
+    }
+
+    /// On a new connection: listens, and says the state again.
+    async fn converse_again(&mut self) {
+        let Some(dialogue) = &mut self.dialogue else {
+            return;
+        };
+        let (filters, state) = (dialogue.filters.clone(), dialogue.state());
+        let connection = *self.connection.borrow();
+        for filter in &filters {
+            if !self.listen(filter).await && *self.connection.borrow() == connection {
+                log::warn!("the broker does not let this device listen to {filter}");
+            }
+        }
+        self.converse(Remark::State(state)).await;
+    }
+
+    /// Whether the broker granted it before the connection or the term ended.
+    async fn listen(&mut self, filter: &str) -> bool {
+        let mut connection = self.connection.clone();
+        let before = *connection.borrow_and_update();
+        let term = *self.term.borrow();
+        tokio::select! {
+            granted = self.link.subscribe(filter) => granted,
+            _ = connection.wait_for(|now| *now != before) => false,
+            () = over(term) => false,
+        }
+    }
+
+    async fn converse(&mut self, remark: Remark) {
+        let Some(dialogue) = &self.dialogue else {
+            return;
+        };
+        let (state_topic, request_topic) =
+            (dialogue.state_topic.clone(), dialogue.request_topic.clone());
+        // A state that is lost with the connection is said again on the next one, a request is made again.
+        match remark {
+            Remark::State(state) if state.is_empty() => {}
+            Remark::State(state) => {
+                if self.say(Message::status(&state_topic, state)).await == Said::Refused {
+                    log::warn!("the broker does not accept {state_topic}");
+                }
+            }
+            Remark::Request(request) => {
+                self.say(Message::once(&request_topic, request)).await;
+            }
         }
     }
 
@@ -448,7 +521,7 @@ impl Publisher<'_> {
 
     async fn publish_counts(&mut self, version: u64, counts: Vec<u8>) {
         let topic = &self.destination.counts;
-        match self.say(Message::counts(topic, counts)).await {
+        match self.say(Message::status(topic, counts)).await {
             Said::Heard => {
                 self.health.published.fetch_add(1, Ordering::Relaxed);
                 self.outgoing.counts.told(version);
@@ -463,7 +536,7 @@ impl Publisher<'_> {
 
     async fn publish_frame(&mut self, document: Vec<u8>) {
         let topic = &self.destination.frames;
-        if self.say(Message::frame(topic, document)).await == Said::Heard {
+        if self.say(Message::once(topic, document)).await == Said::Heard {
             self.health.published.fetch_add(1, Ordering::Relaxed);
         } else {
             self.lost += 1;

@@ -1,0 +1,394 @@
+//! The update thread: takes offers and chunks, stores models, and puts them on trial aside of the frame path.
+//!
+//! It alone moves the machine of a running daemon; the command line may do so too, through the state file, which is
+//! read again several times a second. Whatever fails here, frames are examined by the model that is in use.
+
+mod trial;
+
+use self::trial::Trial;
+use super::check::{self, chain};
+use super::chunks::{Chunk, Download};
+use super::config::Config;
+use super::digest::Digest;
+use super::disk::SystemDisk;
+use super::fetch::Fetch;
+use super::machine::{Event, Identity, Phase};
+use super::offer::Offer;
+use super::reason::Reason;
+use super::slot::Slot;
+use super::status;
+use super::store::{Store, StoreError};
+use crate::model::{self, Loaded};
+use crate::publish::payload::ModelIdentity;
+use crate::stop::Stop;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use ternwatch_detector::Isa;
+use tokio::sync::{mpsc, watch};
+
+/// How often the state file, the trial and the download are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// Every so many chunks the progress is told.
+const PROGRESS_CHUNKS: usize = 8;
+
+/// What comes from the network.
+#[derive(Debug)]
+pub enum Input {
+    /// There is a new connection.
+    Connected,
+    /// A document on the offer topic.
+    Offer(Vec<u8>),
+    /// A message on a chunk topic.
+    Chunk {
+        /// Of which file.
+        sha256: Digest,
+        /// Which one.
+        index: usize,
+        /// What it holds.
+        bytes: Vec<u8>,
+    },
+}
+
+/// What goes to the network.
+#[derive(Debug)]
+pub struct Outbox {
+    /// The newest state document.
+    pub state: watch::Sender<Vec<u8>>,
+    /// Requests for chunks. When nobody takes them they are lost, and asked for again later.
+    pub requests: mpsc::Sender<Vec<u8>>,
+}
+
+/// The update thread.
+#[derive(Debug)]
+pub struct Agent {
+    config: Config,
+    model: model::Config,
+    isa: Isa,
+    store: Store<SystemDisk>,
+    slot: Arc<Slot>,
+    outbox: Outbox,
+    /// The model that looks at the frames.
+    running: ModelIdentity,
+    /// The model that a trial returns to.
+    before: Option<Box<Loaded>>,
+    trial: Trial,
+    fetch: Option<Fetch>,
+    /// The newest offer that came while another model was not decided on.
+    waiting: Option<Offer>,
+    ticked_at: Instant,
+    complaint: String,
+}
+
+impl Agent {
+    /// The thread of a daemon that began with the model `running`.
+    pub fn new(
+        config: &crate::config::Config,
+        isa: Isa,
+        store: Store<SystemDisk>,
+        slot: Arc<Slot>,
+        outbox: Outbox,
+        running: ModelIdentity,
+    ) -> Self {
+        Self {
+            config: config.update.clone(),
+            model: config.model.clone(),
+            isa,
+            store,
+            slot,
+            outbox,
+            running,
+            before: None,
+            trial: Trial::None,
+            fetch: None,
+            waiting: None,
+            ticked_at: Instant::now(),
+            complaint: String::new(),
+        }
+    }
+
+    /// Works until everything stops. A trial that is going on then costs no attempt.
+    pub fn run(mut self, inbox: &Receiver<Input>, stop: &Stop) {
+        if let Err(error) = self.store.collect() {
+            self.complain(&error);
+        }
+        while !stop.requested() {
+            self.report();
+            match inbox.recv_timeout(TICK) {
+                Ok(input) => self.take(input),
+                Err(RecvTimeoutError::Timeout) => {}
+                // Without a broker there are still the command line and the trial.
+                Err(RecvTimeoutError::Disconnected) => {
+                    stop.wait(TICK);
+                }
+            }
+            if self.ticked_at.elapsed() >= TICK {
+                self.ticked_at = Instant::now();
+                self.tick();
+            }
+        }
+        if !matches!(self.trial, Trial::None) {
+            self.step(Event::Interrupt);
+        }
+        if let Some(fetch) = &mut self.fetch
+            && let Err(error) = fetch.download.synchronize(self.store.disk())
+        {
+            log::warn!("the download is not safe: {error}");
+        }
+    }
+
+    fn report(&self) {
+        let state = status::state(self.store.machine(), &self.running);
+        self.outbox.state.send_if_modified(|told| {
+            let is_new = *told != state;
+            *told = state;
+            is_new
+        });
+    }
+
+    /// Logs what is wrong, once.
+    fn complain(&mut self, error: &dyn std::error::Error) {
+        let text = chain(error);
+        if text != self.complaint {
+            log::warn!("update of the model: {text}");
+            self.complaint = text;
+        }
+    }
+
+    /// Whether the event was taken and is durable.
+    fn step(&mut self, event: Event) -> bool {
+        match self.store.step(event) {
+            Ok(()) => true,
+            Err(error) => {
+                self.complain(&error);
+                false
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        if let Err(error) = self.store.reload() {
+            self.complain(&error);
+            return;
+        }
+        self.follow();
+        self.advance_trial();
+        if self.store.machine().record().candidate.is_none()
+            && let Some(offer) = self.waiting.take()
+        {
+            self.begin_download(offer);
+        }
+        self.ask();
+    }
+
+    fn clean(&mut self) {
+        if let Err(error) = self.store.collect() {
+            self.complain(&error);
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Connected => {
+                if let Some(fetch) = &mut self.fetch {
+                    fetch.reconnected();
+                }
+            }
+            Input::Offer(document) => self.offer(&document),
+            Input::Chunk {
+                sha256,
+                index,
+                bytes,
+            } => self.chunk(&sha256, index, &bytes),
+        }
+        self.ask();
+    }
+
+    fn offer(&mut self, document: &[u8]) {
+        // An empty message removes a retained offer.
+        if document.is_empty() {
+            return;
+        }
+        let offer = match Offer::parse(document) {
+            Ok(offer) => offer,
+            Err(error) => {
+                log::warn!("an offer is refused: {}", chain(&error));
+                return self.reject("unknown", None, Reason::OfferInvalid);
+            }
+        };
+        let (job, model) = self.store.machine().subject();
+        let is_known = job == Some(offer.job.as_str())
+            && model.is_some_and(|model| model.sha256 == offer.sha256);
+        let is_going_on = self
+            .fetch
+            .as_ref()
+            .is_some_and(|f| *f.download.offer() == offer);
+        if is_going_on || is_known && self.fetch.is_none() {
+            // A retained offer comes again with every connection.
+            return;
+        }
+        if self.store.machine().record().candidate.is_some() {
+            self.waiting = Some(offer);
+        } else {
+            self.begin_download(offer);
+        }
+    }
+
+    fn begin_download(&mut self, offer: Offer) {
+        let (job, identity) = (offer.job.clone(), offer.identity());
+        self.fetch = None;
+        let claimed = identity.clone();
+        if !self.step(Event::Offer { job, identity }) {
+            return;
+        }
+        if let Phase::Ended(_) = self.store.machine().phase() {
+            log::info!(
+                "model {} is not fetched: {:?}",
+                claimed.version,
+                self.store.machine().phase()
+            );
+            return;
+        }
+        let room = offer.bytes as u64;
+        // Once as chunks and once as a model.
+        if let Err(error) = self.store.require_space(room.saturating_mul(2)) {
+            return self.refuse(&offer.job, &error);
+        }
+        let root = self.store.root().to_owned();
+        match Download::open(self.store.disk(), &root, offer) {
+            Ok(download) => {
+                log::info!(
+                    "fetching model {} {}: {} of {} chunks are here",
+                    claimed.name,
+                    claimed.version,
+                    download.received(),
+                    download.offer().chunks.len()
+                );
+                self.fetch = Some(Fetch::new(download));
+                self.progress();
+                self.finish_if_complete();
+            }
+            Err(error) => {
+                self.complain(&error);
+                self.reject(&self.job(), None, Reason::StoreFailed);
+            }
+        }
+    }
+
+    fn job(&self) -> String {
+        let (job, _) = self.store.machine().subject();
+        job.unwrap_or("unknown").into()
+    }
+
+    fn refuse(&mut self, job: &str, error: &StoreError) {
+        let reason = match error {
+            StoreError::NoSpace { .. } => Reason::NoSpace,
+            _ => Reason::StoreFailed,
+        };
+        log::error!("the model is not stored: {}", chain(error));
+        self.reject(job, None, reason);
+    }
+
+    fn reject(&mut self, job: &str, signed: Option<Identity>, reason: Reason) {
+        self.fetch = None;
+        let job = job.into();
+        self.step(Event::Reject {
+            job,
+            signed,
+            reason,
+        });
+    }
+
+    fn chunk(&mut self, sha256: &Digest, index: usize, bytes: &[u8]) {
+        let Some(fetch) = &mut self.fetch else {
+            return;
+        };
+        if fetch.download.offer().sha256 != *sha256 {
+            return;
+        }
+        match fetch.take(self.store.disk(), index, bytes) {
+            Ok(Chunk::Stored) => {
+                if fetch.download.received() % PROGRESS_CHUNKS == 0 {
+                    self.progress();
+                }
+                self.finish_if_complete();
+            }
+            Ok(Chunk::Duplicate) => {}
+            Ok(Chunk::Wrong) => log::warn!("chunk {index} is not what was announced"),
+            Err(error) => {
+                self.complain(&error);
+                self.reject(&self.job(), None, Reason::StoreFailed);
+            }
+        }
+    }
+
+    fn progress(&mut self) {
+        if let Some(fetch) = &self.fetch {
+            let count = |chunks| u32::try_from(chunks).unwrap_or(u32::MAX);
+            let received = count(fetch.download.received());
+            let total = count(fetch.download.offer().chunks.len());
+            self.step(Event::Progress { received, total });
+        }
+    }
+
+    fn finish_if_complete(&mut self) {
+        let Some(fetch) = self.fetch.take_if(|fetch| fetch.download.is_complete()) else {
+            return;
+        };
+        let offer = fetch.download.offer().clone();
+        self.step(Event::Complete);
+        self.report();
+        match fetch.download.finish(self.store.disk()) {
+            Ok(Some(file)) => self.receive(&offer, &file),
+            Ok(None) => {
+                log::error!("what was received is not what was offered");
+                self.reject(&offer.job, None, Reason::HashMismatch);
+            }
+            Err(error) => {
+                self.complain(&error);
+                self.reject(&offer.job, None, Reason::StoreFailed);
+            }
+        }
+        let root = self.store.root().to_owned();
+        if let Err(error) = Download::discard(self.store.disk(), &root, &offer.sha256) {
+            self.complain(&error);
+        }
+    }
+
+    /// The signature decides whether a file is stored. It is loaded only when the attempt was counted.
+    fn receive(&mut self, offer: &Offer, file: &[u8]) {
+        let origin = Path::new("the offered model");
+        let verified = model::trusted_keys(&self.model)
+            .and_then(|keys| model::verify(&keys, origin, file).map(|b| check::identity(&b)));
+        let identity = match verified {
+            Ok(Some(identity)) => identity,
+            Ok(None) => return self.reject(&offer.job, None, Reason::ModelInvalid),
+            Err(error) => {
+                log::error!("{}", chain(&error));
+                return self.reject(&offer.job, None, Reason::BadSignature);
+            }
+        };
+        match self.store.admit(&offer.job, &identity, file) {
+            Ok(()) => log::info!(
+                "model {} {}: {}",
+                identity.name,
+                identity.version,
+                self.store.machine().phase().name()
+            ),
+            Err(error) => self.refuse(&offer.job, &error),
+        }
+    }
+
+    /// Asks for the chunks that are wanted now.
+    fn ask(&mut self) {
+        if let Some(fetch) = &mut self.fetch {
+            let wanted = fetch.wanted(Instant::now());
+            if !wanted.is_empty() {
+                let request = status::request(&fetch.download.offer().sha256, &wanted);
+                // A full queue means that there is no connection: asked for again later.
+                let _ = self.outbox.requests.try_send(request);
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The candidate's way through its trial, and the model that is in use to the frames.
+
+use super::Agent;
+use crate::model::{self, Loaded};
+use crate::update::check::{self, Checked};
+use crate::update::digest::Digest;
+use crate::update::machine::{Event, Phase};
+use crate::update::reason::Reason;
+use crate::update::start::load_stored;
+use crate::update::trial::{self, Tally};
+use std::time::{Duration, Instant};
+
+/// The inference thread looks for another model between two frames and while it waits for one.
+const EXCHANGE: Duration = Duration::from_secs(3);
+
+/// Where the trial of the candidate is.
+#[derive(Debug)]
+pub(super) enum Trial {
+    None,
+    /// The model in use is watched for comparison; the candidate is ready.
+    Comparison {
+        sha256: Digest,
+        candidate: Box<Loaded>,
+        begin: Instant,
+        from: Tally,
+    },
+    /// The candidate looks at the frames.
+    Frames {
+        sha256: Digest,
+        begin: Instant,
+        before: Tally,
+    },
+}
+
+impl Agent {
+    /// Brings the model that is to be in use to the frames, unless a trial is going on.
+    pub(super) fn follow(&mut self) {
+        let record = self.store.machine().record();
+        if let Trial::Frames { sha256, .. } | Trial::Comparison { sha256, .. } = &self.trial {
+            let candidate = record.candidate.as_ref();
+            if candidate.is_some_and(|c| c.is_on_trial && c.identity.sha256 == *sha256) {
+                return;
+            }
+            log::info!("the trial was ended by hand");
+            self.trial = Trial::None;
+        }
+        let wanted = record.committed.clone();
+        let packaged = self.store.machine().packaged();
+        let Some(target) = wanted.as_ref().or(packaged).map(|model| model.sha256) else {
+            return;
+        };
+        if target.to_string() == self.running.sha256 {
+            return;
+        }
+        let name = target.to_string();
+        let kept = self
+            .before
+            .take()
+            .filter(|kept| kept.identity.sha256 == name);
+        let loaded = match (kept, &wanted) {
+            (Some(kept), _) => kept,
+            (None, Some(_)) => match load_stored(&self.model, self.isa, &self.store, &target) {
+                Ok(loaded) => Box::new(loaded),
+                Err(refusal) => {
+                    log::error!("the model in use is lost: {}", refusal.message);
+                    self.step(Event::Lose(target, refusal.reason));
+                    return;
+                }
+            },
+            (None, None) => match model::load(&self.model, self.isa) {
+                Ok(loaded) => Box::new(loaded),
+                Err(error) => return self.complain(&error),
+            },
+        };
+        self.exchange(loaded);
+    }
+
+    /// Gives the frames to this model; the one that had them is kept in `before`. `false` if nobody took it: then it
+    /// is kept there itself.
+    fn exchange(&mut self, next: Box<Loaded>) -> bool {
+        let identity = next.identity.clone();
+        match self.slot.exchange(next, EXCHANGE) {
+            Ok(before) => {
+                log::info!(
+                    "model {} {} looks at the frames now, after {} {}",
+                    identity.name,
+                    identity.version,
+                    before.identity.name,
+                    before.identity.version
+                );
+                self.running = identity;
+                self.before = Some(before);
+                true
+            }
+            Err(next) => {
+                log::warn!("the inference thread did not take the model");
+                // The next attempt need not load it again.
+                self.before = Some(next);
+                false
+            }
+        }
+    }
+
+    pub(super) fn advance_trial(&mut self) {
+        let now = Instant::now();
+        let tally = self.slot.tally();
+        match std::mem::replace(&mut self.trial, Trial::None) {
+            Trial::None => self.begin_trial(),
+            Trial::Comparison {
+                sha256,
+                candidate,
+                begin,
+                from,
+            } => {
+                let before = tally - from;
+                if !self.config.trial().is_reached(before, now - begin) {
+                    self.trial = Trial::Comparison {
+                        sha256,
+                        candidate,
+                        begin,
+                        from,
+                    };
+                } else if self.exchange(candidate) {
+                    self.trial = Trial::Frames {
+                        sha256,
+                        begin: Instant::now(),
+                        before,
+                    };
+                } else {
+                    self.step(Event::Interrupt);
+                }
+            }
+            Trial::Frames {
+                sha256,
+                begin,
+                before,
+            } => {
+                let is_over = self.config.trial().is_reached(tally, now - begin);
+                if !is_over || !self.decide(before, tally) {
+                    self.trial = Trial::Frames {
+                        sha256,
+                        begin,
+                        before,
+                    };
+                }
+            }
+        }
+    }
+
+    /// Counts the attempt, then loads the candidate for the first time.
+    fn begin_trial(&mut self) {
+        let Some(candidate) = self.store.machine().record().candidate.clone() else {
+            return;
+        };
+        // On trial without one: its end could not be stored, or its attempt could not be used.
+        if candidate.is_on_trial && !self.step(Event::Restart) {
+            return;
+        }
+        if !self.step(Event::BeginTrial) || self.store.machine().phase() != Phase::Trial {
+            return;
+        }
+        self.report();
+        let sha256 = candidate.identity.sha256;
+        let path = self.store.model_path(&sha256);
+        let latency_ms_max = self.config.latency_ms_max;
+        let file = match self.store.model(&sha256) {
+            Ok(file) => file,
+            Err(error) => {
+                self.complain(&error);
+                self.step(Event::Fail(Reason::FileDamaged));
+                return;
+            }
+        };
+        match check::check(&self.model, self.isa, &path, &file, latency_ms_max) {
+            Ok(Checked { loaded, identity }) => {
+                log::info!("model {} {} is on trial", identity.name, identity.version);
+                self.trial = Trial::Comparison {
+                    sha256,
+                    candidate: Box::new(loaded),
+                    begin: Instant::now(),
+                    from: self.slot.tally(),
+                };
+            }
+            Err(refusal) => {
+                log::error!("the model on trial is refused: {}", refusal.message);
+                self.step(Event::Fail(refusal.reason));
+                self.clean();
+            }
+        }
+    }
+
+    /// Whether the trial is over.
+    fn decide(&mut self, before: Tally, trial: Tally) -> bool {
+        let objection = trial::objection(before, trial, self.config.latency_ms_max);
+        log::info!(
+            "trial: {} detections in {} frames, {:.1} ms each; before: {} in {}, {:.1} ms",
+            trial.detections,
+            trial.frames,
+            trial.latency_ms(),
+            before.detections,
+            before.frames,
+            before.latency_ms()
+        );
+        let Some(reason) = objection else {
+            if !self.step(Event::Pass) {
+                return false;
+            }
+            log::info!("model {} is kept", self.running.version);
+            self.before = None;
+            self.clean();
+            return true;
+        };
+        log::error!("model {} is taken back: {reason}", self.running.version);
+        // Frames first: storing may fail.
+        if let Some(before) = self.before.take() {
+            self.exchange(before);
+            self.before = None;
+        }
+        self.step(Event::Fail(reason));
+        self.clean();
+        true
+    }
+}

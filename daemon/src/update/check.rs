@@ -1,0 +1,124 @@
+//! What a file must pass before it is stored: signature, sanity, recorded answers, speed on this very device.
+
+use super::digest::Digest;
+use super::machine::Identity;
+use super::reason::Reason;
+use crate::model::{self, LoadError, Loaded};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use ternwatch_bundle::VerifiedBundle;
+use ternwatch_detector::{Detector, Frame, Isa, PixelFormat, Thresholds, golden};
+
+/// Longest name of a model in bytes.
+const NAME_BYTES_MAX: usize = 64;
+/// Inferences that are timed; the median counts.
+const TIMED: usize = 5;
+/// The frame that is timed: as large as the cameras that the daemon prefers.
+const FRAME: (u32, u32) = (640, 480);
+
+/// A model that passed.
+#[derive(Debug)]
+pub struct Checked {
+    /// Ready to run.
+    pub loaded: Loaded,
+    /// What its file says.
+    pub identity: Identity,
+}
+
+/// A model that did not pass.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Why, for programs.
+    pub reason: Reason,
+    /// What the file says, if its signature is good.
+    pub signed: Option<Identity>,
+    /// Why, for people.
+    pub message: String,
+}
+
+/// Checks the bytes of a file; `origin` is where they came from.
+pub fn check(
+    config: &model::Config,
+    isa: Isa,
+    origin: &Path,
+    file: &[u8],
+    latency_ms_max: f64,
+) -> Result<Checked, Refusal> {
+    let unsigned = |error: LoadError| refusal(&error, None);
+    let keys = model::trusted_keys(config).map_err(unsigned)?;
+    let bundle = model::verify(&keys, origin, file).map_err(unsigned)?;
+    let identity = identity(&bundle);
+    let mut loaded = model::prepare(config, isa, origin, &bundle)
+        .map_err(|error| refusal(&error, identity.clone()))?;
+    let too_slow = latency_ms_max < latency(&mut loaded.detector, loaded.thresholds);
+    match identity {
+        Some(identity) if !too_slow => Ok(Checked { loaded, identity }),
+        signed => Err(Refusal {
+            reason: if too_slow {
+                Reason::TooSlow
+            } else {
+                Reason::ModelInvalid
+            },
+            signed,
+            message: format!(
+                "{}: an inference takes longer than {latency_ms_max} ms here (update.latency_ms_max)",
+                origin.display()
+            ),
+        }),
+    }
+}
+
+/// What a signed bundle says of itself, if its name has a length that a model's may have.
+pub fn identity(bundle: &VerifiedBundle<'_>) -> Option<Identity> {
+    let model = &bundle.manifest().model;
+    (model.name.len() <= NAME_BYTES_MAX).then(|| Identity {
+        name: model.name.clone(),
+        version: model.version,
+        sha256: Digest(bundle.sha256()),
+    })
+}
+
+fn refusal(error: &LoadError, signed: Option<Identity>) -> Refusal {
+    Refusal {
+        reason: match error {
+            LoadError::Read { .. } | LoadError::Key { .. } => Reason::StoreFailed,
+            LoadError::Bundle { .. } => Reason::BadSignature,
+            LoadError::Model { .. } | LoadError::NoBoxes { .. } | LoadError::Detector { .. } => {
+                Reason::ModelInvalid
+            }
+            LoadError::Golden { .. } => Reason::GoldenMismatch,
+        },
+        signed,
+        message: chain(error),
+    }
+}
+
+/// An error with its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// Milliseconds of an inference: the median of a few.
+fn latency(detector: &mut Detector, thresholds: Thresholds) -> f64 {
+    let (width, height) = FRAME;
+    let picture = golden::draw(0, width, height);
+    let frame = Frame::new(PixelFormat::Rgb8, width, height, &picture)
+        .expect("the picture was drawn in this size");
+    let mut times = [Duration::ZERO; TIMED];
+    // The first one finds cold caches.
+    detector.detect(&frame, thresholds);
+    for time in &mut times {
+        let begin = Instant::now();
+        detector.detect(&frame, thresholds);
+        *time = begin.elapsed();
+    }
+    times.sort_unstable();
+    times[TIMED / 2].as_secs_f64() * 1000.0
+}

@@ -1,0 +1,207 @@
+//! `ternwatchd model`: the update by hand. A daemon that runs reads the state file several times a second and follows.
+
+use super::check::{self, Refusal, chain};
+use super::digest::Digest;
+use super::disk::SystemDisk;
+use super::machine::{Ending, Event, Identity, NotNow, Phase};
+use super::reason::Reason as ModelReason;
+use super::start::open_store;
+use super::store::{Store, StoreError};
+use crate::cli::ModelAction;
+use crate::config::Config;
+use crate::config::choice::Choice;
+use crate::exit::{Failure, Reason};
+use crate::model;
+use anyhow::anyhow;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use ternwatch_bundle::parse::FILE_LEN_MAX;
+
+/// The job of a model that came by hand.
+const JOB: &str = "by-hand";
+
+/// Does what the command line asks for, and says so on standard output.
+pub fn run(config: &Config, action: &ModelAction) -> Result<(), Failure> {
+    let mut store = open(config)?;
+    match action {
+        ModelAction::Install { file } => install(config, &mut store, file),
+        ModelAction::List => {
+            list(&store).iter().for_each(|line| println!("{line}"));
+            Ok(())
+        }
+        ModelAction::Rollback => roll_back(&mut store),
+    }
+}
+
+fn open(config: &Config) -> Result<Store<SystemDisk>, Failure> {
+    let folder = &config.update.state_dir;
+    let metadata = std::fs::metadata(folder).map_err(|error| {
+        let error = anyhow::Error::new(error);
+        Failure::new(
+            Reason::NoInput,
+            error.context(format!("{} (update.state_dir)", folder.display())),
+        )
+    })?;
+    // What root writes here, the daemon could not read or replace.
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(Failure::new(
+            Reason::NoPermission,
+            anyhow!(
+                "{} belongs to user {}: run this as that user, for instance with `sudo -u '#{}'`",
+                folder.display(),
+                metadata.uid(),
+                metadata.uid()
+            ),
+        ));
+    }
+    open_store(config).map_err(store_failure)
+}
+
+fn store_failure(error: StoreError) -> Failure {
+    let reason = match &error {
+        StoreError::NotNow(NotNow::NothingBefore | NotNow::NoJob) => Reason::Data,
+        StoreError::NotNow(NotNow::OnTrial) => Reason::NotNow,
+        _ => Reason::Io,
+    };
+    Failure::new(reason, error)
+}
+
+fn install(config: &Config, store: &mut Store<SystemDisk>, path: &Path) -> Result<(), Failure> {
+    let isa = config
+        .model
+        .isa()
+        .map_err(|invalid| Failure::new(Reason::Config, anyhow!(invalid.reason)))?;
+    let file =
+        model::read(path, FILE_LEN_MAX).map_err(|error| Failure::new(error.reason(), error))?;
+    model::trusted_keys(&config.model).map_err(|error| Failure::new(error.reason(), error))?;
+    let latency_ms_max = config.update.latency_ms_max;
+    let identity = match check::check(&config.model, isa, path, &file, latency_ms_max) {
+        Ok(checked) => checked.identity,
+        Err(refusal) => return Err(refused(store, refusal)),
+    };
+    if let Some(reason) = store.machine().objection(&identity) {
+        let message = explain(store, &identity, reason);
+        return Err(Failure::new(Reason::Data, anyhow!(message)));
+    }
+    store.admit(JOB, &identity, &file).map_err(store_failure)?;
+    match store.machine().phase() {
+        Phase::Ended(Ending::Committed) => println!("{} is in use already", name(&identity)),
+        Phase::Ended(ending) => {
+            let reason = Phase::Ended(ending).reason().map_or("?", Choice::name);
+            let message = format!("{} is refused: {reason}", name(&identity));
+            return Err(Failure::new(Reason::Data, anyhow!(message)));
+        }
+        _ => println!(
+            "{} is stored; a daemon that runs puts it on trial now, else the next one does",
+            name(&identity)
+        ),
+    }
+    Ok(())
+}
+
+/// A signed model that fails here is remembered, as if it had come from the broker.
+fn refused(store: &mut Store<SystemDisk>, refusal: Refusal) -> Failure {
+    let Refusal {
+        reason,
+        signed,
+        message,
+    } = refusal;
+    if signed.is_some() && reason.is_lasting() {
+        let job = JOB.into();
+        let event = Event::Reject {
+            job,
+            signed,
+            reason,
+        };
+        if let Err(error) = store.step(event) {
+            eprintln!("ternwatchd: {}", chain(&error));
+        }
+    }
+    Failure::new(Reason::Data, anyhow!("{reason}: {message}"))
+}
+
+fn explain(store: &Store<SystemDisk>, identity: &Identity, reason: ModelReason) -> String {
+    let record = store.machine().record();
+    let failed = record
+        .quarantine
+        .iter()
+        .find(|failed| failed.identity.sha256 == identity.sha256);
+    match (reason, failed) {
+        (_, Some(failed)) => format!(
+            "quarantined: {} failed here before ({})",
+            name(identity),
+            failed.reason
+        ),
+        (ModelReason::VersionTooOld, _) => format!(
+            "version_too_old: {} is older than a version that was in use here",
+            name(identity)
+        ),
+        _ => format!("{reason}: {} cannot be taken", name(identity)),
+    }
+}
+
+fn roll_back(store: &mut Store<SystemDisk>) -> Result<(), Failure> {
+    let before = store.machine().record().clone();
+    store.step(Event::RollBack).map_err(store_failure)?;
+    let gone = before.candidate.map(|candidate| candidate.identity);
+    if let Some(gone) = gone.or(before.committed) {
+        println!("{} is not in use any more and not tried again", name(&gone));
+    }
+    match &store.machine().record().committed {
+        Some(committed) => println!("{} is in use", name(committed)),
+        None => println!("the packaged model is in use"),
+    }
+    Ok(())
+}
+
+fn name(identity: &Identity) -> String {
+    let Identity {
+        name,
+        version,
+        sha256,
+    } = identity;
+    format!("{name} {version} ({})", short(sha256))
+}
+
+fn short(sha256: &Digest) -> String {
+    sha256.to_string().chars().take(12).collect()
+}
+
+/// A line a model.
+fn list(store: &Store<SystemDisk>) -> Vec<String> {
+    let (machine, record) = (store.machine(), store.machine().record());
+    let mut lines = Vec::new();
+    if let Some(damage) = store.damage() {
+        lines.push(format!("damaged      {damage}"));
+    }
+    let mut line = |what: &str, identity: &Identity, note: &str| {
+        lines.push(format!("{what:<12} {}{note}", name(identity)));
+    };
+    if let Some(packaged) = machine.packaged() {
+        let is_used = record.committed.is_none();
+        line("packaged", packaged, if is_used { ", in use" } else { "" });
+    }
+    if let Some(committed) = &record.committed {
+        line("committed", committed, ", in use");
+    }
+    if let Some(previous) = &record.previous {
+        line("previous", previous, "");
+    }
+    if let Some(candidate) = &record.candidate {
+        let what = if candidate.is_on_trial {
+            "trial"
+        } else {
+            "staged"
+        };
+        let attempts = format!(", attempt {} begun", candidate.attempts);
+        line(what, &candidate.identity, &attempts);
+    }
+    for failed in &record.quarantine {
+        line(
+            "quarantined",
+            &failed.identity,
+            &format!(", {}", failed.reason),
+        );
+    }
+    lines
+}

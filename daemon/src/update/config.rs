@@ -1,0 +1,46 @@
+//! The `[update]` section.
+
+use super::trial::Length;
+use crate::config::{Invalid, in_range};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How models are replaced.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where models are kept. If the folder is not there, there are no updates.
+    pub state_dir: PathBuf,
+    /// Whether models are taken from the broker.
+    pub over_mqtt: bool,
+    /// Frames of a trial, and of the comparison before it.
+    pub trial_frames: u64,
+    /// Least time of a trial, and of the comparison before it, in seconds.
+    pub trial_s: u64,
+    /// Trials that may be cut off before the model is given up.
+    pub attempts_max: u32,
+    /// Longest time of an inference on this device.
+    pub latency_ms_max: f64,
+}
+
+impl Config {
+    /// Checks the values.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        if self.state_dir.is_relative() {
+            return Err(Invalid::new("update.state_dir", "is no absolute path"));
+        }
+        in_range("update.trial_frames", self.trial_frames, 1..=100_000)?;
+        in_range("update.trial_s", self.trial_s, 0..=86_400)?;
+        in_range("update.attempts_max", self.attempts_max, 1..=100)?;
+        in_range("update.latency_ms_max", self.latency_ms_max, 1.0..=60_000.0)
+    }
+
+    /// How long a model is watched.
+    pub fn trial(&self) -> Length {
+        Length {
+            frames: self.trial_frames,
+            time: Duration::from_secs(self.trial_s),
+        }
+    }
+}

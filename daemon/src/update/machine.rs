@@ -1,0 +1,511 @@
+//! What may happen to a model, and in which order: a pure machine without clock, file or network.
+//!
+//! Takes events, gives the record of what is in use, which the store keeps, and the phase of the current job, which is
+//! forgotten with the process. Promises, whatever the events: the running model is the packaged one, a committed one or
+//! the one on trial; a trial that is not passed ends with the model before it; a file that failed is not tried again;
+//! no model older than an accepted one of its name is taken. Before a trial's first load its attempt is in the record:
+//! a model that kills the process is tried a bounded number of times.
+
+use super::digest::Digest;
+use super::reason::Reason;
+pub use super::record::{
+    Candidate, Ending, Identity, JOB_BYTES_MAX, NAMES_MAX, Outcome, QUARANTINE_MAX, Quarantined,
+    Record, VERSION_MAX,
+};
+use thiserror::Error;
+
+/// Where the current job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// No job yet.
+    Idle,
+    /// An offer was accepted.
+    Offered,
+    /// Chunks come in.
+    Downloading {
+        /// Chunks that are here.
+        received: u32,
+        /// Chunks of the file.
+        total: u32,
+    },
+    /// Signature, recorded answers and speed are being checked.
+    Verifying,
+    /// Stored, waits for its trial.
+    Staged,
+    /// Looks at the camera's frames; the model before is at hand.
+    Trial,
+    /// The job is over.
+    Ended(Ending),
+}
+
+impl Phase {
+    /// The name that other programs read; never renamed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Offered => "queued",
+            Self::Downloading { .. } => "downloading",
+            Self::Verifying => "verifying",
+            Self::Staged => "staged",
+            Self::Trial => "trial",
+            Self::Ended(Ending::Committed) => "committed",
+            Self::Ended(Ending::RolledBack(_)) => "rolled_back",
+            Self::Ended(Ending::Rejected(_)) => "rejected",
+        }
+    }
+
+    /// Why the job ended, if it did not end well.
+    pub fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Ended(Ending::RolledBack(reason) | Ending::Rejected(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+/// What happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody offers a model. What the offer says is not trusted yet.
+    Offer {
+        /// Id of the job.
+        job: String,
+        /// What it claims to be.
+        identity: Identity,
+    },
+    /// Chunks of the offered model are here.
+    Progress {
+        /// Chunks that are here.
+        received: u32,
+        /// Chunks of the file.
+        total: u32,
+    },
+    /// All of it is here.
+    Complete,
+    /// A model passed every check before a trial, and is stored.
+    Admit {
+        /// Id of the job.
+        job: String,
+        /// What the signed file says.
+        identity: Identity,
+    },
+    /// A check before the trial failed.
+    Reject {
+        /// Id of the job.
+        job: String,
+        /// What the file says, if its signature was good.
+        signed: Option<Identity>,
+        /// Why.
+        reason: Reason,
+    },
+    /// The daemon starts: a trial that was going on was cut off.
+    Restart,
+    /// The candidate is about to be loaded.
+    BeginTrial,
+    /// The daemon ends on purpose during a trial: that says nothing of the model.
+    Interrupt,
+    /// The trial was passed.
+    Pass,
+    /// The trial was not passed.
+    Fail(Reason),
+    /// Somebody wants the model before back.
+    RollBack,
+    /// The stored file of this model is gone or damaged, or does not run any more.
+    Lose(Digest, Reason),
+}
+
+/// The event does not fit the phase. Nothing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NotNow {
+    /// Another model is stored and not decided on yet.
+    #[error("another model waits for its trial or is on it")]
+    OnTrial,
+    /// There is no such job.
+    #[error("there is no job that this belongs to")]
+    NoJob,
+    /// There is nothing to return to.
+    #[error("the packaged model is in use: there is none before it")]
+    NothingBefore,
+}
+
+/// A job before its model is stored. Forgotten with the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Job {
+    id: String,
+    claimed: Option<Identity>,
+    phase: Phase,
+}
+
+/// The machine.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    record: Record,
+    packaged: Option<Identity>,
+    attempts_max: u32,
+    job: Option<Job>,
+}
+
+impl Machine {
+    /// A machine with this record; `packaged` is what the program was installed with, if it is usable. A package
+    /// with a newer version than the one in use takes its place.
+    pub fn new(record: Record, packaged: Option<Identity>, attempts_max: u32) -> Self {
+        let mut machine = Self {
+            record: Record::default(),
+            packaged,
+            attempts_max,
+            job: None,
+        };
+        machine.adopt(record);
+        machine
+    }
+
+    /// Takes the record that somebody else wrote meanwhile. A job that is on its way goes on.
+    pub fn adopt(&mut self, mut record: Record) {
+        if let (Some(packaged), Some(committed)) = (&self.packaged, &record.committed)
+            && packaged.name == committed.name
+            && packaged.version > committed.version
+        {
+            record.committed = None;
+            record.previous = None;
+        }
+        self.record = record;
+    }
+
+    /// What must survive.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The model that the program was installed with.
+    pub fn packaged(&self) -> Option<&Identity> {
+        self.packaged.as_ref()
+    }
+
+    /// The model to run; none: the packaged one.
+    pub fn running(&self) -> Option<&Identity> {
+        let on_trial = self.record.candidate.as_ref().filter(|c| c.is_on_trial);
+        on_trial
+            .map(|candidate| &candidate.identity)
+            .or(self.record.committed.as_ref())
+    }
+
+    /// Where the current job is.
+    pub fn phase(&self) -> Phase {
+        match (&self.record.candidate, &self.job, &self.record.last) {
+            (Some(candidate), _, _) if candidate.is_on_trial => Phase::Trial,
+            (_, Some(job), _) => job.phase,
+            (Some(_), None, _) => Phase::Staged,
+            (None, None, Some(last)) => Phase::Ended(last.ending),
+            (None, None, None) => Phase::Idle,
+        }
+    }
+
+    /// The current job's id and model, or those of the last one.
+    pub fn subject(&self) -> (Option<&str>, Option<&Identity>) {
+        let on_trial = self.record.candidate.as_ref().filter(|c| c.is_on_trial);
+        if let (None, Some(job)) = (on_trial, &self.job) {
+            return (Some(&job.id), job.claimed.as_ref());
+        }
+        if let Some(candidate) = &self.record.candidate {
+            return (Some(&candidate.job), Some(&candidate.identity));
+        }
+        match &self.record.last {
+            Some(last) => (Some(&last.job), last.identity.as_ref()),
+            None => (None, None),
+        }
+    }
+
+    /// Why a model must not be taken, if so.
+    pub fn objection(&self, identity: &Identity) -> Option<Reason> {
+        let quarantine = &self.record.quarantine;
+        if quarantine
+            .iter()
+            .any(|failed| failed.identity.sha256 == identity.sha256)
+        {
+            return Some(Reason::Quarantined);
+        }
+        let floors = &self.record.floors;
+        let knows_name = floors.contains_key(&identity.name) || floors.len() < NAMES_MAX;
+        if !knows_name || identity.version > VERSION_MAX {
+            return Some(Reason::ModelInvalid);
+        }
+        (identity.version < self.floor(&identity.name)).then_some(Reason::VersionTooOld)
+    }
+
+    fn floor(&self, name: &str) -> u64 {
+        let accepted = self.record.floors.get(name).copied().unwrap_or(0);
+        let packaged = self.packaged.as_ref().filter(|model| model.name == name);
+        accepted.max(packaged.map_or(0, |model| model.version))
+    }
+
+    /// Takes an event. What changed of the record has to be stored before anything is done about it.
+    pub fn step(&mut self, event: Event) -> Result<(), NotNow> {
+        match event {
+            Event::Offer { job, identity } => self.offer(job, identity),
+            Event::Progress { received, total } => {
+                self.advance(Phase::Downloading { received, total })
+            }
+            Event::Complete => self.advance(Phase::Verifying),
+            Event::Admit { job, identity } => self.admit(job, identity),
+            Event::Reject {
+                job,
+                signed,
+                reason,
+            } => self.reject(job, signed, reason),
+            Event::Restart => {
+                self.restart();
+                Ok(())
+            }
+            Event::BeginTrial => self.begin_trial(),
+            Event::Interrupt => {
+                let candidate = self.on_trial_mut()?;
+                candidate.is_on_trial = false;
+                candidate.attempts = candidate.attempts.saturating_sub(1);
+                Ok(())
+            }
+            Event::Pass => self.pass(),
+            Event::Fail(reason) => {
+                self.on_trial_mut()?;
+                self.drop_candidate(reason);
+                Ok(())
+            }
+            Event::RollBack => self.roll_back(),
+            Event::Lose(sha256, reason) => {
+                self.lose(sha256, reason);
+                Ok(())
+            }
+        }
+    }
+
+    fn offer(&mut self, job: String, identity: Identity) -> Result<(), NotNow> {
+        if self.record.candidate.is_some() {
+            return Err(NotNow::OnTrial);
+        }
+        let phase = match self.objection(&identity) {
+            _ if self.is_in_use(identity.sha256) => Phase::Ended(Ending::Committed),
+            Some(reason) => Phase::Ended(Ending::Rejected(reason)),
+            None => Phase::Offered,
+        };
+        self.job = Some(Job {
+            id: job,
+            claimed: Some(identity),
+            phase,
+        });
+        Ok(())
+    }
+
+    fn advance(&mut self, phase: Phase) -> Result<(), NotNow> {
+        let job = self.job.as_mut().ok_or(NotNow::NoJob)?;
+        match (job.phase, phase) {
+            (Phase::Ended(_), _) | (Phase::Verifying, Phase::Downloading { .. }) => {
+                Err(NotNow::NoJob)
+            }
+            _ => {
+                job.phase = phase;
+                Ok(())
+            }
+        }
+    }
+
+    fn admit(&mut self, job: String, identity: Identity) -> Result<(), NotNow> {
+        if self.is_on_trial() {
+            return Err(NotNow::OnTrial);
+        }
+        if self.is_in_use(identity.sha256) {
+            self.job = Some(Job {
+                id: job,
+                claimed: Some(identity),
+                phase: Phase::Ended(Ending::Committed),
+            });
+            return Ok(());
+        }
+        // What the offer claimed was checked before; what the signed file says decides.
+        if let Some(reason) = self.objection(&identity) {
+            return self.reject(job, Some(identity), reason);
+        }
+        self.job = None;
+        self.record.candidate = Some(Candidate {
+            identity,
+            job,
+            attempts: 0,
+            is_on_trial: false,
+        });
+        Ok(())
+    }
+
+    fn reject(
+        &mut self,
+        job: String,
+        signed: Option<Identity>,
+        reason: Reason,
+    ) -> Result<(), NotNow> {
+        let ending = Ending::Rejected(reason);
+        // A stranger's files leave no trace in the record: they could wear the memory card out.
+        if let Some(identity) = signed.clone().filter(|_| reason.is_lasting()) {
+            let (job, identity) = (job.clone(), identity);
+            self.quarantine(identity.clone(), reason);
+            self.record.last = Some(Outcome {
+                job,
+                identity: Some(identity),
+                ending,
+            });
+        }
+        let claimed = signed.or_else(|| self.job.take().and_then(|job| job.claimed));
+        self.job = Some(Job {
+            id: job,
+            claimed,
+            phase: Phase::Ended(ending),
+        });
+        Ok(())
+    }
+
+    fn restart(&mut self) {
+        self.job = None;
+        let attempts_max = self.attempts_max;
+        let Some(candidate) = &mut self.record.candidate else {
+            return;
+        };
+        candidate.is_on_trial = false;
+        if candidate.attempts >= attempts_max {
+            self.drop_candidate(Reason::AttemptsExceeded);
+        }
+    }
+
+    fn begin_trial(&mut self) -> Result<(), NotNow> {
+        let attempts_max = self.attempts_max;
+        let candidate = self.record.candidate.as_mut().ok_or(NotNow::NoJob)?;
+        if candidate.is_on_trial {
+            return Err(NotNow::OnTrial);
+        }
+        if candidate.attempts >= attempts_max {
+            self.drop_candidate(Reason::AttemptsExceeded);
+            return Ok(());
+        }
+        candidate.attempts += 1;
+        candidate.is_on_trial = true;
+        self.job = None;
+        Ok(())
+    }
+
+    fn pass(&mut self) -> Result<(), NotNow> {
+        self.on_trial_mut()?;
+        let Some(Candidate { identity, job, .. }) = self.record.candidate.take() else {
+            return Err(NotNow::NoJob);
+        };
+        self.raise_floor(&identity.name, identity.version);
+        self.record.previous = self.record.committed.replace(identity.clone());
+        self.end(job, identity, Ending::Committed);
+        Ok(())
+    }
+
+    /// Back from the candidate, if there is one, else from the model in use.
+    fn roll_back(&mut self) -> Result<(), NotNow> {
+        if self.record.candidate.is_some() {
+            self.drop_candidate(Reason::ByHand);
+            return Ok(());
+        }
+        let identity = self.record.committed.take().ok_or(NotNow::NothingBefore)?;
+        self.record.committed = self.record.previous.take();
+        self.quarantine(identity.clone(), Reason::ByHand);
+        self.end(
+            "by-hand".into(),
+            identity,
+            Ending::RolledBack(Reason::ByHand),
+        );
+        Ok(())
+    }
+
+    fn lose(&mut self, sha256: Digest, reason: Reason) {
+        let is_it = |model: &Option<Identity>| model.as_ref().is_some_and(|m| m.sha256 == sha256);
+        if is_it(&self.record.previous) {
+            self.record.previous = None;
+        }
+        if self
+            .record
+            .candidate
+            .as_ref()
+            .is_some_and(|candidate| candidate.identity.sha256 == sha256)
+        {
+            self.drop_candidate(reason);
+        }
+        if is_it(&self.record.committed)
+            && let Some(identity) = self.record.committed.take()
+        {
+            self.record.committed = self.record.previous.take();
+            if reason.is_lasting() {
+                self.quarantine(identity.clone(), reason);
+            }
+            self.end("lost".into(), identity, Ending::RolledBack(reason));
+        }
+    }
+
+    fn drop_candidate(&mut self, reason: Reason) {
+        if let Some(Candidate { identity, job, .. }) = self.record.candidate.take() {
+            if reason.is_lasting() {
+                self.quarantine(identity.clone(), reason);
+            }
+            self.end(job, identity, Ending::RolledBack(reason));
+        }
+    }
+
+    fn end(&mut self, job: String, identity: Identity, ending: Ending) {
+        self.job = None;
+        self.record.last = Some(Outcome {
+            job,
+            identity: Some(identity),
+            ending,
+        });
+    }
+
+    fn quarantine(&mut self, identity: Identity, reason: Reason) {
+        let waits = self.record.candidate.as_ref();
+        let waits = waits.is_some_and(|waits| waits.identity.sha256 == identity.sha256);
+        if waits || self.is_in_use(identity.sha256) {
+            // It proved itself here; that a second check failed says more about the moment.
+            return;
+        }
+        let quarantine = &mut self.record.quarantine;
+        if quarantine
+            .iter()
+            .any(|failed| failed.identity.sha256 == identity.sha256)
+        {
+            return;
+        }
+        if (self.record.previous.as_ref()).is_some_and(|model| model.sha256 == identity.sha256) {
+            self.record.previous = None;
+        }
+        quarantine.push(Quarantined { identity, reason });
+        if quarantine.len() > QUARANTINE_MAX {
+            let forgotten = quarantine.remove(0).identity;
+            self.raise_floor(&forgotten.name, forgotten.version.saturating_add(1));
+        }
+    }
+
+    fn raise_floor(&mut self, name: &str, version: u64) {
+        let floors = &mut self.record.floors;
+        // A name for which there is no room is refused whatever its version.
+        if floors.contains_key(name) || floors.len() < NAMES_MAX {
+            let floor = floors.entry(name.into()).or_insert(0);
+            *floor = version.max(*floor);
+        }
+    }
+
+    /// Whether this is the model to which a failed trial returns.
+    fn is_in_use(&self, sha256: Digest) -> bool {
+        let in_use = self.record.committed.as_ref().or(self.packaged.as_ref());
+        in_use.is_some_and(|model| model.sha256 == sha256)
+    }
+
+    fn is_on_trial(&self) -> bool {
+        let candidate = self.record.candidate.as_ref();
+        candidate.is_some_and(|candidate| candidate.is_on_trial)
+    }
+
+    fn on_trial_mut(&mut self) -> Result<&mut Candidate, NotNow> {
+        self.record
+            .candidate
+            .as_mut()
+            .filter(|candidate| candidate.is_on_trial)
+            .ok_or(NotNow::NoJob)
+    }
+}

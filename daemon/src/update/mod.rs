@@ -1,0 +1,23 @@
+//! New models over the air, and back to the one before when they are no good (docs/ota.md).
+//!
+//! [`machine`] says what may happen, [`store`] keeps it, [`agent`] makes it happen beside the frame path. Nothing here
+//! can stop the frames: the worst end of an update is the model that was in use before.
+
+pub mod agent;
+pub mod check;
+pub mod chunks;
+pub mod command;
+pub mod config;
+pub mod digest;
+pub mod disk;
+pub mod fetch;
+pub mod machine;
+pub mod network;
+pub mod offer;
+pub mod reason;
+pub mod record;
+pub mod slot;
+pub mod start;
+pub mod status;
+pub mod store;
+pub mod trial;

@@ -1,0 +1,114 @@
+//! The update thread's end of the connection to the broker (docs/ota.md has the topics).
+
+use super::agent::{Input, Outbox};
+use super::digest::Digest;
+use super::offer::{CHUNK_BYTES, CHUNKS_MAX, OFFER_BYTES_MAX};
+use crate::publish::mqtt::conversation::{Conversation, Deliver, Delivery};
+use crate::publish::topic;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use tokio::sync::{mpsc, watch};
+
+/// Messages that wait for the update thread. What does not fit is lost, and asked for again.
+const INBOX_MAX: usize = 16;
+/// Requests that wait for the connection.
+const REQUESTS_MAX: usize = 8;
+
+/// Both ends: for the connection, and for the update thread.
+#[derive(Debug)]
+pub struct Ends {
+    /// What the update thread says.
+    pub outbox: Outbox,
+    /// What it hears.
+    pub inbox: Receiver<Input>,
+}
+
+/// Makes a conversation on the topics of this device; `listens` says whether offers are taken.
+pub fn connect(prefix: &str, device: &str, listens: bool) -> (Conversation, Ends) {
+    let base = topic::model(prefix, device);
+    let (state, state_seen) = watch::channel(Vec::new());
+    let (requests, requests_made) = mpsc::channel(REQUESTS_MAX);
+    let (sender, inbox) = sync_channel(INBOX_MAX);
+    let filters = if listens {
+        vec![format!("{base}/offer"), format!("{base}/chunk/+/+")]
+    } else {
+        Vec::new()
+    };
+    let conversation = Conversation {
+        filters,
+        request_topic: format!("{base}/request"),
+        deliver: deliver(format!("{base}/"), sender),
+        state_topic: base,
+        state: state_seen,
+        requests: requests_made,
+    };
+    let outbox = Outbox { state, requests };
+    (conversation, Ends { outbox, inbox })
+}
+
+fn deliver(base: String, inbox: SyncSender<Input>) -> Deliver {
+    Box::new(move |delivery| {
+        let input = match delivery {
+            Delivery::Connected => Some(Input::Connected),
+            Delivery::Message { topic, payload } => topic
+                .strip_prefix(base.as_bytes())
+                .and_then(|rest| parse(rest, payload)),
+        };
+        if let Some(input) = input {
+            // The connection does not wait for the memory card.
+            let _ = inbox.try_send(input);
+        }
+    })
+}
+
+/// Reads what follows `<prefix>/<device>/model/`. What is too long is cut off here, before it is copied.
+fn parse(topic: &[u8], payload: &[u8]) -> Option<Input> {
+    if topic == b"offer" {
+        // One byte too many is enough to be refused.
+        let len = payload.len().min(OFFER_BYTES_MAX + 1);
+        return Some(Input::Offer(payload.get(..len)?.to_vec()));
+    }
+    let rest = std::str::from_utf8(topic).ok()?.strip_prefix("chunk/")?;
+    let (sha256, index) = rest.split_once('/')?;
+    let index: usize = index.parse().ok()?;
+    if payload.len() > CHUNK_BYTES || index >= CHUNKS_MAX {
+        return None;
+    }
+    Some(Input::Chunk {
+        sha256: Digest::parse(sha256)?,
+        index,
+        bytes: payload.to_vec(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_offers_and_chunks_of_this_device_come_through() {
+        let (mut conversation, ends) = connect("site", "pi", true);
+        let sha256 = Digest::of(b"file");
+        let long = vec![0; CHUNK_BYTES + 1];
+        let chunk = |rest: &str| format!("site/pi/model/chunk/{rest}");
+        let good = chunk(&format!("{sha256}/7"));
+        let messages: [(&str, &[u8]); 8] = [
+            ("site/pi/model/offer", b"{}"),
+            (&good, b"chunk"),
+            (&good, &long),
+            (&chunk(&format!("{sha256}/513")), b"chunk"),
+            (&chunk(&format!("{sha256}/-1")), b"chunk"),
+            (&chunk("../../7"), b"chunk"),
+            ("site/other/model/offer", b"{}"),
+            ("site/pi/model/other", b"{}"),
+        ];
+        for (topic, payload) in messages {
+            let topic = topic.as_bytes();
+            (conversation.deliver)(Delivery::Message { topic, payload });
+        }
+        let heard: Vec<Input> = ends.inbox.try_iter().collect();
+        assert!(
+            matches!(&heard[..], [Input::Offer(_), Input::Chunk { index: 7, .. }]),
+            "{heard:?}"
+        );
+    }
+}

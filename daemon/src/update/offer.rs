@@ -1,0 +1,219 @@
+//! The document that offers a model: docs/schema/model-offer-1.json.
+//!
+//! It is not signed and not trusted: its digests say what was meant to be sent, the bundle's signature says by whom.
+//! Every length is checked before anything is allocated or stored for it.
+
+use super::digest::Digest;
+use super::machine::{Identity, JOB_BYTES_MAX, VERSION_MAX};
+use serde::{Deserialize, Serialize};
+use ternwatch_bundle::parse::FILE_LEN_MAX;
+use thiserror::Error;
+
+/// The version of the document's schema.
+pub const SCHEMA: u32 = 1;
+/// Bytes of every chunk but the last.
+pub const CHUNK_BYTES: usize = 32 << 10;
+/// Chunks of the longest bundle.
+pub const CHUNKS_MAX: usize = FILE_LEN_MAX.div_ceil(CHUNK_BYTES);
+/// Longest document in bytes: 67 a chunk, and room for the rest.
+pub const OFFER_BYTES_MAX: usize = 48 << 10;
+/// Longest name of a model in bytes.
+const NAME_BYTES_MAX: usize = 64;
+
+/// What is offered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Version of the schema.
+    pub schema: u32,
+    /// Who wants it: comes back in the state document.
+    pub job: String,
+    /// What it claims to be.
+    pub model: Claim,
+    /// Digest of the whole file.
+    pub sha256: Digest,
+    /// Bytes of the whole file.
+    pub bytes: usize,
+    /// Digests of the chunks, in their order.
+    pub chunks: Vec<Digest>,
+}
+
+/// Name and version as the offer claims them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: u64,
+}
+
+/// Why a document is no offer.
+#[derive(Debug, Error)]
+pub enum OfferError {
+    /// Longer than any offer.
+    #[error("the offer has {0} bytes, more than {OFFER_BYTES_MAX}")]
+    TooLong(usize),
+    /// Not the JSON that the schema describes.
+    #[error("the offer is not what the schema says: {0}")]
+    Syntax(#[from] serde_json::Error),
+    /// Of another version.
+    #[error("the offer has schema {0}, this program reads {SCHEMA}")]
+    Schema(u32),
+    /// A text or number out of its bounds.
+    #[error("the offer's `{0}` is out of bounds")]
+    Bounds(&'static str),
+    /// The lengths do not agree.
+    #[error("the offer has {found} chunks, a file of {bytes} bytes has {expected}")]
+    Chunks {
+        /// Digests in the offer.
+        found: usize,
+        /// Digests that there must be.
+        expected: usize,
+        /// Length of the file.
+        bytes: usize,
+    },
+}
+
+impl Offer {
+    /// Reads a document from the network.
+    pub fn parse(document: &[u8]) -> Result<Self, OfferError> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema: u32,
+        }
+        if document.len() > OFFER_BYTES_MAX {
+            return Err(OfferError::TooLong(document.len()));
+        }
+        let Version { schema } = serde_json::from_slice(document)?;
+        if schema != SCHEMA {
+            return Err(OfferError::Schema(schema));
+        }
+        let offer: Self = serde_json::from_slice(document)?;
+        offer.validate()?;
+        Ok(offer)
+    }
+
+    /// The offer of a file: what a sender publishes.
+    pub fn of(job: &str, name: &str, version: u64, file: &[u8]) -> Self {
+        Self {
+            schema: SCHEMA,
+            job: job.into(),
+            model: Claim {
+                name: name.into(),
+                version,
+            },
+            sha256: Digest::of(file),
+            bytes: file.len(),
+            chunks: file.chunks(CHUNK_BYTES).map(Digest::of).collect(),
+        }
+    }
+
+    fn validate(&self) -> Result<(), OfferError> {
+        let is_word = |text: &str, bytes_max: usize| {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+            !text.is_empty() && text.len() <= bytes_max && text.bytes().all(is_plain)
+        };
+        if !is_word(&self.job, JOB_BYTES_MAX) {
+            return Err(OfferError::Bounds("job"));
+        }
+        if !is_word(&self.model.name, NAME_BYTES_MAX) {
+            return Err(OfferError::Bounds("model.name"));
+        }
+        if self.model.version > VERSION_MAX {
+            return Err(OfferError::Bounds("model.version"));
+        }
+        if self.bytes == 0 || self.bytes > FILE_LEN_MAX {
+            return Err(OfferError::Bounds("bytes"));
+        }
+        let expected = self.bytes.div_ceil(CHUNK_BYTES);
+        if self.chunks.len() != expected {
+            return Err(OfferError::Chunks {
+                found: self.chunks.len(),
+                expected,
+                bytes: self.bytes,
+            });
+        }
+        Ok(())
+    }
+
+    /// What it claims to be.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            name: self.model.name.clone(),
+            version: self.model.version,
+            sha256: self.sha256,
+        }
+    }
+
+    /// Bytes of the chunk with this index.
+    pub fn chunk_bytes(&self, index: usize) -> usize {
+        let before = index.saturating_mul(CHUNK_BYTES);
+        self.bytes.saturating_sub(before).min(CHUNK_BYTES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(bytes: usize) -> Offer {
+        Offer::of("job-1", "person", 3, &vec![7; bytes])
+    }
+
+    fn parse(offer: &Offer) -> Result<Offer, OfferError> {
+        Offer::parse(&serde_json::to_vec(offer).expect("JSON"))
+    }
+
+    #[test]
+    fn an_offer_reads_back_up_to_the_longest_file() {
+        for bytes in [1, CHUNK_BYTES, CHUNK_BYTES + 1, FILE_LEN_MAX] {
+            let offer = offer(bytes);
+            assert_eq!(parse(&offer).expect("valid"), offer);
+            let sum: usize = (0..offer.chunks.len()).map(|i| offer.chunk_bytes(i)).sum();
+            assert_eq!(sum, bytes);
+        }
+        assert_eq!(offer(FILE_LEN_MAX).chunks.len(), CHUNKS_MAX);
+    }
+
+    #[test]
+    fn oversize_lengths_are_refused_before_anything_is_allocated_for_them() {
+        for bytes in [0, FILE_LEN_MAX + 1, usize::MAX] {
+            let mut offer = offer(1);
+            offer.bytes = bytes;
+            assert!(matches!(parse(&offer), Err(OfferError::Bounds("bytes"))));
+        }
+        let endless = vec![b' '; OFFER_BYTES_MAX + 1];
+        assert!(matches!(
+            Offer::parse(&endless),
+            Err(OfferError::TooLong(_))
+        ));
+        let huge = br#"{"schema":1,"job":"j","model":{"name":"n","version":1},"sha256":"","bytes":99999999999999999999,"chunks":[]}"#;
+        assert!(matches!(Offer::parse(huge), Err(OfferError::Syntax(_))));
+    }
+
+    #[test]
+    fn what_does_not_agree_is_refused_by_name() {
+        let mut missing = offer(CHUNK_BYTES + 1);
+        missing.chunks.pop();
+        let error = parse(&missing).expect_err("refused").to_string();
+        assert!(error.contains("has 1 chunks"), "{error}");
+        for job in ["", "a/b", "a b", &"x".repeat(65)] {
+            let mut offer = offer(1);
+            offer.job = job.into();
+            assert!(
+                matches!(parse(&offer), Err(OfferError::Bounds("job"))),
+                "{job:?}"
+            );
+        }
+        let mut offer = offer(1);
+        offer.schema = 2;
+        assert!(matches!(parse(&offer), Err(OfferError::Schema(2))));
+    }
+
+    #[test]
+    fn a_later_sender_may_add_keys() {
+        let mut document = serde_json::to_value(offer(1)).expect("JSON");
+        document["expires_at"] = "2030-01-01T00:00:00Z".into();
+        document["model"]["note"] = "new".into();
+        Offer::parse(document.to_string().as_bytes()).expect("still an offer");
+    }
+}

@@ -1,0 +1,93 @@
+//! What a file must pass on this device, and what is remembered of one that does not.
+
+use std::path::{Path, PathBuf};
+use ternwatch_bundle::testing::{small_draft, small_key};
+use ternwatch_daemon::model::Config;
+use ternwatch_daemon::update::check::{Checked, Refusal, check};
+use ternwatch_daemon::update::digest::Digest;
+use ternwatch_daemon::update::reason::Reason;
+use ternwatch_detector::Isa;
+use ternwatch_detector::testing::small_bundle;
+
+fn config(folder: &Path) -> Config {
+    let key = folder.join("key.pub");
+    std::fs::write(&key, small_key().public_key().to_text()).expect("written");
+    Config {
+        bundle: PathBuf::from("/nonexistent"),
+        key,
+        score_min: 0.0,
+        iou_max: 0.0,
+        isa: "auto".into(),
+    }
+}
+
+fn checked(file: &[u8], latency_ms_max: f64) -> Result<Checked, Refusal> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = config(folder.path());
+    check(
+        &config,
+        Isa::detect(),
+        Path::new("it"),
+        file,
+        latency_ms_max,
+    )
+}
+
+#[test]
+fn a_good_model_passes_with_its_identity() {
+    let (file, _) = small_bundle(3);
+    let checked = checked(&file, 60_000.0).expect("good");
+    assert_eq!(checked.identity.sha256, Digest::of(&file));
+    assert_eq!(checked.identity.name, checked.loaded.identity.name);
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_a_bad_signature_and_nothing_signed() {
+    let (file, _) = small_bundle(3);
+    for at in (0..file.len()).step_by(97) {
+        let mut flipped = file.clone();
+        flipped[at] ^= 0x10;
+        let refusal = checked(&flipped, 60_000.0).expect_err("damaged");
+        assert_eq!(refusal.reason, Reason::BadSignature, "byte {at}");
+        assert_eq!(refusal.signed, None, "byte {at}");
+    }
+}
+
+#[test]
+fn a_signed_model_without_its_recorded_answers_is_known_by_its_name() {
+    let file = small_draft(3).sign(&small_key()).expect("small");
+    let refusal = checked(&file, 60_000.0).expect_err("nothing recorded");
+    assert_eq!(refusal.reason, Reason::GoldenMismatch);
+    assert_eq!(
+        refusal.signed.map(|model| model.sha256),
+        Some(Digest::of(&file))
+    );
+}
+
+#[test]
+fn a_signed_model_that_is_no_network_is_invalid() {
+    let mut draft = small_draft(3);
+    draft.parameters.truncate(10);
+    let refusal = checked(&draft.sign(&small_key()).expect("small"), 60_000.0);
+    assert_eq!(refusal.expect_err("cut").reason, Reason::ModelInvalid);
+}
+
+#[test]
+fn a_model_above_the_budget_is_too_slow() {
+    let (file, _) = small_bundle(3);
+    let refusal = checked(&file, 0.000_001).expect_err("no model is that fast");
+    assert_eq!(refusal.reason, Reason::TooSlow);
+    assert!(refusal.signed.is_some(), "it is remembered");
+}
+
+#[test]
+fn a_name_that_is_too_long_is_not_written_down() {
+    let mut draft = small_draft(3);
+    draft.manifest.model.name = "n".repeat(10_000);
+    let file = draft.sign(&small_key()).expect("small");
+    let refusal = checked(&file, 60_000.0).expect_err("a name has bounds");
+    assert_eq!(
+        (refusal.reason, refusal.signed),
+        (Reason::ModelInvalid, None)
+    );
+}

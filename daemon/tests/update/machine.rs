@@ -1,0 +1,437 @@
+//! The update machine under random histories: its promises hold after every event, and across every crash.
+
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use ternwatch_daemon::update::digest::Digest;
+use ternwatch_daemon::update::machine::{
+    Ending, Event, Identity, Machine, NAMES_MAX, NotNow, Phase, QUARANTINE_MAX, Record,
+};
+use ternwatch_daemon::update::reason::Reason;
+
+const ATTEMPTS_MAX: u32 = 3;
+
+fn model(name: &str, version: u64, variant: u8) -> Identity {
+    Identity {
+        name: name.into(),
+        version,
+        sha256: Digest::of(format!("{name} {version} {variant}").as_bytes()),
+    }
+}
+
+fn packaged() -> Identity {
+    model("person", 2, 0)
+}
+
+fn machine(record: Record) -> Machine {
+    Machine::new(record, Some(packaged()), ATTEMPTS_MAX)
+}
+
+/// What an observer remembers of a history.
+#[derive(Default)]
+struct Witness {
+    committed: BTreeSet<Digest>,
+    failed: BTreeSet<Digest>,
+    highest: BTreeMap<String, u64>,
+    attempts: BTreeMap<Digest, u32>,
+}
+
+impl Witness {
+    /// Holds after every event.
+    fn verify_invariants(&self, machine: &Machine) {
+        let record = machine.record();
+        record.validate().expect("a record that can be stored");
+        let on_trial = record.candidate.as_ref().filter(|c| c.is_on_trial);
+        if let Some(running) = machine.running() {
+            let is_on_trial = on_trial.is_some_and(|c| c.identity == *running);
+            assert!(is_on_trial || self.committed.contains(&running.sha256));
+            assert_eq!(is_on_trial, machine.phase() == Phase::Trial);
+        }
+        for model in [&record.committed, &record.previous].into_iter().flatten() {
+            assert!(self.committed.contains(&model.sha256));
+            assert!(!self.failed.contains(&model.sha256));
+        }
+        if let Some(candidate) = &record.candidate {
+            assert!(!self.failed.contains(&candidate.identity.sha256));
+            assert!(candidate.attempts <= ATTEMPTS_MAX);
+        }
+    }
+
+    fn step(&mut self, machine: &mut Machine, event: Event) -> Result<(), NotNow> {
+        let before = machine.clone();
+        let result = machine.step(event.clone());
+        if result.is_err() {
+            assert_eq!(
+                machine.record(),
+                before.record(),
+                "a refusal changed something"
+            );
+        }
+        let candidate = machine.record().candidate.clone();
+        match (&event, &before.record().candidate, result.is_ok()) {
+            (Event::Admit { identity, .. }, _, true) => {
+                let is_taken =
+                    candidate.is_some_and(|c| c.identity == *identity && c.attempts == 0);
+                let highest = self.highest.get(&identity.name).copied().unwrap_or(0);
+                if is_taken {
+                    assert!(!self.failed.contains(&identity.sha256), "tried again");
+                    assert!(identity.version >= highest, "older than an accepted one");
+                    self.attempts.remove(&identity.sha256);
+                }
+            }
+            (Event::Pass, Some(passed), true) => {
+                self.committed.insert(passed.identity.sha256);
+                let highest = self
+                    .highest
+                    .entry(passed.identity.name.clone())
+                    .or_default();
+                *highest = passed.identity.version.max(*highest);
+                assert_eq!(machine.record().committed.as_ref(), Some(&passed.identity));
+            }
+            (Event::Fail(reason) | Event::Lose(_, reason), Some(tried), true)
+                if candidate.is_none() && reason.is_lasting() =>
+            {
+                self.failed.insert(tried.identity.sha256);
+            }
+            (Event::RollBack, Some(tried), true) => {
+                self.failed.insert(tried.identity.sha256);
+            }
+            (Event::RollBack, None, true) => {
+                self.failed
+                    .extend(before.record().committed.as_ref().map(|m| m.sha256));
+            }
+            (Event::BeginTrial, Some(tried), true) => {
+                if candidate.is_some() {
+                    let attempts = self.attempts.entry(tried.identity.sha256).or_default();
+                    *attempts += 1;
+                    assert!(*attempts <= ATTEMPTS_MAX, "tried too often");
+                } else {
+                    self.failed.insert(tried.identity.sha256);
+                }
+            }
+            (Event::Interrupt, Some(tried), true) => {
+                *self.attempts.entry(tried.identity.sha256).or_insert(1) -= 1;
+            }
+            (Event::Restart, Some(tried), true) if candidate.is_none() => {
+                assert_eq!(tried.attempts, ATTEMPTS_MAX);
+                self.failed.insert(tried.identity.sha256);
+            }
+            _ => {}
+        }
+        if let (Event::Lose(sha256, reason), true) = (&event, result.is_ok())
+            && reason.is_lasting()
+            && before
+                .record()
+                .committed
+                .as_ref()
+                .is_some_and(|m| m.sha256 == *sha256)
+        {
+            self.failed.insert(*sha256);
+        }
+        if let Event::Reject {
+            signed: Some(identity),
+            reason,
+            ..
+        } = &event
+        {
+            let is_quarantined = machine.objection(identity) == Some(Reason::Quarantined);
+            let in_use = before
+                .record()
+                .committed
+                .iter()
+                .chain([&packaged()])
+                .cloned()
+                .collect::<Vec<_>>();
+            let waits = before
+                .record()
+                .candidate
+                .iter()
+                .any(|c| c.identity == *identity);
+            assert!(is_quarantined || !reason.is_lasting() || waits || in_use.contains(identity));
+            if is_quarantined {
+                self.failed.insert(identity.sha256);
+            }
+        }
+        self.verify_invariants(machine);
+        result
+    }
+
+    /// What the daemon finds after a power cut at this very moment.
+    fn crash(&mut self, machine: &Machine) -> Machine {
+        let mut after = Machine::new(machine.record().clone(), Some(packaged()), ATTEMPTS_MAX);
+        self.step(&mut after, Event::Restart)
+            .expect("always possible");
+        let committed = after.record().committed.clone();
+        assert_eq!(
+            after.running(),
+            committed.as_ref(),
+            "a crash ends in the old model"
+        );
+        assert_eq!(committed, machine.record().committed);
+        after
+    }
+}
+
+fn models() -> impl Strategy<Value = Identity> {
+    (
+        prop::sample::select(vec!["person", "vehicle"]),
+        0_u64..6,
+        0_u8..2,
+    )
+        .prop_map(|(name, version, variant)| model(name, version, variant))
+}
+
+fn reasons() -> impl Strategy<Value = Reason> {
+    prop::sample::select(vec![
+        Reason::Flood,
+        Reason::Silence,
+        Reason::TooSlow,
+        Reason::GoldenMismatch,
+        Reason::FileDamaged,
+        Reason::BadSignature,
+    ])
+}
+
+/// An event, or a crash.
+fn events() -> impl Strategy<Value = Option<Event>> {
+    let job = || "job".to_string();
+    prop_oneof![
+        1 => models().prop_map(move |identity| Some(Event::Offer { job: job(), identity })),
+        4 => models().prop_map(move |identity| Some(Event::Admit { job: job(), identity })),
+        1 => (reasons(), models()).prop_map(move |(reason, model)| Some(Event::Reject {
+            job: job(),
+            signed: (reason != Reason::BadSignature).then_some(model),
+            reason,
+        })),
+        1 => (0_u32..9).prop_map(|received| Some(Event::Progress { received, total: 9 })),
+        1 => Just(Some(Event::Complete)),
+        6 => Just(Some(Event::BeginTrial)),
+        1 => Just(Some(Event::Interrupt)),
+        4 => Just(Some(Event::Pass)),
+        2 => reasons().prop_map(|reason| Some(Event::Fail(reason))),
+        1 => Just(Some(Event::RollBack)),
+        1 => (models(), reasons()).prop_map(|(model, reason)| Some(Event::Lose(model.sha256, reason))),
+        2 => Just(None),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_promises_hold_whatever_happens(history in prop::collection::vec(events(), 1..120)) {
+        let mut machine = machine(Record::default());
+        let mut witness = Witness::default();
+        for event in history {
+            match event {
+                // A refusal is an answer too.
+                Some(event) => {
+                    let _ = witness.step(&mut machine, event);
+                }
+                None => machine = witness.crash(&machine),
+            }
+            // Whatever came before: cutting the power now ends in the old model.
+            let mut cut = Machine::new(machine.record().clone(), Some(packaged()), ATTEMPTS_MAX);
+            cut.step(Event::Restart).expect("always possible");
+            prop_assert_eq!(cut.running(), machine.record().committed.as_ref());
+        }
+    }
+
+    #[test]
+    fn a_record_survives_being_written(history in prop::collection::vec(events(), 1..60)) {
+        let mut machine = machine(Record::default());
+        history.into_iter().flatten().for_each(|event| {
+            let _ = machine.step(event);
+        });
+        let text = serde_json::to_string(machine.record()).expect("JSON");
+        let read: Record = serde_json::from_str(&text).expect("what was written");
+        prop_assert_eq!(&read, machine.record());
+    }
+}
+
+fn admitted(version: u64) -> Event {
+    let (job, identity) = ("job".into(), model("person", version, 0));
+    Event::Admit { job, identity }
+}
+
+fn commit(machine: &mut Machine, version: u64) {
+    for event in [admitted(version), Event::BeginTrial, Event::Pass] {
+        machine.step(event).expect("in order");
+    }
+    assert_eq!(machine.running(), Some(&model("person", version, 0)));
+}
+
+#[test]
+fn a_model_goes_from_the_offer_to_the_commit() {
+    let mut machine = machine(Record::default());
+    assert_eq!((machine.phase(), machine.running()), (Phase::Idle, None));
+    let identity = model("person", 3, 0);
+    let offer = Event::Offer {
+        job: "j1".into(),
+        identity: identity.clone(),
+    };
+    let admit = Event::Admit {
+        job: "j1".into(),
+        identity: identity.clone(),
+    };
+    let path = [
+        (offer, "queued"),
+        (
+            Event::Progress {
+                received: 1,
+                total: 2,
+            },
+            "downloading",
+        ),
+        (Event::Complete, "verifying"),
+        (admit, "staged"),
+        (Event::BeginTrial, "trial"),
+        (Event::Pass, "committed"),
+    ];
+    for (event, phase) in path {
+        machine.step(event).expect("in order");
+        assert_eq!(machine.phase().name(), phase);
+        assert_eq!(machine.subject(), (Some("j1"), Some(&identity)));
+    }
+    assert_eq!(machine.running(), Some(&identity));
+}
+
+#[test]
+fn a_version_below_an_accepted_one_is_rejected_and_an_equal_one_is_not() {
+    let mut machine = machine(Record::default());
+    let objection = |machine: &Machine, version| machine.objection(&model("person", version, 1));
+    assert_eq!(
+        objection(&machine, 1),
+        Some(Reason::VersionTooOld),
+        "older than the package"
+    );
+    commit(&mut machine, 4);
+    assert_eq!(objection(&machine, 3), Some(Reason::VersionTooOld));
+    assert_eq!(objection(&machine, 4), None);
+    machine.step(Event::RollBack).expect("there is one before");
+    assert_eq!(machine.running(), None);
+    assert_eq!(
+        objection(&machine, 3),
+        Some(Reason::VersionTooOld),
+        "a rollback forgets nothing"
+    );
+    machine.step(admitted(3)).expect("an answer");
+    assert_eq!(
+        machine.phase(),
+        Phase::Ended(Ending::Rejected(Reason::VersionTooOld))
+    );
+}
+
+#[test]
+fn a_model_that_kills_the_program_is_given_up() {
+    let mut machine = machine(Record::default());
+    commit(&mut machine, 3);
+    machine.step(admitted(4)).expect("admitted");
+    for attempt in 1..=ATTEMPTS_MAX {
+        machine.step(Event::BeginTrial).expect("a trial");
+        let attempts = machine.record().candidate.as_ref().map(|c| c.attempts);
+        assert_eq!(attempts, Some(attempt), "counted before the load");
+        machine = Machine::new(machine.record().clone(), Some(packaged()), ATTEMPTS_MAX);
+        machine.step(Event::Restart).expect("always possible");
+    }
+    let ending = Ending::RolledBack(Reason::AttemptsExceeded);
+    assert_eq!(machine.phase(), Phase::Ended(ending));
+    assert_eq!(machine.running(), Some(&model("person", 3, 0)));
+    assert_eq!(
+        machine.objection(&model("person", 4, 0)),
+        Some(Reason::Quarantined)
+    );
+}
+
+#[test]
+fn a_stop_on_purpose_costs_no_attempt() {
+    let mut machine = machine(Record::default());
+    machine.step(admitted(4)).expect("admitted");
+    for _ in 0..10 * ATTEMPTS_MAX {
+        machine.step(Event::BeginTrial).expect("a trial");
+        assert_eq!(machine.phase(), Phase::Trial);
+        machine.step(Event::Interrupt).expect("on trial");
+        machine.step(Event::Restart).expect("always possible");
+        assert_eq!(machine.phase(), Phase::Staged);
+    }
+}
+
+#[test]
+fn a_quarantine_that_is_full_forgets_a_file_and_still_refuses_it() {
+    let mut machine = machine(Record::default());
+    for version in 10..11 + QUARANTINE_MAX as u64 {
+        machine.step(admitted(version)).expect("admitted");
+        machine.step(Event::BeginTrial).expect("a trial");
+        machine.step(Event::Fail(Reason::Flood)).expect("on trial");
+    }
+    assert_eq!(machine.record().quarantine.len(), QUARANTINE_MAX);
+    let first = model("person", 10, 0);
+    assert_eq!(machine.objection(&first), Some(Reason::VersionTooOld));
+}
+
+#[test]
+fn names_are_bounded_and_known_ones_keep_working() {
+    let mut machine = machine(Record::default());
+    for name in 0..NAMES_MAX {
+        let identity = model(&format!("m{name}"), 1, 0);
+        let admit = Event::Admit {
+            job: "j".into(),
+            identity,
+        };
+        for event in [admit, Event::BeginTrial, Event::Pass] {
+            machine.step(event).expect("in order");
+        }
+    }
+    assert_eq!(machine.objection(&model("m0", 2, 0)), None);
+    assert_eq!(
+        machine.objection(&model("new", 2, 0)),
+        Some(Reason::ModelInvalid)
+    );
+}
+
+#[test]
+fn strangers_leave_no_trace_in_the_record() {
+    let mut machine = machine(Record::default());
+    let before = machine.record().clone();
+    for reason in [
+        Reason::BadSignature,
+        Reason::HashMismatch,
+        Reason::OfferInvalid,
+    ] {
+        let (job, signed) = ("j".into(), None);
+        machine
+            .step(Event::Reject {
+                job,
+                signed,
+                reason,
+            })
+            .expect("an answer");
+        assert_eq!(machine.phase().reason(), Some(reason));
+    }
+    assert_eq!(machine.record(), &before);
+}
+
+#[test]
+fn a_newer_package_takes_the_place_of_an_older_update() {
+    let mut old = machine(Record::default());
+    commit(&mut old, 4);
+    let newer = Some(model("person", 5, 0));
+    let machine = Machine::new(old.record().clone(), newer, ATTEMPTS_MAX);
+    assert_eq!(machine.running(), None, "the packaged one");
+    let older = Machine::new(old.record().clone(), Some(packaged()), ATTEMPTS_MAX);
+    assert_eq!(older.running(), Some(&model("person", 4, 0)));
+}
+
+#[test]
+fn a_lost_file_falls_back_step_by_step() {
+    let mut machine = machine(Record::default());
+    commit(&mut machine, 3);
+    commit(&mut machine, 4);
+    for (lost, then) in [(4, Some(3)), (3, None)] {
+        let sha256 = model("person", lost, 0).sha256;
+        machine
+            .step(Event::Lose(sha256, Reason::FileDamaged))
+            .expect("always possible");
+        assert_eq!(machine.running().map(|model| model.version), then);
+    }
+    assert_eq!(machine.step(Event::RollBack), Err(NotNow::NothingBefore));
+}

@@ -1,0 +1,390 @@
+//! Models over the air and by hand, to the real daemon: whatever is sent, the frames go on with a model that works.
+
+use crate::bench::{Bench, Daemon};
+use crate::push::{Pusher, bundle, bundle_signed_by, long_bundle};
+use crate::{document, expect_state, sequences};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use system_tests::broker::{Broker, Cable, Heard, Subscriber, wait_for};
+use ternwatch_bundle::SecretKey;
+
+/// A daemon at work on a video, ten frames a second, with a state folder and short trials.
+fn bench(port: u16) -> Bench {
+    let mut bench = Bench::with_video(3000, port);
+    fs::create_dir(bench.path("state")).expect("a new folder");
+    bench.set("CAMERA__VIDEO__PACE", "real-time");
+    // Few detections: the histories that failures show stay short.
+    bench.set("MODEL__SCORE_MIN", "0.999");
+    bench.set("UPDATE__TRIAL_FRAMES", "5");
+    bench.set("UPDATE__TRIAL_S", "0");
+    bench
+}
+
+fn model_state(heard: &Heard) -> Option<Value> {
+    (heard.topic == "site/pi/model")
+        .then(|| serde_json::from_slice(&heard.payload).expect("the state is JSON"))
+}
+
+/// The state document of `job` that ends it.
+fn ending(subscriber: &mut Subscriber, job: &str) -> (String, Value) {
+    subscriber.expect(&format!("the end of the job {job}"), |heard| {
+        let state = model_state(heard)?;
+        let name = state["state"].as_str().expect("a name").to_owned();
+        let is_over = ["committed", "rolled_back", "rejected"].contains(&name.as_str());
+        (is_over && state["job"] == job).then_some((name, state))
+    })
+}
+
+fn expect_running(subscriber: &mut Subscriber, version: u64) {
+    subscriber.expect(&format!("a document of version {version}"), |heard| {
+        (document(heard)?["model"]["version"] == version).then_some(())
+    });
+}
+
+fn wait_for_log(daemon: &Daemon, words: &str) {
+    wait_for(words, || daemon.log().contains(words).then_some(()));
+}
+
+fn a_pushed_model_is_tried_and_kept_and_no_frame_is_lost(protocol: &str) {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = bench(broker.port());
+    bench.set("MQTT__PROTOCOL", protocol);
+    let daemon = bench.run();
+    let pusher = Pusher::connect(broker.port());
+    pusher.offer("job-1", 2, &long_bundle(2, 20));
+
+    let (mut documents, mut states) = (Vec::new(), Vec::<Value>::new());
+    subscriber.expect("a document of version 2 after the commit", |heard| {
+        states.extend(model_state(heard));
+        documents.extend(document(heard));
+        let is_committed = states.last()?["state"] == "committed";
+        (is_committed && documents.last()?["model"]["version"] == 2).then_some(())
+    });
+    let expected: Vec<u64> = (0..documents.len() as u64).collect();
+    assert_eq!(sequences(&documents), expected, "a frame is missing");
+    assert!(documents.iter().all(|document| document["dropped"] == 0));
+    let versions: Vec<u64> = documents
+        .iter()
+        .map(|document| document["model"]["version"].as_u64().expect("a number"))
+        .collect();
+    assert!(versions.is_sorted() && versions[0] == 1, "{versions:?}");
+
+    // A state that lasts shorter than it takes to publish it may be skipped; the order is kept.
+    let order = [
+        "idle",
+        "queued",
+        "downloading",
+        "verifying",
+        "staged",
+        "trial",
+        "committed",
+    ];
+    let places: Vec<usize> = states
+        .iter()
+        .map(|state| order.iter().position(|name| state["state"] == *name))
+        .map(|place| place.expect("a known state"))
+        .collect();
+    assert!(places.is_sorted(), "{states:?}");
+    assert!(places.contains(&2) && places.contains(&5), "{states:?}");
+    let last = states.last().expect("one");
+    assert_eq!(
+        (&last["job"], &last["model"]["version"]),
+        (&"job-1".into(), &2.into())
+    );
+    daemon.terminate();
+
+    // The next run begins with it, says so, and does not fetch it again.
+    let answered = pusher.answered();
+    let mut late = Subscriber::connect(broker.port(), "late");
+    let state = late.expect("the retained state", model_state);
+    assert_eq!(state["state"], "committed");
+    let daemon = bench.run();
+    expect_running(&mut late, 2);
+    daemon.terminate();
+    assert_eq!(pusher.answered(), answered);
+}
+
+#[test]
+fn a_model_is_pushed_with_mqtt_5() {
+    a_pushed_model_is_tried_and_kept_and_no_frame_is_lost("5");
+}
+
+#[test]
+fn a_model_is_pushed_with_mqtt_3_1_1() {
+    a_pushed_model_is_tried_and_kept_and_no_frame_is_lost("3.1.1");
+}
+
+#[test]
+fn a_download_goes_on_after_a_cut_cable_and_a_killed_daemon() {
+    const CHUNKS: usize = 24;
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut cable = Cable::new(broker.port());
+    cable.plug();
+    let bench = bench(cable.port());
+    let daemon = bench.run();
+    let pusher = Pusher::connect(broker.port());
+    let wait_for_chunks = |subscriber: &mut Subscriber, count: u64| {
+        subscriber.expect(&format!("{count} chunks"), |heard| {
+            let state = model_state(heard)?;
+            (state["progress"]["received"].as_u64()? >= count).then_some(())
+        });
+    };
+    pusher.set_budget(10);
+    pusher.offer("job-1", 2, &long_bundle(2, CHUNKS));
+    wait_for_chunks(&mut subscriber, 8);
+    cable.unplug();
+    wait_for_log(&daemon, "no connection to the broker");
+    // Enough for another eight, not for all.
+    pusher.set_budget(10);
+    cable.plug();
+    wait_for_chunks(&mut subscriber, 16);
+    daemon.signal(Signal::KILL);
+    daemon.wait();
+
+    pusher.set_budget(usize::MAX);
+    let daemon = bench.run();
+    expect_state(&mut subscriber, "online");
+    let mut wanted = BTreeSet::new();
+    let state = subscriber.expect("the end of the job", |heard| {
+        if heard.topic == "site/pi/model/request" {
+            let request: Value = serde_json::from_slice(&heard.payload).expect("JSON");
+            let chunks = request["chunks"].as_array().expect("a list");
+            wanted.extend(chunks.iter().map(|index| index.as_u64().expect("a number")));
+        }
+        model_state(heard).filter(|state| state["state"] == "committed")
+    });
+    assert_eq!(state["job"], "job-1");
+    assert_eq!(wanted.len(), CHUNKS - 16, "asked for {wanted:?}");
+    let log = daemon.terminate();
+    assert!(log.contains("16 of 24 chunks are here"), "{log}");
+}
+
+#[test]
+fn what_must_not_run_is_refused_and_the_old_model_runs_on() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let bench = bench(broker.port());
+    let daemon = bench.run();
+    let pusher = Pusher::connect(broker.port());
+    let stranger = SecretKey::from_bytes(&[8; 32]);
+    let mut flipped = bundle(5, |_| {});
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    let wrong_answer = bundle(5, |manifest| {
+        manifest.golden[0].layers[0] = "0123456789abcdef".into();
+    });
+    let no_answer = bundle(6, |manifest| manifest.golden.clear());
+    let cases: [(&str, u64, Vec<u8>, &str, &str); 6] = [
+        (
+            "wrong-key",
+            5,
+            bundle_signed_by(&stranger, 5, |_| {}),
+            "rejected",
+            "bad_signature",
+        ),
+        ("flipped-bit", 5, flipped, "rejected", "bad_signature"),
+        ("old", 0, bundle(0, |_| {}), "rejected", "version_too_old"),
+        // The offer lies: what was signed decides.
+        (
+            "old-as-new",
+            9,
+            bundle(0, |_| {}),
+            "rejected",
+            "version_too_old",
+        ),
+        ("golden", 5, wrong_answer, "rolled_back", "golden_mismatch"),
+        ("no-golden", 6, no_answer, "rolled_back", "golden_mismatch"),
+    ];
+    for (job, claimed, file, name, reason) in &cases {
+        pusher.offer(job, *claimed, file);
+        let (found, state) = ending(&mut subscriber, job);
+        assert_eq!(
+            (found.as_str(), &state["reason"]),
+            (*name, &(*reason).into()),
+            "{job}"
+        );
+        assert_eq!(state["running"]["version"], 1, "{job}");
+        expect_running(&mut subscriber, 1);
+    }
+    // A signed file that failed is not even fetched again.
+    let answered = pusher.answered();
+    pusher.offer("again", 5, &cases[4].2);
+    let (_, state) = ending(&mut subscriber, "again");
+    assert_eq!(state["reason"], "quarantined");
+    assert_eq!(pusher.answered(), answered);
+    // And none of this stands in the way of a good one.
+    pusher.offer("good", 7, &bundle(7, |_| {}));
+    assert_eq!(ending(&mut subscriber, "good").0, "committed");
+    daemon.terminate();
+}
+
+/// The model in use with the threshold `usual`, then one with `other`, which is taken back because of `reason`.
+fn a_model_is_taken_back(usual: f32, other: f32, reason: &str) {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = bench(broker.port());
+    // Each model's own thresholds.
+    bench.set("MODEL__SCORE_MIN", "0.0");
+    let usual = bundle(1, |manifest| manifest.thresholds.score = usual);
+    fs::write(bench.path("small.tern"), usual).expect("written");
+    let daemon = bench.run();
+    let pusher = Pusher::connect(broker.port());
+    let other = bundle(2, |manifest| manifest.thresholds.score = other);
+    pusher.offer("bad", 2, &other);
+    expect_running(&mut subscriber, 2);
+    let (name, state) = ending(&mut subscriber, "bad");
+    assert_eq!(
+        (name.as_str(), &state["reason"]),
+        ("rolled_back", &reason.into())
+    );
+    expect_running(&mut subscriber, 1);
+    let log = daemon.terminate();
+    let told = format!("is taken back: {reason}");
+    assert!(log.contains(&told), "{log}");
+    let (code, list) = bench.model(&["list"]);
+    assert_eq!(code, Some(0), "{list}");
+    assert!(list.contains("quarantined  small-test 2"), "{list}");
+}
+
+#[test]
+fn a_model_that_floods_is_taken_back() {
+    a_model_is_taken_back(1.0, 0.5, "flood");
+}
+
+#[test]
+fn a_model_that_finds_nothing_is_taken_back() {
+    a_model_is_taken_back(0.9, 1.0, "silence");
+}
+
+#[test]
+fn a_trial_that_kills_the_daemon_is_given_up() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = bench(broker.port());
+    // Never over by itself.
+    bench.set("UPDATE__TRIAL_S", "3600");
+    bench.set("UPDATE__ATTEMPTS_MAX", "2");
+    let pusher = Pusher::connect(broker.port());
+    let daemon = bench.run();
+    subscriber.expect("the daemon", document);
+    pusher.offer("deadly", 2, &bundle(2, |_| {}));
+    let mut daemon = Some(daemon);
+    for attempt in 0..2 {
+        let running = daemon.take().unwrap_or_else(|| bench.run());
+        subscriber.expect(&format!("trial {attempt}"), |heard| {
+            (model_state(heard)?["state"] == "trial").then_some(())
+        });
+        running.signal(Signal::KILL);
+        running.wait();
+    }
+    let daemon = bench.run();
+    let (name, state) = ending(&mut subscriber, "deadly");
+    assert_eq!(name, "rolled_back");
+    assert_eq!(state["reason"], "attempts_exceeded");
+    expect_running(&mut subscriber, 1);
+    daemon.terminate();
+}
+
+#[test]
+fn a_stop_during_a_trial_costs_no_attempt_and_the_trial_begins_again() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = bench(broker.port());
+    bench.set("UPDATE__TRIAL_S", "3600");
+    bench.set("UPDATE__ATTEMPTS_MAX", "1");
+    fs::write(bench.path("two.tern"), bundle(2, |_| {})).expect("written");
+    let path = bench.path("two.tern");
+    let (code, said) = bench.model(&["install", path.to_str().expect("UTF-8")]);
+    assert_eq!(code, Some(0), "{said}");
+    for _ in 0..2 {
+        let daemon = bench.run();
+        subscriber.expect("the trial", |heard| {
+            (model_state(heard)?["state"] == "trial").then_some(())
+        });
+        expect_running(&mut subscriber, 1);
+        daemon.terminate();
+        let (_, list) = bench.model(&["list"]);
+        assert!(list.contains("small-test 2"), "{list}");
+        assert!(list.contains("attempt 0 begun"), "{list}");
+    }
+}
+
+#[test]
+fn a_model_is_installed_listed_and_taken_back_by_hand() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let bench = bench(broker.port());
+    let daemon = bench.run();
+    expect_running(&mut subscriber, 1);
+    let path = |name: &str| bench.path(name).to_str().expect("UTF-8").to_owned();
+    let say = |arguments: &[&str], expected: i32, words: &str| {
+        let (code, said) = bench.model(arguments);
+        assert_eq!(code, Some(expected), "{arguments:?}: {said}");
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    };
+    fs::write(bench.path("two.tern"), bundle(2, |_| {})).expect("written");
+    fs::write(bench.path("old.tern"), bundle(0, |_| {})).expect("written");
+    let stranger = bundle_signed_by(&SecretKey::from_bytes(&[8; 32]), 3, |_| {});
+    fs::write(bench.path("stranger.tern"), stranger).expect("written");
+
+    say(&["install", &path("nothing.tern")], 66, "nothing.tern");
+    say(&["install", &path("stranger.tern")], 65, "bad_signature");
+    say(&["install", &path("old.tern")], 65, "version_too_old");
+    say(&["rollback"], 65, "none before");
+    say(&["install", &path("two.tern")], 0, "small-test 2");
+    expect_running(&mut subscriber, 2);
+    assert_eq!(ending(&mut subscriber, "by-hand").0, "committed");
+    say(&["list"], 0, "committed    small-test 2");
+    say(&["install", &path("two.tern")], 0, "in use already");
+    say(&["rollback"], 0, "the packaged model is in use");
+    expect_running(&mut subscriber, 1);
+    say(&["install", &path("two.tern")], 65, "quarantined");
+    say(&["list"], 0, "quarantined  small-test 2");
+    daemon.terminate();
+}
+
+#[test]
+fn a_damaged_state_folder_never_keeps_the_daemon_from_its_work() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let bench = bench(broker.port());
+    fs::write(bench.path("two.tern"), bundle(2, |_| {})).expect("written");
+    let path = bench.path("two.tern");
+    let (code, said) = bench.model(&["install", path.to_str().expect("UTF-8")]);
+    assert_eq!(code, Some(0), "{said}");
+    let daemon = bench.run();
+    assert_eq!(ending(&mut subscriber, "by-hand").0, "committed");
+    daemon.terminate();
+
+    // The model's file rots: the packaged one takes its place.
+    let models = bench.path("state/models");
+    let folder = fs::read_dir(&models)
+        .expect("there")
+        .next()
+        .expect("one model");
+    let file = folder.expect("readable").path().join("model.tern");
+    let mut bytes = fs::read(&file).expect("readable");
+    bytes[100] ^= 1;
+    fs::write(&file, bytes).expect("written");
+    let daemon = bench.run();
+    expect_running(&mut subscriber, 1);
+    assert!(daemon.terminate().contains("the model in use is lost"));
+
+    // So does the state file.
+    fs::write(
+        bench.path("state/state"),
+        "ternwatch model state 1 nonsense",
+    )
+    .expect("written");
+    let daemon = bench.run();
+    let state = subscriber.expect("the state", |heard| {
+        model_state(heard).filter(|state| state["reason"] == "state_damaged")
+    });
+    assert_eq!(state["state"], "rolled_back");
+    expect_running(&mut subscriber, 1);
+    assert!(daemon.terminate().contains("updates begin anew"));
+}
