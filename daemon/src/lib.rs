@@ -1,4 +1,4 @@
-//! The daemon of Ternwatch: frames in, published detections out.
+//! The daemon of Ternwatch: frames in, published events out.
 //!
 //! `main.rs` is the table of contents, [`service`] a run from beginning to end, [`pipeline`] the order of the stages.
 //! Threads carry the frames; asynchronous code exists only where the network begins ([`publish::mqtt`]). This crate
