@@ -12,7 +12,7 @@ DEMO_SECONDS ?= 30
 QUANT_TOOL := target/train/quant-tool
 RUN ?= target/person
 
-.PHONY: help demo check test bench cross cross-aarch64 cross-armv7 cross-test deny train-default
+.PHONY: help demo check test bench gate cross cross-aarch64 cross-armv7 cross-test deny train-default
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -34,6 +34,10 @@ test: ## every test
 bench: ## the time of every stage of the detector on this machine
 	@deploy/install-deps.sh build
 	$(CARGO) run --release --locked -p ternwatch-detector --example frame_bench -- models/person.tern models/default.pub
+
+gate: ## count the instructions of the kernels, fail where they became more
+	@deploy/install-deps.sh build
+	deploy/instructions/gate.sh
 
 cross: cross-aarch64 cross-armv7 ## build the daemon for 64-bit and 32-bit ARM, into target-cross/
 

@@ -217,6 +217,8 @@ impl Conv {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(lanes) => lanes.enter(task),
             #[cfg(target_arch = "aarch64")]
+            Isa::NeonInOrder(lanes) => lanes.enter(task),
+            #[cfg(target_arch = "aarch64")]
             Isa::Neon(lanes) => lanes.enter(task),
         }
     }

@@ -20,6 +20,10 @@ pub enum Isa {
     /// 256-bit vectors of x86-64.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// 128-bit vectors of aarch64, in an order that suits cores without an order of their own: see
+    /// [`Isa::for_arm_core`].
+    #[cfg(target_arch = "aarch64")]
+    NeonInOrder(NeonInOrder),
     /// 128-bit vectors of aarch64.
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
@@ -38,6 +42,11 @@ pub struct Avx2(());
 #[cfg(target_arch = "aarch64")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Neon(());
+
+/// Proof that this processor has NEON, and the wish for the other order of instructions.
+#[cfg(target_arch = "aarch64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NeonInOrder(());
 
 /// A level which cannot be used here.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -59,7 +68,7 @@ pub enum IsaError {
 }
 
 /// The names of all levels on all architectures.
-const NAMES: [&str; 4] = ["scalar", "portable", "avx2", "neon"];
+const NAMES: [&str; 5] = ["scalar", "portable", "avx2", "neon-in-order", "neon"];
 
 impl Isa {
     /// The best level of this processor.
@@ -75,10 +84,26 @@ impl Isa {
         Self::Portable(Portable(()))
     }
 
+    /// The best level for a core of this `MIDR_EL1`, which names implementer and part. The caller reads it: Linux has
+    /// it in `/sys/devices/system/cpu/cpu*/regs/identification/midr_el1`. Where cores differ, the level of the core that
+    /// will do the work is the one to take.
+    #[cfg(target_arch = "aarch64")]
+    pub fn for_arm_core(midr: u64) -> Self {
+        let best = Self::detect();
+        if matches!(best, Self::Neon(_)) && is_in_order(midr) {
+            return Self::NeonInOrder(NeonInOrder(()));
+        }
+        best
+    }
+
     /// Every level of this processor: [`Isa::Scalar`] first, the best one last.
     pub fn available() -> Vec<Self> {
         let mut available = vec![Self::Scalar, Self::Portable(Portable(()))];
         let best = Self::detect();
+        #[cfg(target_arch = "aarch64")]
+        if let Self::Neon(_) = best {
+            available.push(Self::NeonInOrder(NeonInOrder(())));
+        }
         if !available.contains(&best) {
             available.push(best);
         }
@@ -93,9 +118,22 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
             #[cfg(target_arch = "aarch64")]
+            Self::NeonInOrder(_) => "neon-in-order",
+            #[cfg(target_arch = "aarch64")]
             Self::Neon(_) => "neon",
         }
     }
+}
+
+/// Whether a core of this `MIDR_EL1` takes instructions in the order of the program.
+#[cfg(any(target_arch = "aarch64", test))]
+fn is_in_order(midr: u64) -> bool {
+    /// Cortex-A53, A35, A55, A510 and A520 (Arm, "Main ID Register", in each core's manual).
+    const PARTS: [u64; 5] = [0xd03, 0xd04, 0xd05, 0xd46, 0xd80];
+    /// "A": Arm itself.
+    const ARM: u64 = 0x41;
+    let (implementer, part) = (midr >> 24 & 0xff, midr >> 4 & 0xfff);
+    implementer == ARM && PARTS.contains(&part)
 }
 
 impl fmt::Display for Isa {
@@ -131,6 +169,23 @@ mod tests {
         let available = Isa::available();
         assert_eq!(available.first(), Some(&Isa::Scalar));
         assert_eq!(available.last(), Some(&Isa::detect()));
+    }
+
+    #[test]
+    fn cores_in_order_are_known_by_their_number() {
+        // Raspberry Pi 3 and Zero 2; 4; 5.
+        let boards = [0x410f_d034, 0x410f_d083, 0x414f_d0b1];
+        assert_eq!(boards.map(is_in_order), [true, false, false]);
+        // The same part of another implementer is another core.
+        assert!(!is_in_order(0x510f_d034));
+        assert!(!is_in_order(0));
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn the_core_chooses_between_the_schedules() {
+        assert_eq!(Isa::for_arm_core(0x410f_d034).name(), "neon-in-order");
+        assert_eq!(Isa::for_arm_core(0x410f_d083), Isa::detect());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A sum keeps 32 pixels in two registers without ever unpacking bytes: `words` adds the bytes as 16-bit words, that is
 //! the even pixel plus 256 times the odd one, and `odd` adds the odd pixels alone. All of it is linear modulo 2^16, so
-//! that the even pixels are separated once an output, in [`Lanes::difference`], and not once an addition.
+//! that the even pixels are separated once an output, in [`Lanes::signed`], and not once an addition.
 #![expect(
     unsafe_code,
     reason = "vector intrinsics; every operation is a method of the token that proves AVX2"
@@ -10,8 +10,10 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{LANE_PIXELS, Lanes};
-use super::run::{Finish, Task};
+use std::num::NonZeroU16;
+
+use super::lanes::{Cursor, Job, LANE_PIXELS, Lanes, Window, lane};
+use super::plan::Pair;
 use crate::isa::Avx2;
 
 /// Sums of 32 pixels modulo 2^16.
@@ -39,17 +41,22 @@ pub(super) struct Wide {
 }
 
 impl Lanes for Avx2 {
+    // The sums of four lanes take half of the registers; those of the channels wait in memory.
+    const GROUP_LANES: usize = 4;
+
     type Sum = Sum;
     type Signed = Signed;
     type Wide = Wide;
+    type Ahead = ();
 
-    fn enter<F: Finish>(self, task: Task<'_, F>) {
+    fn enter<J: Job<Self>>(self, job: J) {
         #[target_feature(enable = "avx2")]
-        fn run<F: Finish>(lanes: Avx2, task: Task<'_, F>) {
-            task.run(lanes);
+        #[inline(never)]
+        fn run<J: Job<Avx2>>(lanes: Avx2, job: J) {
+            job.run(lanes);
         }
         // SAFETY: `self` proves that the processor has AVX2.
-        unsafe { run(self, task) }
+        unsafe { run(self, job) }
     }
 
     #[inline(always)]
@@ -63,16 +70,28 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn add_pair(self, sum: Sum, first: &[u8; LANE_PIXELS], second: &[u8; LANE_PIXELS]) -> Sum {
-        // SAFETY: `self` proves that the processor has AVX2, and each array is as long as the vector loaded from it,
-        // by an instruction that takes any alignment.
-        unsafe {
-            let first = _mm256_loadu_si256(first.as_ptr().cast());
-            let second = _mm256_loadu_si256(second.as_ptr().cast());
-            let both = _mm256_add_epi8(first, second);
-            Sum {
-                words: _mm256_add_epi16(sum.words, both),
-                odd: _mm256_add_epi16(sum.odd, _mm256_srli_epi16::<8>(both)),
+    fn load_ahead<const N: usize>(self, _window: &Window, _pairs: &[Pair]) {}
+
+    #[inline(always)]
+    fn add_pairs<const N: usize>(
+        self,
+        running: &mut [Sum; N],
+        cursor: &mut Cursor<'_, ()>,
+        count: NonZeroU16,
+    ) {
+        for &[first, second] in cursor.take(count) {
+            for (i, sum) in running.iter_mut().enumerate() {
+                let first = lane(cursor.window, first, i);
+                let second = lane(cursor.window, second, i);
+                // SAFETY: `self` proves that the processor has AVX2, and each array is as long as the vector loaded from
+                // it, by an instruction that takes any alignment.
+                unsafe {
+                    let first = _mm256_loadu_si256(first.as_ptr().cast());
+                    let second = _mm256_loadu_si256(second.as_ptr().cast());
+                    let both = _mm256_add_epi8(first, second);
+                    sum.words = _mm256_add_epi16(sum.words, both);
+                    sum.odd = _mm256_add_epi16(sum.odd, _mm256_srli_epi16::<8>(both));
+                }
             }
         }
     }
@@ -89,16 +108,21 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn difference(self, plus: Sum, minus: Sum) -> Signed {
+    fn subtract(self, left: Sum, right: Sum) -> Sum {
         // SAFETY: `self` proves that the processor has AVX2.
         unsafe {
-            let words = _mm256_sub_epi16(plus.words, minus.words);
-            let odd = _mm256_sub_epi16(plus.odd, minus.odd);
-            Signed {
-                even: _mm256_sub_epi16(words, _mm256_slli_epi16::<8>(odd)),
-                odd,
+            Sum {
+                words: _mm256_sub_epi16(left.words, right.words),
+                odd: _mm256_sub_epi16(left.odd, right.odd),
             }
         }
+    }
+
+    #[inline(always)]
+    fn signed(self, sum: Sum) -> Signed {
+        // SAFETY: `self` proves that the processor has AVX2.
+        let even = unsafe { _mm256_sub_epi16(sum.words, _mm256_slli_epi16::<8>(sum.odd)) };
+        Signed { even, odd: sum.odd }
     }
 
     #[inline(always)]

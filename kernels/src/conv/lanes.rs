@@ -3,42 +3,97 @@
 //! An implementor is a token of [`crate::isa`]. Owning one proves that the processor has the instructions, so that all
 //! operations here are safe to call, and the plan, the tiling and the loops are written once, in safe Rust.
 
-use super::run::{Finish, Task};
+use std::num::NonZeroU16;
+
+use super::plan::{PAIRS_AHEAD, Pair};
+use super::tiling::WINDOW_LEN;
 
 /// Pixels that one operation works on.
 pub(super) const LANE_PIXELS: usize = 32;
+
+/// What a group can reach of the scratch.
+pub(super) type Window = [u8; WINDOW_LEN];
+
+/// Work that is compiled for an instruction set, by [`Lanes::enter`].
+pub(super) trait Job<L> {
+    /// To be marked `#[inline(always)]`.
+    fn run(self, lanes: L);
+}
+
+/// How far the additions of a pass have come.
+#[derive(Clone, Copy)]
+pub(super) struct Cursor<'a, A> {
+    pub(super) window: &'a Window,
+    /// The pairs that are still to be added, and [`PAIRS_AHEAD`] more.
+    pub(super) pairs: &'a [Pair],
+    #[cfg_attr(
+        not(target_arch = "aarch64"),
+        expect(
+            dead_code,
+            reason = "only cores without an order of their own load ahead"
+        )
+    )]
+    pub(super) ahead: A,
+}
+
+impl<'a, A> Cursor<'a, A> {
+    /// The next `count` pairs, of which all are followed by [`PAIRS_AHEAD`] that may be loaded.
+    #[inline(always)]
+    pub(super) fn take(&mut self, count: NonZeroU16) -> &'a [Pair] {
+        let (now, later) = self.pairs.split_at(usize::from(count.get()));
+        assert!(
+            later.len() >= PAIRS_AHEAD,
+            "a pass ends with pairs to load ahead"
+        );
+        self.pairs = later;
+        now
+    }
+}
 
 /// Operations on [`LANE_PIXELS`] pixels.
 ///
 /// Implementations mark every operation `#[inline(always)]`: only code that is inlined below [`Lanes::enter`] is
 /// compiled for the instruction set.
 pub(super) trait Lanes: Copy {
+    /// How many lanes are computed together, as many as registers allow: at most
+    /// [`super::tiling::GROUP_LANES_MAX`].
+    const GROUP_LANES: usize;
+
     /// Unsigned sums modulo 2^16, in whichever order and encoding is linear and cheap.
     type Sum: Copy;
     /// Exact 16-bit values, in whichever order.
     type Signed: Copy;
     /// Exact 32-bit values, in whichever order.
     type Wide: Copy;
+    /// What is loaded before it is added.
+    type Ahead: Copy;
 
-    /// Calls [`Task::run`] from a function that is compiled for this instruction set.
-    fn enter<F: Finish>(self, task: Task<'_, F>);
+    /// Calls [`Job::run`] from a function that is compiled for this instruction set.
+    fn enter<J: Job<Self>>(self, job: J);
 
     /// Sums of zero.
     fn zero(self) -> Self::Sum;
 
-    /// `sum + first + second`. The bytes are u7, so that a byte holds the sum of two.
-    fn add_pair(
+    /// What [`Lanes::add_pairs`] expects to be loaded of the first pairs. There are at least [`PAIRS_AHEAD`].
+    fn load_ahead<const N: usize>(self, window: &Window, pairs: &[Pair]) -> Self::Ahead;
+
+    /// Adds the inputs of the next `count` pairs of items: of N lanes, which lie one behind the other. The bytes are u7,
+    /// so that a byte holds the sum of two.
+    fn add_pairs<const N: usize>(
         self,
-        sum: Self::Sum,
-        first: &[u8; LANE_PIXELS],
-        second: &[u8; LANE_PIXELS],
-    ) -> Self::Sum;
+        running: &mut [Self::Sum; N],
+        cursor: &mut Cursor<'_, Self::Ahead>,
+        count: NonZeroU16,
+    );
 
     /// `left + right`.
     fn add(self, left: Self::Sum, right: Self::Sum) -> Self::Sum;
 
-    /// `plus - minus`, where the caller knows that the true difference fits in 16 signed bits.
-    fn difference(self, plus: Self::Sum, minus: Self::Sum) -> Self::Signed;
+    /// `left - right`.
+    fn subtract(self, left: Self::Sum, right: Self::Sum) -> Self::Sum;
+
+    /// The sums as numbers, where the caller knows that the true ones fit in 16 signed bits.
+    fn signed(self, sum: Self::Sum) -> Self::Signed;
 
     /// `sat_i16(x + bias)`.
     fn add_bias(self, x: Self::Signed, bias: i16) -> Self::Signed;
@@ -57,4 +112,12 @@ pub(super) trait Lanes: Copy {
 
     /// The values themselves, in the order of the pixels.
     fn store(self, x: Self::Signed, output: &mut [i16; LANE_PIXELS]);
+}
+
+/// The inputs of 32 pixels: lane `index` of an item.
+#[inline(always)]
+pub(super) fn lane(window: &Window, offset: u16, index: usize) -> &[u8; LANE_PIXELS] {
+    window[usize::from(offset) + index * LANE_PIXELS..]
+        .first_chunk()
+        .expect("a window reaches one group beyond the largest offset")
 }

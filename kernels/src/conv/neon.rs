@@ -1,16 +1,23 @@
 //! [`Lanes`] with the 128-bit vectors of NEON on aarch64.
 //!
-//! A sum keeps its pixels in order, eight to a register: `UADDW` and `UADDW2` widen while they add.
+//! A sum keeps its pixels in order, eight to a register: `UADDW` and `UADDW2` widen while they add. Two lanes take eight
+//! registers for the running sum, eight for what is loaded and eight for each of two channels: all 32.
+//!
+//! The inner loop is written twice, for cores that order instructions themselves ([`out_of_order`]) and for those that
+//! take them as they come ([`in_order`]); the rest serves both.
 #![expect(
     unsafe_code,
     reason = "vector intrinsics; every operation is a method of the token that proves NEON"
 )]
 
-use std::arch::aarch64::*;
+mod in_order;
+mod out_of_order;
 
-use super::lanes::{LANE_PIXELS, Lanes};
-use super::run::{Finish, Task};
-use crate::isa::Neon;
+use std::arch::aarch64::*;
+use std::num::NonZeroU16;
+
+use super::lanes::{Cursor, Job, LANE_PIXELS, Lanes, Window};
+use super::plan::Pair;
 use crate::requantize::ACTIVATION_MAX;
 
 /// Pixels in one vector of bytes.
@@ -19,48 +26,79 @@ const VECTOR_BYTES: usize = 16;
 /// Pixels in one vector of 16-bit words.
 const VECTOR_WORDS: usize = 8;
 
-impl Lanes for Neon {
-    type Sum = [uint16x8_t; 4];
+/// Sums of 32 pixels.
+pub(super) type Sum = [uint16x8_t; 4];
+
+/// The inner loop, in the order of instructions that suits a kind of cores. An implementor is a token that proves NEON.
+pub(super) trait Schedule: Copy {
+    /// See [`Lanes::Ahead`].
+    type Ahead: Copy;
+
+    /// See [`Lanes::load_ahead`].
+    fn load_ahead<const N: usize>(self, window: &Window, pairs: &[Pair]) -> Self::Ahead;
+
+    /// [`Lanes::add_pairs`] of one lane.
+    fn add_pairs_1(
+        self,
+        running: &mut Sum,
+        cursor: &mut Cursor<'_, Self::Ahead>,
+        count: NonZeroU16,
+    );
+
+    /// [`Lanes::add_pairs`] of two lanes.
+    fn add_pairs_2(
+        self,
+        running: [&mut Sum; 2],
+        cursor: &mut Cursor<'_, Self::Ahead>,
+        count: NonZeroU16,
+    );
+}
+
+impl<S: Schedule> Lanes for S {
+    const GROUP_LANES: usize = 2;
+
+    type Sum = Sum;
     type Signed = [int16x8_t; 4];
     type Wide = [[int32x4_t; 2]; 4];
+    type Ahead = S::Ahead;
 
-    fn enter<F: Finish>(self, task: Task<'_, F>) {
+    fn enter<J: Job<Self>>(self, job: J) {
         #[target_feature(enable = "neon")]
-        fn run<F: Finish>(lanes: Neon, task: Task<'_, F>) {
-            task.run(lanes);
+        #[inline(never)]
+        fn run<S: Schedule, J: Job<S>>(lanes: S, job: J) {
+            job.run(lanes);
         }
         // SAFETY: `self` proves that the processor has NEON.
-        unsafe { run(self, task) }
+        unsafe { run(self, job) }
     }
 
     #[inline(always)]
-    fn zero(self) -> Self::Sum {
+    fn zero(self) -> Sum {
         // SAFETY: `self` proves that the processor has NEON.
         [unsafe { vdupq_n_u16(0) }; 4]
     }
 
     #[inline(always)]
-    fn add_pair(
-        self,
-        mut sum: Self::Sum,
-        first: &[u8; LANE_PIXELS],
-        second: &[u8; LANE_PIXELS],
-    ) -> Self::Sum {
-        for half in 0..2 {
-            let first = &first[half * VECTOR_BYTES..][..VECTOR_BYTES];
-            let second = &second[half * VECTOR_BYTES..][..VECTOR_BYTES];
-            // SAFETY: `self` proves that the processor has NEON, and each slice is as long as the vector loaded from it.
-            unsafe {
-                let both = vaddq_u8(vld1q_u8(first.as_ptr()), vld1q_u8(second.as_ptr()));
-                sum[2 * half] = vaddw_u8(sum[2 * half], vget_low_u8(both));
-                sum[2 * half + 1] = vaddw_high_u8(sum[2 * half + 1], both);
-            }
-        }
-        sum
+    fn load_ahead<const N: usize>(self, window: &Window, pairs: &[Pair]) -> S::Ahead {
+        Schedule::load_ahead::<N>(self, window, pairs)
     }
 
     #[inline(always)]
-    fn add(self, mut left: Self::Sum, right: Self::Sum) -> Self::Sum {
+    fn add_pairs<const N: usize>(
+        self,
+        running: &mut [Sum; N],
+        cursor: &mut Cursor<'_, S::Ahead>,
+        count: NonZeroU16,
+    ) {
+        match running.as_mut_slice() {
+            [one] => self.add_pairs_1(one, cursor, count),
+            [one, two] => self.add_pairs_2([one, two], cursor, count),
+            _ => unreachable!("a group has no more lanes than asked for"),
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, mut left: Sum, right: Sum) -> Sum {
         for i in 0..4 {
             // SAFETY: `self` proves that the processor has NEON.
             left[i] = unsafe { vaddq_u16(left[i], right[i]) };
@@ -69,10 +107,19 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    fn difference(self, plus: Self::Sum, minus: Self::Sum) -> Self::Signed {
+    fn subtract(self, mut left: Sum, right: Sum) -> Sum {
+        for i in 0..4 {
+            // SAFETY: `self` proves that the processor has NEON.
+            left[i] = unsafe { vsubq_u16(left[i], right[i]) };
+        }
+        left
+    }
+
+    #[inline(always)]
+    fn signed(self, sum: Sum) -> Self::Signed {
         // SAFETY: `self` proves that the processor has NEON.
-        let subtract = |i: usize| unsafe { vreinterpretq_s16_u16(vsubq_u16(plus[i], minus[i])) };
-        [subtract(0), subtract(1), subtract(2), subtract(3)]
+        let signed = |i: usize| unsafe { vreinterpretq_s16_u16(sum[i]) };
+        [signed(0), signed(1), signed(2), signed(3)]
     }
 
     #[inline(always)]

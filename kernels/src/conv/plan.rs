@@ -24,17 +24,17 @@ use crate::requantize::ACTIVATION_MAX;
 /// Most channels in a block: 27 patterns. With four, the 80 borders would cost more than the additions saved.
 pub(super) const BLOCK_CHANNELS_MAX: usize = 3;
 
-/// Partial sums of a block: one of what is added and one of what is subtracted for each channel, and the total.
-pub(super) const SLOTS_MAX: usize = 2 * BLOCK_CHANNELS_MAX + 1;
-
-/// The slot of the sum of all items, which every channel adds: the last pattern is all plus.
-pub(super) const TOTAL_SLOT: usize = 2 * BLOCK_CHANNELS_MAX;
+/// Pairs that may be loaded before they are added: so many more follow the last one.
+pub(super) const PAIRS_AHEAD: usize = 2;
 
 /// Most items that a channel may add, or subtract, in one pass: their exact sum still fits in 16 signed bits.
 const PASS_ITEMS_MAX: usize = i16::MAX as usize / ACTIVATION_MAX as usize;
 
-/// What a border costs compared with adding one pair of items: the addition to memory and a mispredicted branch.
+/// What a border costs, compared with adding one pair of items: an addition and now and then a mispredicted branch.
 const BORDER_COST: usize = 2;
+
+/// What each pass costs besides, compared with adding one pair of items.
+const PASS_COST: usize = 4;
 
 /// Two items: the offsets of their inputs in the window.
 pub(super) type Pair = [u16; 2];
@@ -61,28 +61,10 @@ pub(super) struct Block {
 pub(super) struct Pass {
     /// First byte of the window in the scratch.
     pub(super) window_start: usize,
-    /// One a pattern.
-    pub(super) segments: Vec<Segment>,
-    /// The pairs of all segments.
+    /// One a pattern, but for the pattern of zeros. None is zero, so that the loop over pairs tests its end only.
+    pub(super) pair_counts: Vec<NonZeroU16>,
+    /// The pairs of all patterns, and [`PAIRS_AHEAD`] more.
     pub(super) pairs: Vec<Pair>,
-}
-
-/// Adds items to the running sum, and then the running sum to a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Segment {
-    /// Not zero, so that the loop over the pairs tests its end only, which also allocates registers better.
-    pub(super) pair_count: NonZeroU16,
-    pub(super) slot: u8,
-}
-
-/// The slot of what a channel adds.
-pub(super) const fn plus_slot(channel: usize) -> usize {
-    2 * channel
-}
-
-/// The slot of what a channel subtracts.
-pub(super) const fn minus_slot(channel: usize) -> usize {
-    2 * channel + 1
 }
 
 /// The items of one window, in the order of the weights.
@@ -110,13 +92,16 @@ impl Plan {
         weights: &[Trit],
         windows: &[WindowItems],
     ) -> Self {
-        let block_weights = weights.chunks(block_channels * shape.items_len());
-        let blocks = block_weights.enumerate().map(|(index, weights)| {
-            let channels: Vec<_> = weights.chunks_exact(shape.items_len()).collect();
+        let channels: Vec<_> = weights.chunks_exact(shape.items_len()).collect();
+        let block_count = channels.len().div_ceil(block_channels);
+        // As even as it goes: a block of one channel after blocks of three would be the dearest.
+        let bound = |block: usize| block * channels.len() / block_count;
+        let blocks = (0..block_count).map(|block| {
+            let channels = &channels[bound(block)..bound(block + 1)];
             Block {
-                first_channel: index * block_channels,
+                first_channel: bound(block),
                 channel_count: channels.len(),
-                passes: passes(&channels, windows),
+                passes: passes(channels, windows),
             }
         });
         Self {
@@ -128,7 +113,7 @@ impl Plan {
     fn cost(&self) -> usize {
         let passes = self.blocks.iter().flat_map(|block| &block.passes);
         passes
-            .map(|pass| pass.pairs.len() + BORDER_COST * pass.segments.len())
+            .map(|pass| pass.pairs.len() + BORDER_COST * pass.pair_counts.len() + PASS_COST)
             .sum()
     }
 }
@@ -177,21 +162,17 @@ fn passes(channels: &[&[Trit]], windows: &[WindowItems]) -> Vec<Pass> {
 
 /// Collects the items of one pass.
 struct PassBuilder {
-    /// All patterns in Gray order.
-    patterns: Vec<Vec<Trit>>,
-    /// The offsets of the items of each pattern.
+    /// The offsets of the items of each pattern, in Gray order.
     offsets: Vec<Vec<u16>>,
-    /// How many items each slot counts.
-    slot_items: [usize; SLOTS_MAX],
+    /// How many items each channel adds, and subtracts.
+    side_items: [usize; 2 * BLOCK_CHANNELS_MAX],
 }
 
 impl PassBuilder {
     fn new(channel_count: usize) -> Self {
-        let patterns = gray_patterns(channel_count);
         Self {
-            offsets: vec![Vec::new(); patterns.len()],
-            patterns,
-            slot_items: [0; SLOTS_MAX],
+            offsets: vec![Vec::new(); 3_usize.pow(channel_count as u32)],
+            side_items: [0; 2 * BLOCK_CHANNELS_MAX],
         }
     }
 
@@ -201,12 +182,12 @@ impl PassBuilder {
 
     /// Whether the sums stay exact with one more item.
     fn has_room_for(&self, pattern: &[Trit]) -> bool {
-        slots(pattern).all(|slot| self.slot_items[slot] < PASS_ITEMS_MAX)
+        sides(pattern).all(|side| self.side_items[side] < PASS_ITEMS_MAX)
     }
 
     fn push(&mut self, pattern: &[Trit], offset: u16) {
-        for slot in slots(pattern) {
-            self.slot_items[slot] += 1;
+        for side in sides(pattern) {
+            self.side_items[side] += 1;
         }
         if pattern.iter().any(|&weight| weight != Trit::Zero) {
             self.offsets[gray_rank(pattern)].push(offset);
@@ -214,76 +195,42 @@ impl PassBuilder {
     }
 
     fn finish(self, window_start: usize) -> Pass {
-        let mut segments = Vec::new();
+        let mut pair_counts = Vec::new();
         let mut pairs = Vec::new();
         for (rank, offsets) in self.offsets.iter().enumerate() {
-            // A segment has at least one pair, and an odd last item is paired with zeros.
+            // The middle of an odd number of patterns is the pattern of zeros.
+            if rank == self.offsets.len() / 2 {
+                continue;
+            }
+            // There is at least one pair, and an odd last item is paired with zeros.
             let pair_count = offsets.len().div_ceil(2).max(1);
             let mut offsets = offsets.iter().copied();
             pairs.extend((0..pair_count).map(|_| {
                 [offsets.next(), offsets.next()].map(|offset| offset.unwrap_or(ZERO_OFFSET))
             }));
-            segments.push(Segment {
-                pair_count: u16::try_from(pair_count)
-                    .ok()
-                    .and_then(NonZeroU16::new)
-                    .expect("a window has fewer items than 16-bit offsets"),
-                slot: self.slot_after(rank),
-            });
+            let pair_count = u16::try_from(pair_count).ok().and_then(NonZeroU16::new);
+            pair_counts.push(pair_count.expect("a window has fewer items than 16-bit offsets"));
         }
+        pairs.extend([[ZERO_OFFSET; 2]; PAIRS_AHEAD]);
         Pass {
             window_start,
-            segments,
+            pair_counts,
             pairs,
         }
     }
-
-    /// The slot that takes the running sum when the items of a pattern have been added: that of the channel whose weight
-    /// changes, with the sign turned.
-    fn slot_after(&self, rank: usize) -> u8 {
-        let Some(next) = self.patterns.get(rank + 1) else {
-            return TOTAL_SLOT as u8;
-        };
-        let mut weights = self.patterns[rank].iter().zip(next);
-        let channel = weights
-            .position(|(weight, next)| weight != next)
-            .expect("neighbouring patterns differ");
-        let slot = if next[channel] > self.patterns[rank][channel] {
-            minus_slot(channel)
-        } else {
-            plus_slot(channel)
-        };
-        slot as u8
-    }
 }
 
-/// The slots that an item of this pattern counts for.
-fn slots(pattern: &[Trit]) -> impl Iterator<Item = usize> {
-    let slot = |(channel, &weight): (usize, &Trit)| match weight {
-        Trit::Minus => Some(minus_slot(channel)),
+/// What an item of this pattern counts for: the channels that add it, and those that subtract it, in this order.
+fn sides(pattern: &[Trit]) -> impl Iterator<Item = usize> {
+    let side = |(channel, &weight): (usize, &Trit)| match weight {
+        Trit::Minus => Some(2 * channel + 1),
         Trit::Zero => None,
-        Trit::Plus => Some(plus_slot(channel)),
+        Trit::Plus => Some(2 * channel),
     };
-    pattern.iter().enumerate().filter_map(slot)
+    pattern.iter().enumerate().filter_map(side)
 }
 
-/// All patterns of so many channels in reflected Gray order, from all minus to all plus.
-fn gray_patterns(channel_count: usize) -> Vec<Vec<Trit>> {
-    let Some(slower_count) = channel_count.checked_sub(1) else {
-        return vec![Vec::new()];
-    };
-    let mut patterns = Vec::new();
-    for (index, slower) in gray_patterns(slower_count).into_iter().enumerate() {
-        let mut fastest = Trit::ALL;
-        if index % 2 == 1 {
-            fastest.reverse();
-        }
-        patterns.extend(fastest.map(|weight| [&[weight], slower.as_slice()].concat()));
-    }
-    patterns
-}
-
-/// The place of a pattern in [`gray_patterns`].
+/// The place of a pattern in reflected Gray order, from all minus to all plus. The first channel changes fastest.
 fn gray_rank(pattern: &[Trit]) -> usize {
     let [fastest, slower @ ..] = pattern else {
         return 0;
@@ -301,6 +248,22 @@ fn gray_rank(pattern: &[Trit]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// All patterns of so many channels in reflected Gray order, from all minus to all plus.
+    fn gray_patterns(channel_count: usize) -> Vec<Vec<Trit>> {
+        let Some(slower_count) = channel_count.checked_sub(1) else {
+            return vec![Vec::new()];
+        };
+        let mut patterns = Vec::new();
+        for (index, slower) in gray_patterns(slower_count).into_iter().enumerate() {
+            let mut fastest = Trit::ALL;
+            if index % 2 == 1 {
+                fastest.reverse();
+            }
+            patterns.extend(fastest.map(|weight| [&[weight], slower.as_slice()].concat()));
+        }
+        patterns
+    }
 
     #[test]
     fn neighbouring_patterns_differ_in_one_weight_by_one() {

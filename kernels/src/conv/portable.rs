@@ -1,19 +1,23 @@
 //! [`Lanes`] in plain Rust, which the compiler vectorizes with what the target always has.
 
 use std::array;
+use std::num::NonZeroU16;
 
-use super::lanes::{LANE_PIXELS, Lanes};
-use super::run::{Finish, Task};
+use super::lanes::{Cursor, Job, LANE_PIXELS, Lanes, Window, lane};
+use super::plan::Pair;
 use crate::isa::Portable;
 use crate::requantize::{relu, saturate_i16};
 
 impl Lanes for Portable {
+    const GROUP_LANES: usize = 2;
+
     type Sum = [u16; LANE_PIXELS];
     type Signed = [i16; LANE_PIXELS];
     type Wide = [i32; LANE_PIXELS];
+    type Ahead = ();
 
-    fn enter<F: Finish>(self, task: Task<'_, F>) {
-        task.run(self);
+    fn enter<J: Job<Self>>(self, job: J) {
+        job.run(self);
     }
 
     #[inline(always)]
@@ -22,16 +26,24 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn add_pair(
+    fn load_ahead<const N: usize>(self, _window: &Window, _pairs: &[Pair]) {}
+
+    #[inline(always)]
+    fn add_pairs<const N: usize>(
         self,
-        mut sum: Self::Sum,
-        first: &[u8; LANE_PIXELS],
-        second: &[u8; LANE_PIXELS],
-    ) -> Self::Sum {
-        for ((sum, &first), &second) in sum.iter_mut().zip(first).zip(second) {
-            *sum = sum.wrapping_add(u16::from(first.wrapping_add(second)));
+        running: &mut [Self::Sum; N],
+        cursor: &mut Cursor<'_, ()>,
+        count: NonZeroU16,
+    ) {
+        for &[first, second] in cursor.take(count) {
+            for (i, sum) in running.iter_mut().enumerate() {
+                let first = lane(cursor.window, first, i);
+                let second = lane(cursor.window, second, i);
+                for ((sum, &first), &second) in sum.iter_mut().zip(first).zip(second) {
+                    *sum = sum.wrapping_add(u16::from(first.wrapping_add(second)));
+                }
+            }
         }
-        sum
     }
 
     #[inline(always)]
@@ -40,8 +52,13 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn difference(self, plus: Self::Sum, minus: Self::Sum) -> Self::Signed {
-        array::from_fn(|i| plus[i].wrapping_sub(minus[i]).cast_signed())
+    fn subtract(self, left: Self::Sum, right: Self::Sum) -> Self::Sum {
+        array::from_fn(|i| left[i].wrapping_sub(right[i]))
+    }
+
+    #[inline(always)]
+    fn signed(self, sum: Self::Sum) -> Self::Signed {
+        sum.map(u16::cast_signed)
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@ use std::ops::Range;
 use super::Shape;
 use super::lanes::LANE_PIXELS;
 
-/// Most lanes that are computed together: as many as leave registers for the loads beside their sums.
+/// Most lanes that are computed together, on any instruction set.
 pub(super) const GROUP_LANES_MAX: usize = 4;
 
 /// Most pixels that are computed together.
@@ -79,6 +79,8 @@ pub(super) struct Tiling {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tile {
     first_pixel: usize,
+    /// Of the first pixel.
+    position: Position,
     lanes: usize,
 }
 
@@ -172,21 +174,34 @@ impl Tiling {
     pub(super) fn tiles(&self) -> impl Iterator<Item = Tile> {
         let lanes = self.pixels().div_ceil(LANE_PIXELS);
         let tile_lanes = self.tile_pixels / LANE_PIXELS;
-        (0..lanes).step_by(tile_lanes).map(move |first| Tile {
-            first_pixel: first * LANE_PIXELS,
-            lanes: tile_lanes.min(lanes - first),
+        (0..lanes).step_by(tile_lanes).map(move |first| {
+            let first_pixel = first * LANE_PIXELS;
+            Tile {
+                first_pixel,
+                position: self.position(first_pixel.cast_signed()),
+                lanes: tile_lanes.min(lanes - first),
+            }
         })
     }
 
-    /// The groups of a tile in order.
-    pub(super) fn groups(&self, tile: Tile) -> impl Iterator<Item = Group> {
-        (0..tile.lanes)
-            .step_by(GROUP_LANES_MAX)
-            .map(move |first| Group {
+    /// The groups of a tile in order, of at most `group_lanes` lanes.
+    #[inline(always)]
+    pub(super) fn groups(&self, tile: Tile, group_lanes: usize) -> impl Iterator<Item = Group> {
+        let mut position = tile.position;
+        (0..tile.lanes).step_by(group_lanes).map(move |first| {
+            let group = Group {
                 start: first * LANE_PIXELS,
-                lanes: GROUP_LANES_MAX.min(tile.lanes - first),
-                position: self.position((tile.first_pixel + first * LANE_PIXELS).cast_signed()),
-            })
+                lanes: group_lanes.min(tile.lanes - first),
+                position,
+            };
+            // The next group's place, without a division.
+            position.column += group_lanes * LANE_PIXELS;
+            while position.column >= self.pitch() {
+                position.column -= self.pitch();
+                position.row += 1;
+            }
+            group
+        })
     }
 
     /// Writes the zeros of all windows. They outlast the tiles of a run.
@@ -213,20 +228,26 @@ impl Tiling {
     }
 
     /// Copies `values`, the results of a group, to where they belong in the plane of an output channel.
+    #[inline(always)]
     pub(super) fn scatter<T: Copy>(&self, group: Group, mut values: &[T], plane: &mut [T]) {
-        let Position { row, mut column } = group.position;
-        let first = row.cast_unsigned() * self.out_width;
-        for output in plane[first..].chunks_exact_mut(self.out_width) {
-            let output = &mut output[column..];
-            if values.len() <= output.len() {
+        let Position { row, column } = group.position;
+        let mut at = row.cast_unsigned() * self.out_width + column;
+        let mut room = self.out_width - column;
+        if let (true, Some(output)) = (values.len() <= room, plane.get_mut(at..at + values.len())) {
+            output.copy_from_slice(values);
+            return;
+        }
+        while at < plane.len() {
+            let output = &mut plane[at..];
+            if values.len() <= room {
                 output[..values.len()].copy_from_slice(values);
                 return;
             }
-            let (now, later) = values.split_at(output.len());
-            output.copy_from_slice(now);
+            output[..room].copy_from_slice(&values[..room]);
             // The pixel of the padding is dropped.
-            values = &later[1..];
-            column = 0;
+            values = &values[room + 1..];
+            at += room;
+            room = self.out_width;
         }
     }
 
@@ -360,20 +381,45 @@ impl Tiling {
 
 /// Fills `bytes` with every `stride`-th input, and with zeros where the inputs end.
 fn copy_strided(inputs: &[u8], stride: usize, bytes: &mut [u8]) {
-    let len = bytes.len().min(inputs.len().div_ceil(stride));
-    let (copied, padding) = bytes.split_at_mut(len);
+    let (pairs, last) = inputs.as_chunks::<2>();
+    let available = match stride {
+        1 => inputs.len(),
+        _ => pairs.len() + last.len(),
+    };
+    let (copied, padding) = bytes.split_at_mut(available.min(bytes.len()));
     padding.fill(0);
     if stride == 1 {
-        copied.copy_from_slice(&inputs[..len]);
+        copied.copy_from_slice(&inputs[..copied.len()]);
         return;
-    }
-    let (pairs, last) = inputs.as_chunks::<2>();
-    for (byte, &pair) in copied.iter_mut().zip(pairs) {
-        // The first of the two, written so that the compiler narrows vectors of words instead of picking bytes.
-        *byte = u16::from_le_bytes(pair) as u8;
     }
     if let (Some(byte), &[input]) = (copied.get_mut(pairs.len()), last) {
         *byte = input;
+    }
+    let len = copied.len().min(pairs.len());
+    copy_first_of_pairs(&pairs[..len], &mut copied[..len]);
+}
+
+/// Pairs that are halved at once.
+const PAIR_CHUNK: usize = 16;
+
+/// Fills `bytes`, as many as there are pairs.
+fn copy_first_of_pairs(pairs: &[[u8; 2]], bytes: &mut [u8]) {
+    // Written so that the compiler narrows vectors of words instead of picking bytes.
+    let first = |pair: [u8; 2]| u16::from_le_bytes(pair) as u8;
+    let (chunks, rest) = bytes.as_chunks_mut::<PAIR_CHUNK>();
+    for (chunk, pairs) in chunks.iter_mut().zip(pairs.as_chunks::<PAIR_CHUNK>().0) {
+        *chunk = pairs.map(first);
+    }
+    if rest.is_empty() {
+        return;
+    }
+    // The last whole chunk overlaps the one before.
+    if let (Some(chunk), Some(pairs)) = (bytes.last_chunk_mut::<PAIR_CHUNK>(), pairs.last_chunk()) {
+        *chunk = <[[u8; 2]; PAIR_CHUNK]>::map(*pairs, first);
+        return;
+    }
+    for (byte, &pair) in bytes.iter_mut().zip(pairs) {
+        *byte = first(pair);
     }
 }
 
@@ -430,7 +476,7 @@ mod tests {
                         continue;
                     }
                     let offset = tiling.item_offset(channel, tap_y, tap_x);
-                    for group in tiling.groups(tile) {
+                    for group in tiling.groups(tile, GROUP_LANES_MAX) {
                         let start = window + usize::from(offset) + group.start;
                         let values = &scratch[start..start + group.lanes * LANE_PIXELS];
                         tiling.scatter(group, values, plane);
