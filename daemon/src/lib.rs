@@ -15,6 +15,7 @@ pub mod logging;
 pub mod mailbox;
 pub mod model;
 pub mod pipeline;
+pub mod processor;
 pub mod publish;
 pub mod service;
 pub mod stop;

@@ -2,6 +2,7 @@
 
 use crate::config::{Invalid, in_range};
 use crate::exit::Reason;
+use crate::processor;
 use crate::publish::payload::ModelIdentity;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
@@ -52,7 +53,7 @@ impl Config {
     /// The instruction set level that is in effect.
     pub fn isa(&self) -> Result<Isa, Invalid> {
         if self.isa == "auto" {
-            return Ok(Isa::detect());
+            return Ok(processor::best_isa());
         }
         self.isa
             .parse()
