@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use ternwatch_bundle::{BundleError, KeyError, ModelError};
 use ternwatch_detector::golden::GoldenMismatch;
 
-use crate::train::config::ConfigError;
+use crate::data::{BadData, dataset::NotAnnotated};
+use crate::train::{check::BadValue, config::ConfigError};
 
 const USAGE: u8 = 64;
 const DATA: u8 = 65;
@@ -35,8 +36,11 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 
 fn code(error: &anyhow::Error) -> u8 {
     let is = |test: fn(&(dyn std::error::Error + 'static)) -> bool| error.chain().any(test);
-    if is(|e| e.is::<ConfigError>()) {
+    if is(|e| e.is::<ConfigError>() || e.is::<BadValue>()) {
         return CONFIG;
+    }
+    if is(|e| e.is::<NotAnnotated>()) {
+        return NO_INPUT;
     }
     if let Some(io) = error
         .chain()
@@ -55,7 +59,12 @@ fn code(error: &anyhow::Error) -> u8 {
             || e.is::<KeyError>()
             || e.is::<GoldenMismatch>()
     }) || is(|e| e.is::<serde_json::Error>() || e.is::<image::ImageError>());
-    if data { DATA } else { SOFTWARE }
+    // Contexts are no links of the chain.
+    if data || error.is::<BadData>() {
+        DATA
+    } else {
+        SOFTWARE
+    }
 }
 
 #[cfg(test)]

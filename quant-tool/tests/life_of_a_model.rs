@@ -266,6 +266,30 @@ fn mistakes_are_named_and_nothing_is_overwritten() {
         66,
         "nowhere/annotations.json",
     );
+    let annotations = read(&bench.path("data/annotations.json"));
+    std::fs::create_dir_all(bench.path("far/images")).unwrap();
+    std::fs::copy(
+        bench.path("data/images/0.png"),
+        bench.path("far/images/0.png"),
+    )
+    .unwrap();
+    let mut far: serde_json::Value = serde_json::from_str(&annotations).unwrap();
+    far["images"].as_array_mut().unwrap().truncate(1);
+    far["annotations"].as_array_mut().unwrap().truncate(1);
+    far["annotations"][0]["bbox"] = serde_json::json!([400, 8, 14, 30]);
+    std::fs::write(bench.path("far/annotations.json"), far.to_string()).unwrap();
+    bench.fail(
+        &train("tiny.toml", "far"),
+        65,
+        "lies outside of its 96 x 72 pixels",
+    );
+    far["annotations"][0]["category_id"] = 9.into();
+    std::fs::write(bench.path("far/annotations.json"), far.to_string()).unwrap();
+    bench.fail(
+        &train("tiny.toml", "far"),
+        65,
+        "annotation 0: no category 9",
+    );
     std::fs::write(
         bench.path("bad.toml"),
         CONFIG.replace("mosaic =", "mosiac ="),

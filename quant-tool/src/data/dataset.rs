@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{coco, voc, yolo};
+use super::{BadData, coco, voc, yolo};
 
 /// The images of a folder with their boxes.
 #[derive(Debug)]
@@ -42,6 +42,10 @@ pub struct Annotation {
 impl Dataset {
     /// Reads a folder; boxes of other classes than these are left out.
     pub fn read(folder: &Path, classes: &[String]) -> Result<Self> {
+        Self::read_any(folder, classes).with_context(|| BadData(folder.into()))
+    }
+
+    fn read_any(folder: &Path, classes: &[String]) -> Result<Self> {
         let images = match folder {
             f if f.join("annotations.json").exists() => coco::read(f, classes)?,
             f if f.join("Annotations").is_dir() => voc::read(f, classes)?,
@@ -62,6 +66,11 @@ pub struct NotAnnotated(PathBuf);
 impl ImageRecord {
     /// Reads and decodes the image, and checks that its boxes lie in it.
     pub fn decode(&self) -> Result<image::RgbImage> {
+        let folder = || self.path.parent().unwrap_or(&self.path);
+        self.decode_any().with_context(|| BadData(folder().into()))
+    }
+
+    fn decode_any(&self) -> Result<image::RgbImage> {
         let image = image::open(&self.path);
         let image = image.with_context(|| format!("decoding {}", self.path.display()))?;
         let (width, height) = (image.width(), image.height());

@@ -5,3 +5,8 @@ pub mod dataset;
 pub mod labelled;
 mod voc;
 mod yolo;
+
+/// That a folder's pictures or annotations cannot be used; what is wrong with them follows.
+#[derive(Debug, thiserror::Error)]
+#[error("the data in {} cannot be used", .0.display())]
+pub struct BadData(pub std::path::PathBuf);

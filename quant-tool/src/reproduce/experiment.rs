@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::methods::{self, Method};
 use crate::cli::Experiments;
+use crate::data::BadData;
 use crate::data::labelled::{Labelled, Part};
 use crate::network::Network;
 use crate::train::config::Float;
@@ -109,6 +110,6 @@ impl Experiment {
 
     /// Reads a part of the data.
     pub(super) fn load(&self, folder: &Path, part: Part) -> Result<Labelled> {
-        (self.read)(folder, part)
+        (self.read)(folder, part).with_context(|| BadData(folder.into()))
     }
 }

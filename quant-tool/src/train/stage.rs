@@ -174,7 +174,7 @@ impl State {
         let metadata = BTreeMap::from([
             ("step".to_owned(), self.step.to_string()),
             ("averaged".to_owned(), self.averaged.to_string()),
-            ("seconds".to_owned(), format!("{:.1}", self.seconds)),
+            ("seconds".to_owned(), self.seconds.to_string()),
         ]);
         parameters::save(path, &sets, metadata)
     }
