@@ -191,7 +191,10 @@ fn matched(detections: &[Detection], boxes: &[Annotation]) -> Outcomes {
                 .max_by(|a, b| a.1.total_cmp(&b.1))
         };
         let hit = best(false, &free);
-        let spared = best(true, &free).filter(|_| hit.is_none());
+        let spared = match hit {
+            Some(_) => None,
+            None => best(true, &free),
+        };
         if let Some((i, _)) = hit.or(spared) {
             free[i] = false;
         }

@@ -13,7 +13,7 @@ pub mod topic;
 use crate::config::{Invalid, in_range};
 use latest::Latest;
 use outbox::{Event, Outbox};
-use queue::DocumentQueue;
+use queue::Queue;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ pub struct Outgoing {
     /// Only the last one counts.
     pub counts: Latest,
     /// The newest ones count.
-    pub frames: DocumentQueue,
+    pub frames: Queue<Vec<u8>>,
 }
 
 impl Outgoing {
@@ -84,7 +84,7 @@ impl Outgoing {
         Self {
             events: Outbox::new(events_max),
             counts: Latest::default(),
-            frames: DocumentQueue::new(frames_max),
+            frames: Queue::new(frames_max),
         }
     }
 

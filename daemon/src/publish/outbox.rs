@@ -1,29 +1,15 @@
 //! Events on their way to the broker: each stays here until the broker has confirmed it.
 //!
 //! They are held in memory: what waits when the device loses its power is lost, and numbers begin anew with each run of
-//! the daemon. A store that outlives that takes the place of [`State`]; everybody else knows only the functions of
+//! the daemon. A store that outlives that takes the place of the queue; everybody else knows only the functions of
 //! [`Outbox`].
 
-use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use super::queue::Queue;
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// Events that the broker has not confirmed, the oldest first. Bounded: a full one drops its oldest.
 #[derive(Debug)]
-pub struct Outbox {
-    state: Mutex<State>,
-    confirmed: Condvar,
-    changed: Notify,
-    events_max: usize,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    events: VecDeque<Event>,
-    dropped: u64,
-    is_closed: bool,
-}
+pub struct Outbox(Queue<Event>);
 
 /// An event's document and its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,13 +23,7 @@ pub struct Event {
 impl Outbox {
     /// An empty outbox for at most `events_max` events.
     pub fn new(events_max: usize) -> Self {
-        assert!(events_max > 0, "an outbox holds something");
-        Self {
-            state: Mutex::default(),
-            confirmed: Condvar::new(),
-            changed: Notify::new(),
-            events_max,
-        }
+        Self(Queue::new(events_max))
     }
 
     /// The number of the first event of this run.
@@ -53,102 +33,53 @@ impl Outbox {
 
     /// Appends an event; a full outbox drops its oldest.
     pub fn push(&self, event: Event) {
-        let mut state = self.lock();
-        if state.events.len() == self.events_max {
-            state.events.pop_front();
-            state.dropped += 1;
-        }
-        state.events.push_back(event);
-        drop(state);
-        self.changed.notify_one();
+        self.0.push(event);
     }
 
     /// Appends an event once there is room; gives it back if there was none in time.
     pub fn offer(&self, event: Event, timeout: Duration) -> Result<(), Event> {
-        let (mut state, _) = self
-            .confirmed
-            .wait_timeout_while(self.lock(), timeout, |state| {
-                state.events.len() == self.events_max
-            })
-            .unwrap_or_else(PoisonError::into_inner);
-        if state.events.len() == self.events_max {
-            return Err(event);
-        }
-        state.events.push_back(event);
-        drop(state);
-        self.changed.notify_one();
-        Ok(())
+        self.0.offer(event, timeout)
     }
 
     /// A copy of the oldest event, once there is one. It stays until it is confirmed. For one consumer.
     pub async fn first(&self) -> Event {
-        loop {
-            // Registered before looking: a push in between leaves a permit behind.
-            let changed = self.changed.notified();
-            if let Some(event) = self.lock().events.front() {
-                return event.clone();
-            }
-            changed.await;
-        }
+        self.0.first().await
     }
 
     /// The event with this number needs no more care.
     pub fn confirm(&self, sequence: u64) {
-        let mut state = self.lock();
         // It may have been dropped meanwhile.
-        if state
-            .events
-            .front()
-            .is_some_and(|event| event.sequence == sequence)
-        {
-            state.events.pop_front();
-        }
-        drop(state);
-        self.confirmed.notify_one();
-        self.changed.notify_one();
+        self.0.remove_first_if(|event| event.sequence == sequence);
     }
 
     /// Says that no event will follow.
     pub fn close(&self) {
-        self.lock().is_closed = true;
-        self.changed.notify_one();
+        self.0.close();
     }
 
     /// Whether it was closed and everything was confirmed.
     pub fn is_finished(&self) -> bool {
-        let state = self.lock();
-        state.is_closed && state.events.is_empty()
+        self.0.is_finished()
     }
 
     /// Waits until it was closed and everything was confirmed.
     pub async fn finished(&self) {
-        loop {
-            let changed = self.changed.notified();
-            if self.is_finished() {
-                return;
-            }
-            changed.await;
-        }
+        self.0.finished().await;
     }
 
     /// Events that wait.
     pub fn len(&self) -> usize {
-        self.lock().events.len()
+        self.0.len()
     }
 
     /// Whether no event waits.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.0.is_empty()
     }
 
     /// Events dropped so far.
     pub fn dropped(&self) -> u64 {
-        self.lock().dropped
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No code of ours can panic between two consistent states.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.dropped()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Documents on their way from the inference thread to the network: bounded, oldest dropped first.
+//! What waits between the inference thread and the network: bounded, oldest dropped first.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,71 +7,75 @@ use tokio::sync::Notify;
 
 /// The queue. The frame path never waits for the network, unless it chooses to ([`offer`](Self::offer)).
 #[derive(Debug)]
-pub struct DocumentQueue {
-    state: Mutex<State>,
-    taken: Condvar,
+pub struct Queue<T> {
+    state: Mutex<State<T>>,
+    removed: Condvar,
     changed: Notify,
-    documents_max: usize,
+    items_max: usize,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    documents: VecDeque<Vec<u8>>,
+#[derive(Debug)]
+struct State<T> {
+    items: VecDeque<T>,
     dropped: u64,
     is_closed: bool,
 }
 
-impl DocumentQueue {
-    /// An empty queue for at most `documents_max` documents.
-    pub fn new(documents_max: usize) -> Self {
-        assert!(documents_max > 0, "a queue holds something");
+impl<T> Queue<T> {
+    /// An empty queue for at most `items_max` items.
+    pub fn new(items_max: usize) -> Self {
+        assert!(items_max > 0, "a queue holds something");
         Self {
-            state: Mutex::default(),
-            taken: Condvar::new(),
+            state: Mutex::new(State {
+                items: VecDeque::new(),
+                dropped: 0,
+                is_closed: false,
+            }),
+            removed: Condvar::new(),
             changed: Notify::new(),
-            documents_max,
+            items_max,
         }
     }
 
-    /// Appends a document; a full queue drops its oldest.
-    pub fn push(&self, document: Vec<u8>) {
+    /// Appends an item; a full queue drops its oldest.
+    pub fn push(&self, item: T) {
         let mut state = self.lock();
-        if state.documents.len() == self.documents_max {
-            state.documents.pop_front();
+        if state.items.len() == self.items_max {
+            state.items.pop_front();
             state.dropped += 1;
         }
-        state.documents.push_back(document);
+        state.items.push_back(item);
         drop(state);
         self.changed.notify_one();
     }
 
-    /// Appends a document once there is room; gives it back if there was none in time.
-    pub fn offer(&self, document: Vec<u8>, timeout: Duration) -> Result<(), Vec<u8>> {
+    /// Appends an item once there is room; gives it back if there was none in time.
+    pub fn offer(&self, item: T, timeout: Duration) -> Result<(), T> {
         let (mut state, _) = self
-            .taken
+            .removed
             .wait_timeout_while(self.lock(), timeout, |state| {
-                state.documents.len() == self.documents_max
+                state.items.len() == self.items_max
             })
             .unwrap_or_else(PoisonError::into_inner);
-        if state.documents.len() == self.documents_max {
-            return Err(document);
+        if state.items.len() == self.items_max {
+            return Err(item);
         }
-        state.documents.push_back(document);
+        state.items.push_back(item);
         drop(state);
         self.changed.notify_one();
         Ok(())
     }
 
-    /// The oldest document, once there is one; `None` when the queue is closed and empty. For one consumer.
-    pub async fn pop(&self) -> Option<Vec<u8>> {
+    /// The oldest item, once there is one; `None` when the queue is closed and empty. For one consumer.
+    pub async fn pop(&self) -> Option<T> {
         loop {
             // Registered before looking: a push in between leaves a permit behind.
             let changed = self.changed.notified();
             {
                 let mut state = self.lock();
-                if let Some(document) = state.documents.pop_front() {
-                    self.taken.notify_one();
-                    return Some(document);
+                if let Some(item) = state.items.pop_front() {
+                    self.removed.notify_one();
+                    return Some(item);
                 }
                 if state.is_closed {
                     return None;
@@ -81,19 +85,44 @@ impl DocumentQueue {
         }
     }
 
-    /// Says that no document will follow.
+    /// A copy of the oldest item, once there is one. It stays where it is. For one consumer.
+    pub async fn first(&self) -> T
+    where
+        T: Clone,
+    {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(item) = self.lock().items.front() {
+                return item.clone();
+            }
+            changed.await;
+        }
+    }
+
+    /// Removes the oldest item if it is the one that is meant.
+    pub fn remove_first_if(&self, is_meant: impl FnOnce(&T) -> bool) {
+        let mut state = self.lock();
+        if state.items.front().is_some_and(is_meant) {
+            state.items.pop_front();
+        }
+        drop(state);
+        self.removed.notify_one();
+        self.changed.notify_one();
+    }
+
+    /// Says that no item will follow.
     pub fn close(&self) {
         self.lock().is_closed = true;
         self.changed.notify_one();
     }
 
-    /// Whether it was closed and everything was taken.
+    /// Whether it was closed and everything was removed.
     pub fn is_finished(&self) -> bool {
         let state = self.lock();
-        state.is_closed && state.documents.is_empty()
+        state.is_closed && state.items.is_empty()
     }
 
-    /// Waits until it was closed and everything was taken.
+    /// Waits until it was closed and everything was removed.
     pub async fn finished(&self) {
         loop {
             let changed = self.changed.notified();
@@ -104,22 +133,22 @@ impl DocumentQueue {
         }
     }
 
-    /// Documents that wait.
+    /// Items that wait.
     pub fn len(&self) -> usize {
-        self.lock().documents.len()
+        self.lock().items.len()
     }
 
-    /// Whether no document waits.
+    /// Whether no item waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Documents dropped so far.
+    /// Items dropped so far.
     pub fn dropped(&self) -> u64 {
         self.lock().dropped
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
         // No code of ours can panic between two consistent states.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_its_oldest_and_counts_it() {
-        let queue = DocumentQueue::new(2);
+        let queue = Queue::new(2);
         for number in 1..=5 {
             queue.push(vec![number]);
         }
@@ -154,7 +183,7 @@ mod tests {
 
     #[test]
     fn an_offer_to_a_full_queue_waits_and_loses_nothing() {
-        let queue = Arc::new(DocumentQueue::new(1));
+        let queue = Arc::new(Queue::new(1));
         assert_eq!(queue.offer(vec![1], Duration::ZERO), Ok(()));
         assert_eq!(queue.offer(vec![2], Duration::ZERO), Err(vec![2]));
         let offering = std::thread::spawn({
@@ -169,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_waiting_consumer_is_woken_by_another_thread() {
-        let queue = Arc::new(DocumentQueue::new(8));
+        let queue = Arc::new(Queue::new(8));
         let producer = std::thread::spawn({
             let queue = queue.clone();
             move || {
