@@ -169,6 +169,7 @@ impl Machine {
             record.previous = None;
         }
         self.record = record;
+        self.settle();
     }
 
     /// What must survive.
@@ -436,6 +437,19 @@ impl Machine {
                 self.quarantine(identity.clone(), reason);
             }
             self.end("lost".into(), identity, Ending::RolledBack(reason));
+            self.settle();
+        }
+    }
+
+    /// Ends the job of a candidate that came into use without a trial, because what was in use before it is gone: a
+    /// model does not return to itself.
+    fn settle(&mut self) {
+        let candidate = &self.record.candidate;
+        let is_moot = |candidate: &Candidate| self.is_in_use(candidate.identity.sha256);
+        if candidate.as_ref().is_some_and(is_moot)
+            && let Some(Candidate { identity, job, .. }) = self.record.candidate.take()
+        {
+            self.end(job, identity, Ending::Committed);
         }
     }
 

@@ -51,6 +51,8 @@ impl Witness {
             assert!(!self.failed.contains(&model.sha256));
         }
         if let Some(candidate) = &record.candidate {
+            let in_use = record.committed.clone().unwrap_or_else(packaged);
+            assert_ne!(candidate.identity, in_use, "a trial against itself");
             assert!(!self.failed.contains(&candidate.identity.sha256));
             assert!(candidate.attempts <= ATTEMPTS_MAX);
         }
@@ -87,10 +89,13 @@ impl Witness {
                 *highest = passed.identity.version.max(*highest);
                 assert_eq!(machine.record().committed.as_ref(), Some(&passed.identity));
             }
-            (Event::Fail(reason) | Event::Lose(_, reason), Some(tried), true)
-                if candidate.is_none() && reason.is_lasting() =>
-            {
+            (Event::Fail(reason), Some(tried), true) if reason.is_lasting() => {
                 self.failed.insert(tried.identity.sha256);
+            }
+            (Event::Lose(sha256, reason), Some(tried), true)
+                if tried.identity.sha256 == *sha256 && reason.is_lasting() =>
+            {
+                self.failed.insert(*sha256);
             }
             (Event::RollBack, Some(tried), true) => {
                 self.failed.insert(tried.identity.sha256);
@@ -215,7 +220,7 @@ fn events() -> impl Strategy<Value = Option<Event>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_promises_hold_whatever_happens(history in prop::collection::vec(events(), 1..120)) {
@@ -434,4 +439,30 @@ fn a_lost_file_falls_back_step_by_step() {
         assert_eq!(machine.running().map(|model| model.version), then);
     }
     assert_eq!(machine.step(Event::RollBack), Err(NotNow::NothingBefore));
+}
+
+#[test]
+fn a_model_that_comes_back_into_use_needs_no_trial() {
+    let mut machine = machine(Record::default());
+    let vehicle = model("vehicle", 5, 0);
+    let admit = || Event::Admit {
+        job: "again".into(),
+        identity: vehicle.clone(),
+    };
+    for event in [admit(), Event::BeginTrial, Event::Pass] {
+        machine.step(event).expect("in order");
+    }
+    commit(&mut machine, 4);
+    for event in [admit(), Event::BeginTrial] {
+        machine
+            .step(event)
+            .expect("the one before may be offered again");
+    }
+    let lost = model("person", 4, 0).sha256;
+    machine
+        .step(Event::Lose(lost, Reason::FileDamaged))
+        .expect("always possible");
+    assert_eq!(machine.running(), Some(&vehicle));
+    assert_eq!(machine.phase(), Phase::Ended(Ending::Committed));
+    assert_eq!(machine.step(Event::Fail(Reason::Flood)), Err(NotNow::NoJob));
 }
