@@ -121,6 +121,9 @@ pub struct Evaluate {
     /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,
+    /// Also draw precision, recall and false alarms by threshold, as SVG.
+    #[arg(long)]
+    pub curve: Option<PathBuf>,
 }
 
 /// A bundle and the key that checks it.

@@ -11,7 +11,7 @@ use ternwatch_kernels::Isa;
 
 use crate::data::augment::Photos;
 use crate::data::dataset::Dataset;
-use crate::evaluate::Scores;
+use crate::evaluate::{Evaluation, OVERALL, Score, curve};
 use crate::network::Network;
 use crate::train::config::Config;
 use crate::train::stage::{Session, Stage, State};
@@ -156,24 +156,52 @@ pub fn evaluate(args: &cli::Evaluate) -> Result<()> {
     } else {
         print_table(&model, &scores);
     }
+    if let Some(path) = &args.curve {
+        let id = model.id();
+        let title = format!(
+            "{} version {}: choice of the threshold",
+            id.name, id.version
+        );
+        curve::draw(&scores.curve, model.thresholds().score, &title, path)?;
+    }
     Ok(())
 }
 
-fn print_table(model: &Model, scores: &Scores) {
+fn print_table(model: &Model, evaluation: &Evaluation) {
+    let threshold = model.thresholds().score;
     println!("{} version {}", model.id().name, model.id().version);
     println!(
-        "{:16} {:>7} {:>7} {:>6}   at score {}: {:>9} {:>7}",
-        "source",
-        "images",
-        "boxes",
-        "AP50",
-        model.thresholds().score,
-        "precision",
-        "recall"
+        "{:16} {:>7} {:>7} {:>6}   at score {threshold}: {:>9} {:>7}",
+        "source", "images", "boxes", "AP50", "precision", "recall"
     );
-    let (overall, sources): (Vec<_>, Vec<_>) =
-        scores.iter().partition(|(name, _)| *name == "overall");
-    for (name, s) in sources.into_iter().chain(overall) {
+    let scores = || {
+        evaluation
+            .sources
+            .iter()
+            .map(|(set, score)| (set.as_str(), score))
+    };
+    print_scores(scores().filter(|(set, _)| *set != OVERALL));
+    print_scores(scores().filter(|(set, _)| *set == OVERALL));
+    println!("by the height of a person in the network's input");
+    print_scores(evaluation.heights.iter().map(|h| (h.height, &h.score)));
+    println!(
+        "{} regions without people: {:.3} false alarms each at score {threshold}",
+        evaluation.vacant_regions, evaluation.false_alarms
+    );
+    println!(
+        "{:>9} {:>9} {:>7} {:>12}",
+        "threshold", "precision", "recall", "false alarms"
+    );
+    for p in &evaluation.curve {
+        println!(
+            "{:9.2} {:9.3} {:7.3} {:12.3}",
+            p.threshold, p.precision, p.recall, p.false_alarms
+        );
+    }
+}
+
+fn print_scores<'a>(scores: impl Iterator<Item = (&'a str, &'a Score)>) {
+    for (name, s) in scores {
         println!(
             "{name:16} {:7} {:7} {:6.3} {:26.3} {:7.3}",
             s.images, s.boxes, s.ap50, s.precision, s.recall

@@ -206,8 +206,15 @@ fn an_exported_bundle_is_inspected_and_evaluated() {
         "--json",
     ]);
     let scores: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(scores["overall"]["images"], 6);
-    assert_eq!(scores["drawn"], scores["overall"]);
+    assert_eq!(scores["sources"]["overall"]["images"], 6);
+    assert_eq!(scores["sources"]["drawn"], scores["sources"]["overall"]);
+    let boxes = |scores: &serde_json::Value| scores["boxes"].as_u64().unwrap();
+    let heights = scores["heights"].as_array().unwrap().iter().map(boxes);
+    assert_eq!(
+        heights.sum::<u64>(),
+        boxes(&scores["sources"]["overall"]),
+        "every box has a height"
+    );
 
     // The card tells where the model comes from and how well it does.
     let bytes = std::fs::read(bench.path("default.tern")).unwrap();

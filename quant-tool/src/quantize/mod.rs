@@ -22,6 +22,9 @@ pub struct Config {
     /// Part of its distance to its level that a weight moves in the last soft step; it grows from 0 with the square of
     /// the progress.
     pub pull: f32,
+    /// What is drawn to the levels in the soft stage.
+    #[serde(default)]
+    pub soft: Soft,
     /// Steps of the hard stage.
     pub hard_steps: u64,
     /// Part of each layer's weights that is fixed after each group; the last one is 1.
@@ -46,6 +49,9 @@ pub struct Config {
     /// Weights up to this part of their scale become zero; half of it is the nearest level, more makes more zeros.
     #[serde(default = "half")]
     pub zero_width: f32,
+    /// Weight of the loss that draws the outputs to those of the float network; 0 is none.
+    #[serde(default)]
+    pub distillation: f32,
 }
 
 fn half() -> f32 {
@@ -87,6 +93,18 @@ pub enum Rule {
     /// As they were fitted to the float weights (Hwang and Sung 2014). Weights that are fixed stay what they are.
     #[default]
     Frozen,
+}
+
+/// What is drawn to the levels in the soft stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Soft {
+    /// The weights themselves, after each step.
+    #[default]
+    Weights,
+    /// What the network computes with, while the weights stay free to change sides (Yin et al. 2018, "BinaryRelax",
+    /// equation 10): the pull says how far it has become ternary.
+    Forward,
 }
 
 /// What the network computes with while weights are still free.
@@ -250,11 +268,11 @@ impl Quantizer {
         }
     }
 
-    /// Parameters whose weights, fixed or not, are on their levels.
-    pub fn projected(&self, parameters: &Parameters) -> Parameters {
-        let mut projected = parameters.clone();
-        self.pull(&mut projected, 1.0);
-        projected
+    /// Parameters whose weights, fixed or not, are moved by `pull` of their way to their levels; with 1 they are ternary.
+    pub fn pulled(&self, parameters: &Parameters, pull: f32) -> Parameters {
+        let mut pulled = parameters.clone();
+        self.pull(&mut pulled, pull);
+        pulled
     }
 
     /// Gives `average` the fixed weights of `parameters`: an average of levels need not be one, nor the same one.
@@ -406,6 +424,12 @@ impl Config {
             check((0.0..=1.0).contains(&value), key, &value, "from 0 to 1")?;
         }
         check(
+            (0.0..=100.0).contains(&self.distillation),
+            "quantize.distillation",
+            &self.distillation,
+            "from 0 to 100",
+        )?;
+        check(
             self.hard_steps > 0,
             "quantize.hard_steps",
             &self.hard_steps,
@@ -464,6 +488,7 @@ mod tests {
         Config {
             soft_steps: 1,
             pull: 0.1,
+            soft: Soft::Weights,
             hard_steps: 1,
             groups: vec![1.0],
             last_group_at: 0.5,
@@ -474,6 +499,7 @@ mod tests {
             scales: Scales::Channel,
             levels: Rule::Refit,
             zero_width: 0.5,
+            distillation: 0.0,
         }
     }
 
@@ -565,7 +591,7 @@ mod tests {
         quantizer.fix(&parameters, 1.0, Order::Nearest);
         quantizer.hold(&mut parameters);
         assert_eq!(
-            quantizer.projected(&parameters).0[0].value,
+            quantizer.pulled(&parameters, 1.0).0[0].value,
             parameters.0[0].value
         );
     }

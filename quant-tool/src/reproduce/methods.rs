@@ -5,7 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::quantize::{Config, Free, Order, Rule, Scales};
+use crate::quantize::{Config, Free, Order, Rule, Scales, Soft};
+
+/// Learning rate at the start of every stage after the float training.
+const RATE: f32 = 0.002;
 
 /// One way.
 #[derive(Clone, Debug)]
@@ -95,19 +98,26 @@ pub(super) fn all(budget: u64) -> Vec<Method> {
             Kind::Ablation,
             "hard",
             "hard only",
-            "the whole budget in the hard stage",
+            "the whole budget in the hard stage, with the float network as teacher",
             hard(budget),
+        ),
+        way(
+            Kind::Ablation,
+            "untaught",
+            "soft, then hard, without a teacher",
+            "ours without the loss that draws the outputs to the float network's",
+            Config {
+                distillation: 0.0,
+                ..soft_hard(budget)
+            },
         ),
         way(
             Kind::Ours,
             "soft-hard",
             "soft, then hard (ours)",
-            "weights are drawn to their levels for a third of the budget, then fixed group by group while the others learn",
-            Config {
-                soft_steps: budget / 3,
-                hard_steps: budget - budget / 3,
-                ..hard(budget)
-            },
+            "for a third of the budget the network turns ternary by degrees, then weights are fixed group by group while \
+             the others learn; the float network teaches",
+            soft_hard(budget),
         ),
     ]
 }
@@ -140,21 +150,32 @@ pub(super) fn read(path: &Path) -> Result<Vec<Method>> {
         .collect()
 }
 
+/// The two stages.
+fn soft_hard(budget: u64) -> Config {
+    Config {
+        soft_steps: budget / 3,
+        hard_steps: budget - budget / 3,
+        ..hard(budget)
+    }
+}
+
 /// No soft stage, weights fixed in growing groups.
 fn hard(budget: u64) -> Config {
     Config {
         soft_steps: 0,
-        soft_rate: 0.001,
-        pull: 0.1,
+        soft_rate: RATE,
+        pull: 1.0,
+        soft: Soft::Forward,
         hard_steps: budget,
-        hard_rate: 0.001,
+        hard_rate: RATE,
         free: Free::StraightThrough,
-        groups: vec![0.0, 0.0, 0.25, 0.5, 0.75, 0.9, 1.0],
+        groups: vec![0.0, 0.5, 0.8, 1.0],
         last_group_at: 0.8,
         order: Order::Nearest,
         scales: Scales::Channel,
         levels: Rule::Frozen,
         zero_width: 0.5,
+        distillation: 2.0,
     }
 }
 
@@ -163,6 +184,7 @@ fn direct(budget: u64) -> Config {
     Config {
         groups: vec![0.0, 1.0],
         last_group_at: (budget - 1) as f32 / budget as f32,
+        distillation: 0.0,
         ..hard(budget)
     }
 }

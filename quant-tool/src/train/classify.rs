@@ -1,5 +1,6 @@
 //! Classification as a task: one label a picture.
 
+use super::distil;
 use super::graph::HeadOutput;
 use super::task::{Loss, Task};
 use crate::data::labelled::Labelled;
@@ -40,6 +41,32 @@ impl Task for Classification {
                 sum.score += value / truth.len() as f32;
                 sum.positives += usize::from(argmax(&logits) == usize::from(label));
                 let share = 1.0 / (cells * truth.len()) as f32;
+                for slope in slopes {
+                    gradient.extend(std::iter::repeat_n(slope * share, cells));
+                }
+            }
+            gradient
+        });
+        let gradients = gradients.collect();
+        (sum, gradients)
+    }
+
+    fn distil(&self, outputs: &[HeadOutput], teacher: &[HeadOutput]) -> (Loss, Vec<Vec<f32>>) {
+        let mut sum = Loss::default();
+        let gradients = outputs.iter().zip(teacher).map(|(output, teacher)| {
+            let cells = output.height * output.width;
+            let each = (output.channels * cells).max(1);
+            let pictures = output.data.len() / each;
+            let share = 1.0 / (cells * pictures) as f32;
+            let pairs = output
+                .data
+                .chunks_exact(each)
+                .zip(teacher.data.chunks_exact(each));
+            let mut gradient = Vec::with_capacity(output.data.len());
+            for (own, teacher) in pairs {
+                let (value, slopes) =
+                    distil::logits(&mean_logits(own, cells), &mean_logits(teacher, cells));
+                sum.score += value / pictures as f32;
                 for slope in slopes {
                     gradient.extend(std::iter::repeat_n(slope * share, cells));
                 }

@@ -5,18 +5,19 @@
 //! focal loss (Li et al. 2020, "Generalized focal loss", equation 2, beta = 2), boxes by the generalized IoU
 //! (Rezatofighi et al. 2019). The gradients are written out; a test compares them with differences.
 
+use super::distil;
 use super::graph::HeadOutput;
 use super::task::{Loss, Task};
 use crate::data::augment::{Photos, Target};
 use crate::network::SIZE_RANGES;
 
 /// Channels of a head's output after its logits: four distances.
-const SIDES: usize = 4;
+pub const SIDES: usize = 4;
 
 /// A cell answers for a box whose centre is at most this many strides away.
 const CENTRE_RADIUS: f32 = 1.5;
 /// Weight of the boxes' part.
-const BOX_WEIGHT: f32 = 0.75;
+pub const BOX_WEIGHT: f32 = 0.75;
 /// The least IoU that a responsible cell's score is drawn to.
 const QUALITY_MIN: f32 = 0.1;
 
@@ -35,6 +36,10 @@ impl Task for Photos {
 
     fn loss(&self, outputs: &[HeadOutput], truth: &[Vec<Target>]) -> (Loss, Vec<Vec<f32>>) {
         loss(outputs, truth)
+    }
+
+    fn distil(&self, outputs: &[HeadOutput], teacher: &[HeadOutput]) -> (Loss, Vec<Vec<f32>>) {
+        distil::boxes(outputs, teacher)
     }
 }
 
@@ -120,7 +125,7 @@ fn responsible(candidates: &[&Target], x: f32, y: f32, stride: f32) -> Option<(u
 }
 
 /// Quality focal loss of one logit: value and slope.
-fn quality_focal_loss(logit: f32, quality: f32) -> (f32, f32) {
+pub fn quality_focal_loss(logit: f32, quality: f32) -> (f32, f32) {
     let p = 1.0 / (1.0 + (-logit).exp());
     // Binary cross-entropy with logits in its stable form.
     let cross_entropy = logit.max(0.0) - logit * quality + (-logit.abs()).exp().ln_1p();
@@ -132,7 +137,7 @@ fn quality_focal_loss(logit: f32, quality: f32) -> (f32, f32) {
 }
 
 /// `1 - GIoU` of two boxes that share an inner point, given as distances from it: IoU, value, slopes.
-fn giou_loss(d: [f32; 4], t: [f32; 4]) -> (f32, f32, [f32; 4]) {
+pub fn giou_loss(d: [f32; 4], t: [f32; 4]) -> (f32, f32, [f32; 4]) {
     let extent = |v: [f32; 4], axis: usize| v[axis] + v[axis + 2];
     let inner = |axis: usize| d[axis].min(t[axis]) + d[axis + 2].min(t[axis + 2]);
     let outer = |axis: usize| d[axis].max(t[axis]) + d[axis + 2].max(t[axis + 2]);

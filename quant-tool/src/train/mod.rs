@@ -8,6 +8,7 @@ pub mod batches;
 pub mod check;
 pub mod classify;
 pub mod config;
+pub mod distil;
 pub mod graph;
 pub mod loss;
 pub mod parameters;

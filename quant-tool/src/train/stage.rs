@@ -17,7 +17,7 @@ use super::graph::{self, Activations, Images, Statistics, forward};
 use super::parameters::{self, Checkpoint, Parameters, Role};
 use super::task::{Loss, Task};
 use crate::network::Network;
-use crate::quantize::{self, Free, Quantizer};
+use crate::quantize::{self, Free, Quantizer, Soft};
 
 /// How often a checkpoint is written.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
@@ -221,6 +221,7 @@ impl<T: Task> Session<'_, T> {
         *steps_left -= end.saturating_sub(state.step);
         let mut log = Log::open(&self.folder.join("log.csv"))?;
         let workers = Workers::start()?;
+        let teacher = self.teacher(stage)?;
         let batches = batches::draw(
             Arc::clone(self.task),
             self.plan(stage as u64 + 1, (state.step, end)),
@@ -235,7 +236,7 @@ impl<T: Task> Session<'_, T> {
                 .recv()
                 .context("the thread that draws batches ended")?;
             let rate = stage.rate(&self.recipe, state.step);
-            let loss = self.step(&mut state, stage, batch, rate, &workers)?;
+            let loss = self.step(&mut state, stage, batch, rate, (&workers, teacher.as_ref()))?;
             state.step += 1;
             state.seconds += began.elapsed().as_secs_f64();
             bar.inc(1);
@@ -296,6 +297,13 @@ impl<T: Task> Session<'_, T> {
         state.write(&stage.path(self.folder))
     }
 
+    /// The float network that this stage learns from, if it does.
+    fn teacher(&self, stage: Stage) -> Result<Option<Parameters>> {
+        let learns = stage != Stage::Float && self.recipe.quantize.distillation > 0.0;
+        let read = || average_in(&Stage::Float.path(self.folder), self.network);
+        learns.then(read).transpose()
+    }
+
     fn open(&self, stage: Stage) -> Result<State> {
         let path = stage.path(self.folder);
         if path.exists() {
@@ -321,7 +329,7 @@ impl<T: Task> Session<'_, T> {
         stage: Stage,
         (images, truth): batches::Batch<T::Truth>,
         rate: f32,
-        workers: &Workers,
+        (workers, teacher): (&Workers, Option<&Parameters>),
     ) -> Result<Loss> {
         let quantize = self.recipe.quantize;
         let progress = state.step as f32 / stage.steps(&self.recipe) as f32;
@@ -334,13 +342,23 @@ impl<T: Task> Session<'_, T> {
             }
             state.quantizer.hold(&mut state.parameters);
         }
-        let straight_through = stage == Stage::Hard && quantize.free == Free::StraightThrough;
-        let projected = straight_through.then(|| state.quantizer.projected(&state.parameters));
+        let pull = match stage {
+            Stage::Soft => quantize.pull * progress * progress,
+            Stage::Float | Stage::Hard => 0.0,
+        };
+        // What the network computes with instead of the weights; its gradients pass straight through to them.
+        let straight_through = match stage {
+            Stage::Float => None,
+            Stage::Soft => (quantize.soft == Soft::Forward).then_some(pull),
+            Stage::Hard => (quantize.free == Free::StraightThrough).then_some(1.0),
+        };
+        let projected =
+            straight_through.map(|pull| state.quantizer.pulled(&state.parameters, pull));
         let parameters = projected.as_ref().unwrap_or(&state.parameters);
         let (loss, statistics, mut gradients) = workers.differentiate(
             stage,
             self.network,
-            parameters,
+            (parameters, teacher.map(|t| (t, quantize.distillation))),
             images,
             (self.task.as_ref(), &truth),
         )?;
@@ -360,12 +378,10 @@ impl<T: Task> Session<'_, T> {
         state
             .optimizer
             .step(&mut state.parameters, &gradients, rate, GRADIENT_NORM_MAX);
-        let pull = match stage {
-            Stage::Soft => quantize.pull * progress * progress,
-            Stage::Float | Stage::Hard => 0.0,
-        };
-        if stage == Stage::Soft || straight_through {
+        if stage == Stage::Soft || straight_through.is_some() {
             state.quantizer.refit(&state.parameters, quantize);
+        }
+        if stage == Stage::Soft && straight_through.is_none() {
             state.quantizer.pull(&mut state.parameters, pull);
         }
         // A young average follows closely, an old one slowly.
@@ -413,7 +429,7 @@ impl Workers {
         &self,
         stage: Stage,
         network: &Network,
-        parameters: &Parameters,
+        (parameters, teacher): (&Parameters, Option<(&Parameters, f32)>),
         images: Images,
         (task, truth): (&T, &[T::Truth]),
     ) -> Result<(Loss, Vec<Vec<Statistic>>, Gradients)> {
@@ -425,9 +441,26 @@ impl Workers {
                 rest = after;
                 let work = move || {
                     let mode = (stage.activations(), Statistics::Batch);
+                    let taught = match teacher {
+                        Some((teacher, weight)) => {
+                            let mode = (Activations::Float, Statistics::Batch);
+                            let images = part.clone();
+                            let none = graph::Gradients::None;
+                            Some((forward(network, teacher, images, mode, none)?, weight))
+                        }
+                        None => None,
+                    };
                     let mut pass =
                         forward(network, parameters, part, mode, graph::Gradients::Kept)?;
-                    let (loss, output_gradients) = task.loss(&pass.outputs, truth);
+                    let (mut loss, mut output_gradients) = task.loss(&pass.outputs, truth);
+                    if let Some((taught, weight)) = taught {
+                        let (distance, slopes) = task.distil(&pass.outputs, &taught.outputs);
+                        loss.add(weight, distance);
+                        let pairs = output_gradients.iter_mut().flatten();
+                        pairs
+                            .zip(slopes.into_iter().flatten())
+                            .for_each(|(g, s)| *g += weight * s);
+                    }
                     let statistics = std::mem::take(&mut pass.statistics);
                     Ok((loss, statistics, pass.backward(output_gradients)?))
                 };

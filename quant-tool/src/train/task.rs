@@ -13,6 +13,9 @@ pub trait Task: Send + Sync + 'static {
 
     /// The loss of a batch, and its gradient with respect to each output.
     fn loss(&self, outputs: &[HeadOutput], truth: &[Self::Truth]) -> (Loss, Vec<Vec<f32>>);
+
+    /// How far the outputs are from those of a teacher on the same samples, and its gradient with respect to each output.
+    fn distil(&self, outputs: &[HeadOutput], teacher: &[HeadOutput]) -> (Loss, Vec<Vec<f32>>);
 }
 
 /// The loss of a batch, and what it is made of.
@@ -30,5 +33,11 @@ impl Loss {
     /// The number that is minimized.
     pub fn total(&self) -> f32 {
         self.score + self.bbox
+    }
+
+    /// Adds `weight` x another loss of the same outputs.
+    pub fn add(&mut self, weight: f32, other: Self) {
+        self.score += weight * other.score;
+        self.bbox += weight * other.bbox;
     }
 }

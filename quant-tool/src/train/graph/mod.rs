@@ -35,6 +35,7 @@ pub enum Statistics {
 }
 
 /// A batch of images: `[count, 3, height, width]`, u7 values / 127.
+#[derive(Clone)]
 pub struct Images {
     /// Row-major values.
     pub data: Vec<f32>,

@@ -1,36 +1,18 @@
-//! Evaluation: a signed bundle and annotated photographs in, average precision out.
+//! Detections against boxes: hits and misses, and the average precision of many.
 //!
-//! The bundle is verified, loaded and run as the daemon does it, by the same detector. AP50 is COCO's protocol
-//! (https://cocodataset.org, "Detection evaluation") at an IoU of 0.5: at most 100 detections an image, best first,
-//! each matched to the free box of its class that it overlaps most; precision interpolated at 101 recall points; the mean over
-//! the classes that there are boxes of. Boxes marked `ignore` are neither hits nor misses.
+//! AP50 is COCO's protocol (https://cocodataset.org, "Detection evaluation") at an IoU of 0.5: detections best first,
+//! each matched to the free box of its class that it overlaps most; precision interpolated at 101 recall points; the
+//! mean over the classes that there are boxes of. Boxes that do not count are neither hits nor misses.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
-use indicatif::ParallelProgressIterator;
-use rayon::prelude::*;
 use serde::Serialize;
-use ternwatch_bundle::model::{ConvLayer, Epilogue, ModelLayer};
-use ternwatch_bundle::{Model, Thresholds};
-use ternwatch_detector::{Detection, Detector, Frame, PixelFormat};
-use ternwatch_kernels::Isa;
+use ternwatch_detector::Detection;
 
-use crate::data::dataset::{Annotation, Dataset};
-use crate::network::Network;
-use crate::quantize::activation::IMAGE_STEP;
-use crate::train::graph::{Activations, Gradients, Images, Statistics, forward};
-use crate::train::parameters::Parameters;
+use crate::data::dataset::Annotation;
 
-/// COCO's limit of detections an image.
-const DETECTIONS_MAX: usize = 100;
-/// Low enough for the whole precision-recall curve.
-const SCORE_MIN: f32 = 0.01;
 /// A hit overlaps a box by at least this.
 const IOU_MIN: f32 = 0.5;
-
-/// Scores by source, and `overall`.
-pub type Scores = BTreeMap<String, Score>;
 
 /// The result for one set of images.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -43,147 +25,43 @@ pub struct Score {
     pub recall: f64,
     /// Images.
     pub images: usize,
-    /// Boxes that are not ignored.
+    /// Boxes that count.
     pub boxes: usize,
 }
 
 /// What became of a detection.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Outcome {
-    score: f32,
-    class: u16,
-    hit: bool,
+pub(super) struct Outcome {
+    pub(super) score: f32,
+    pub(super) class: u16,
+    pub(super) hit: bool,
 }
 
 /// The outcome of every detection of some images, and how many boxes there were.
 #[derive(Clone, Debug, Default)]
-struct Outcomes {
-    detections: Vec<Outcome>,
-    /// Boxes by class.
-    boxes: BTreeMap<u16, usize>,
-    images: usize,
+pub(super) struct Outcomes {
+    pub(super) detections: Vec<Outcome>,
+    /// Boxes that count, by class.
+    pub(super) boxes: BTreeMap<u16, usize>,
+    pub(super) images: usize,
 }
 
-/// Runs a model over a data set: one score a source, and `overall`.
-pub fn evaluate(model: &Model, dataset: &Dataset, isa: Isa) -> Result<Scores> {
-    let runner = |detector: &mut Detector, frame: &Frame<'_>, thresholds: Thresholds| {
-        Ok(detector.detect(frame, thresholds).to_vec())
-    };
-    evaluate_with(model, dataset, isa, runner)
-}
-
-/// Runs the float network that `model` was made from over a data set: preprocessing and decoding are the detector's.
-pub fn evaluate_float(
-    model: &Model,
-    (network, parameters): (&Network, &Parameters),
-    dataset: &Dataset,
-) -> Result<Scores> {
-    let runner = |detector: &mut Detector, frame: &Frame<'_>, thresholds: Thresholds| {
-        detector.preprocess(frame);
-        let data = detector
-            .input()
-            .iter()
-            .map(|&v| f32::from(v) * IMAGE_STEP)
-            .collect();
-        let (height, width) = (network.input.height as usize, network.input.width as usize);
-        let images = Images {
-            data,
-            count: 1,
-            height,
-            width,
-        };
-        let mode = (Activations::Float, Statistics::Running);
-        let pass = forward(network, parameters, images, mode, Gradients::None)?;
-        let mut outputs = HashMap::new();
-        for (head, output) in model.heads().iter().zip(&pass.outputs) {
-            outputs.insert(
-                head.layer,
-                in_scales(&model.layers()[head.layer], &output.data),
-            );
-        }
-        Ok(detector
-            .decode_from(|layer| &outputs[&layer], thresholds)
-            .to_vec())
-    };
-    evaluate_with(model, dataset, Isa::detect(), runner)
-}
-
-/// A head's float outputs in the steps of the quantized head.
-fn in_scales(layer: &ModelLayer, values: &[f32]) -> Vec<i16> {
-    let ModelLayer::Conv(ConvLayer {
-        epilogue: Epilogue::Linear { scale },
-        ..
-    }) = layer
-    else {
-        unreachable!("a loaded model's heads are linear convolutions");
-    };
-    let cells = (values.len() / scale.len()).max(1);
-    // A cast saturates: beyond 16 bits the sigmoid is 0 or 1 and the box larger than the image.
-    values
-        .iter()
-        .enumerate()
-        .map(|(i, v)| (v / scale[i / cells]).round() as i16)
-        .collect()
-}
-
-fn evaluate_with<R>(model: &Model, dataset: &Dataset, isa: Isa, run: R) -> Result<Scores>
-where
-    R: Fn(&mut Detector, &Frame<'_>, Thresholds) -> Result<Vec<Detection>> + Sync,
-{
-    let thresholds = Thresholds {
-        score: SCORE_MIN,
-        iou: model.thresholds().iou,
-    };
-    let bar = crate::progress::bar(dataset.images.len() as u64, "evaluating");
-    // Fails before the work starts, so that the workers' copies cannot.
-    Detector::new(model, isa)?;
-    let outcomes: Vec<Outcomes> = dataset
-        .images
-        .par_iter()
-        .progress_with(bar)
-        .map_init(
-            || Detector::new(model, isa),
-            |detector, record| {
-                let detector = detector.as_mut().map_err(|e| anyhow::anyhow!("{e}"))?;
-                let image = record.decode()?;
-                let frame = Frame::new(
-                    PixelFormat::Rgb8,
-                    image.width(),
-                    image.height(),
-                    image.as_raw(),
-                )
-                .with_context(|| record.path.display().to_string())?;
-                let detections = run(detector, &frame, thresholds)?;
-                Ok(matched(
-                    &detections[..detections.len().min(DETECTIONS_MAX)],
-                    &record.boxes,
-                ))
-            },
-        )
-        .collect::<Result<_>>()?;
-    let mut sets: BTreeMap<String, Outcomes> = BTreeMap::new();
-    for (record, outcome) in dataset.images.iter().zip(outcomes) {
-        for set in [record.source.as_str(), "overall"] {
-            sets.entry(set.to_owned()).or_default().add(&outcome);
-        }
-    }
-    let threshold = model.thresholds().score;
-    Ok(sets
-        .into_iter()
-        .map(|(set, outcomes)| (set, outcomes.score(threshold)))
-        .collect())
-}
-
-/// Matches detections, best first, to boxes.
-fn matched(detections: &[Detection], boxes: &[Annotation]) -> Outcomes {
+/// Matches detections, best first, to boxes. Boxes that are ignored or that `counts` refuses do not count, and neither
+/// do detections that match one of these, or nothing while `counts` refuses them, too.
+pub(super) fn matched(
+    detections: &[Detection],
+    boxes: &[Annotation],
+    counts: impl Fn(&[f32; 4]) -> bool,
+) -> Outcomes {
     let mut free = vec![true; boxes.len()];
+    let spared_box = |b: &Annotation| b.ignore || !counts(&b.xyxy);
     let mut outcomes = Outcomes {
         images: 1,
         ..Outcomes::default()
     };
     for d in detections {
         let best = |ignore: bool, free: &[bool]| {
-            let own = |i: &usize| boxes[*i].ignore == ignore && boxes[*i].class == d.class;
+            let own = |i: &usize| spared_box(&boxes[*i]) == ignore && boxes[*i].class == d.class;
             (0..boxes.len())
                 .filter(|i| own(i) && free[*i])
                 .map(|i| (i, iou(&d.xyxy, &boxes[i].xyxy)))
@@ -198,7 +76,7 @@ fn matched(detections: &[Detection], boxes: &[Annotation]) -> Outcomes {
         if let Some((i, _)) = hit.or(spared) {
             free[i] = false;
         }
-        if spared.is_none() {
+        if spared.is_none() && (hit.is_some() || counts(&d.xyxy)) {
             outcomes.detections.push(Outcome {
                 score: d.score,
                 class: d.class,
@@ -206,7 +84,7 @@ fn matched(detections: &[Detection], boxes: &[Annotation]) -> Outcomes {
             });
         }
     }
-    for b in boxes.iter().filter(|b| !b.ignore) {
+    for b in boxes.iter().filter(|b| !spared_box(b)) {
         *outcomes.boxes.entry(b.class).or_default() += 1;
     }
     outcomes
@@ -225,7 +103,7 @@ fn iou(a: &[f32; 4], b: &[f32; 4]) -> f32 {
 }
 
 impl Outcomes {
-    fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         self.detections.extend_from_slice(&other.detections);
         self.images += other.images;
         for (class, count) in &other.boxes {
@@ -233,7 +111,7 @@ impl Outcomes {
         }
     }
 
-    fn score(mut self, threshold: f32) -> Score {
+    pub(super) fn score(mut self, threshold: f32) -> Score {
         self.detections.sort_by(|a, b| b.score.total_cmp(&a.score));
         let shown = self.detections.iter().filter(|d| d.score >= threshold);
         let (shown, hits) = (shown.clone().count(), shown.filter(|d| d.hit).count());
@@ -317,7 +195,7 @@ mod tests {
             detection(0.7, [50.0, 0.0, 60.0, 9.0]),
             detection(0.6, [80.0, 0.0, 90.0, 9.0]),
         ];
-        let found = matched(&detections, &boxes);
+        let found = matched(&detections, &boxes, |_| true);
         let expected = [(0.9, true, 0), (0.8, false, 0), (0.6, false, 0)];
         let expected = outcomes(&expected, &[(0, 1), (1, 1)]);
         assert_eq!(found.detections, expected.detections);
@@ -342,5 +220,24 @@ mod tests {
     fn nothing_found_and_nothing_to_find_are_zero() {
         assert_eq!(outcomes(&[], &[(0, 3)]).score(0.5).ap50, 0.0);
         assert_eq!(outcomes(&[(0.5, false, 0)], &[]).score(0.5).ap50, 0.0);
+    }
+
+    #[test]
+    fn boxes_of_another_height_do_not_count() {
+        let boxes = [
+            annotation([0.0, 0.0, 10.0, 10.0], false),
+            annotation([50.0, 0.0, 80.0, 60.0], false),
+        ];
+        let detections = [
+            detection(0.9, [0.0, 0.0, 10.0, 9.0]),
+            detection(0.8, [50.0, 0.0, 80.0, 55.0]),
+            detection(0.7, [150.0, 0.0, 180.0, 60.0]),
+            detection(0.6, [150.0, 0.0, 160.0, 10.0]),
+        ];
+        let low = |b: &[f32; 4]| b[3] - b[1] < 30.0;
+        let found = matched(&detections, &boxes, low);
+        let expected = outcomes(&[(0.9, true, 0), (0.6, false, 0)], &[(0, 1)]);
+        assert_eq!(found.detections, expected.detections);
+        assert_eq!(found.boxes, expected.boxes);
     }
 }
