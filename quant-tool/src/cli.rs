@@ -33,6 +33,8 @@ pub enum Command {
     Reproduce(Reproduce),
     /// Check a bundle's signature and golden vectors, and print what is in it.
     Inspect(BundleFile),
+    /// Write a bundle's network as an ONNX file, for other engines.
+    Onnx(Onnx),
 }
 
 /// A training run.
@@ -124,6 +126,21 @@ pub struct Evaluate {
     /// Also draw precision, recall and false alarms by threshold, as SVG.
     #[arg(long)]
     pub curve: Option<PathBuf>,
+}
+
+/// What to write as ONNX.
+#[derive(Debug, Args)]
+pub struct Onnx {
+    /// The bundle and its key.
+    #[command(flatten)]
+    pub bundle: BundleFile,
+    /// The ONNX file to write.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Scale the weights and do not round: what a float engine is fast with, and nearly the same numbers. Without, the
+    /// file gives the bundle's outputs exactly.
+    #[arg(long)]
+    pub folded: bool,
 }
 
 /// A bundle and the key that checks it.

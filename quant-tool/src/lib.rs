@@ -16,6 +16,7 @@ pub mod export;
 pub mod files;
 pub mod inspect;
 pub mod network;
+pub mod onnx;
 pub mod progress;
 pub mod quantize;
 pub mod reproduce;
