@@ -59,7 +59,10 @@ fn tracts(model: &Model, image: &[u8], form: Form) -> Vec<Vec<f32>> {
     let values: Vec<f32> = image.iter().map(|v| f32::from(*v)).collect();
     let input = Tensor::from_shape(&[1, shape.channels, shape.height, shape.width], &values);
     let outputs = plan.run(tvec!(input.unwrap().into())).unwrap();
-    let values = |output: &TValue| output.as_slice::<f32>().unwrap().to_vec();
+    let values = |output: &TValue| {
+        let view = output.to_plain_array_view::<f32>().unwrap();
+        view.iter().copied().collect()
+    };
     outputs.iter().map(values).collect()
 }
 

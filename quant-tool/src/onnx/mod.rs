@@ -7,11 +7,9 @@
 //! exactly: an engine that adds up without error gives the bundle's outputs. *Folded*: scale in the weights, no
 //! rounding, which is what a float engine is fast with; its activations differ from the bundle's by what rounding makes.
 
-pub mod proto;
+mod proto;
 
-use std::path::Path;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use prost::Message;
 use ternwatch_bundle::Model;
 use ternwatch_bundle::model::{
@@ -117,12 +115,6 @@ pub fn encode(model: &Model, form: Form) -> Vec<u8> {
             .collect(),
     };
     file.encode_to_vec()
-}
-
-/// Reads a file that this module wrote.
-pub fn decode(path: &Path) -> Result<proto::Model> {
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    proto::Model::decode(bytes.as_slice()).with_context(|| path.display().to_string())
 }
 
 struct Writer {
