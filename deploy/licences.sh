@@ -9,14 +9,8 @@ cd "$(dirname "$0")/.."
 crate=$1 target=$2
 registry=${CARGO_HOME:-$HOME/.cargo}/registry/src
 
-# NAME VERSION LICENCE of every library that is linked. Our own have a path at the end.
-libraries() {
-    cargo tree --locked --package "$crate" --edges normal --target "$target" --prefix none --format '{p}|{l}' |
-        grep -v -e '(/' -e '(proc-macro)' | sed 's/ (\*)$//; s/^\([^ ]*\) v\([^ |]*\)[^|]*|/\1 \2 /' | sort -u
-}
-
 declare -A users texts
-libraries=$(libraries)
+libraries=$(deploy/libraries.sh "$crate" "$target")
 while read -r name version licence; do
     mapfile -t files < <(find "$registry"/*/"$name-$version" -maxdepth 1 -type f \
         \( -iname 'licen[sc]e*' -o -iname 'copying*' -o -iname 'notice*' -o -iname 'copyright*' -o -iname 'unlicense*' \) | sort)
