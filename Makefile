@@ -12,7 +12,7 @@ DEMO_SECONDS ?= 30
 QUANT_TOOL := target/train/quant-tool
 RUN ?= target/person
 
-.PHONY: help demo check test bench gate cross cross-aarch64 cross-armv7 cross-test deny train-default
+.PHONY: help demo check test bench gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test release exposure deny train-default
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -49,6 +49,30 @@ cross-armv7: ## ... for 32-bit ARM only
 
 cross-test: ## the tests of kernels, bundle and detector on emulated 64-bit ARM
 	deploy/cross.sh test $(AARCH64) --locked -p ternwatch-kernels -p ternwatch-bundle -p ternwatch-detector
+
+ARCHITECTURES ?= amd64 arm64 armhf
+deb: ## Debian packages of the daemon for ARCHITECTURES (amd64 arm64 armhf), into target/deb/
+	@deploy/install-deps.sh build deb
+	deploy/deb.sh ternwatch $(ARCHITECTURES)
+
+deb-quant-tool: ## the Debian package of quant-tool for this machine's architecture
+	@deploy/install-deps.sh build deb
+	deploy/deb.sh ternwatch-quant-tool $(shell dpkg --print-architecture)
+
+deb-test: ## lintian, then install, upgrade, remove and purge in a fresh Debian 12, as root; ARM under qemu
+	@deploy/install-deps.sh deb deb-test cross-arm64 cross-armhf
+	lintian --fail-on error,warning,info --info target/deb/ternwatch_*.deb
+	deploy/test-deb.sh $(ARCHITECTURES)
+
+release: deb ## packages, what is in them (CycloneDX) and checksums, into target/deb/
+	deploy/sbom.sh ternwatchd aarch64-unknown-linux-gnu >target/deb/ternwatch-arm64.cdx.json
+	deploy/sbom.sh ternwatchd armv7-unknown-linux-gnueabihf >target/deb/ternwatch-armhf.cdx.json
+	deploy/sbom.sh ternwatchd x86_64-unknown-linux-gnu >target/deb/ternwatch-amd64.cdx.json
+	cd target/deb && sha256sum *.deb *.cdx.json >SHA256SUMS
+
+exposure: ## how exposed the service is, by systemd's measure: 1.6 of 10 at most
+	@deploy/install-deps.sh exposure
+	systemd-analyze security --offline=true --threshold=16 --no-pager systemd/ternwatch.service
 
 deny: ## licences, sources, duplicates and known vulnerabilities of the dependencies
 	@deploy/install-deps.sh build deny

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a task needs and this machine lacks: deploy/install-deps.sh GROUP...
 #
-# Groups: build check demo test gate deny cross-arm64 cross-armhf cross-rust cross-rust-src
+# Groups: build check demo test gate deb deb-test exposure deny cross-arm64 cross-armhf cross-rust cross-rust-src
 # Nothing is touched where everything is there. Otherwise apt installs the missing Debian packages, as root or with
 # sudo; without root, network or apt the missing packages are named and the script fails.
 set -euo pipefail
@@ -49,6 +49,9 @@ packages_of() {
         check) echo rustfmt-web rust-web-clippy ;;
         # The static qemu takes no plugins.
         gate) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user valgrind ;;
+        deb) echo debhelper dpkg-dev lintian ;;
+        deb-test) echo mmdebstrap ;;
+        exposure) echo systemd ;;
         deny) ;;
         cross-arm64) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross libclang-dev qemu-user-static ;;
         cross-armhf) echo gcc-arm-linux-gnueabihf libc6-dev-armhf-cross libclang-dev qemu-user-static ;;

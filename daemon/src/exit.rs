@@ -27,6 +27,33 @@ pub enum Reason {
     Config = 78,
 }
 
+impl Reason {
+    /// Every reason and what an operator is told of it, in the order of the numbers.
+    pub const EXPLAINED: &'static [(Self, &'static str)] = &[
+        (Self::Usage, "The command line is wrong."),
+        (
+            Self::Data,
+            "The model or a picture is damaged, or the trusted key did not sign the model.",
+        ),
+        (
+            Self::NoInput,
+            "A file, a folder or a program that the configuration names is not there.",
+        ),
+        (
+            Self::Unavailable,
+            "The camera, its decoder or the broker failed.",
+        ),
+        (Self::Software, "A bug; please report it."),
+        (
+            Self::Io,
+            "The memory card does not take or give what it should.",
+        ),
+        (Self::NotNow, "Something else has to end first."),
+        (Self::NoPermission, "Another user has to do it."),
+        (Self::Config, "The configuration is wrong."),
+    ];
+}
+
 impl From<Reason> for ExitCode {
     fn from(reason: Reason) -> Self {
         ExitCode::from(reason as u8)
