@@ -11,16 +11,23 @@ DEMO_VIDEO ?= /usr/share/doc/opencv-doc/examples/data/vtest.avi
 DEMO_SECONDS ?= 30
 QUANT_TOOL := target/train/quant-tool
 RUN ?= target/person
+# One after the other: together, cargo would give the daemon the demonstration's ability to sign.
+DEMO_BUILD = $(CARGO) build --release --locked -p ternwatchd && $(CARGO) build --release --locked -p ternwatch-demo
 
-.PHONY: help demo check test bench gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test release exposure deny train-default
+.PHONY: help demo check test bench gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test release exposure deny train-default demo-ota
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 demo: ## watch a street video, show the detections over MQTT, draw target/demo/contact-sheet.png
 	@deploy/install-deps.sh build demo
-	$(CARGO) build --release --locked -p ternwatchd -p ternwatch-demo
+	$(DEMO_BUILD)
 	target/release/ternwatch-demo --video "$(DEMO_VIDEO)" --seconds $(DEMO_SECONDS)
+
+demo-ota: ## send new models to a running daemon over MQTT: a good one is kept, broken ones are taken back
+	@deploy/install-deps.sh build demo
+	$(DEMO_BUILD)
+	target/release/ternwatch-demo --ota --video "$(DEMO_VIDEO)" --out target/demo-ota
 
 check: ## formatting and lints
 	@deploy/install-deps.sh build check

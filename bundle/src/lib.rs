@@ -6,6 +6,7 @@
 //! On purpose this crate reads no file and runs no network: bytes come from the caller, arithmetic is `detector`'s.
 
 pub mod hex;
+pub mod keyring;
 pub mod keys;
 pub mod manifest;
 pub mod model;
@@ -16,6 +17,7 @@ pub mod verify;
 #[cfg(feature = "sign")]
 pub mod write;
 
+pub use keyring::{Keyring, KeyringError, Roots};
 #[cfg(feature = "sign")]
 pub use keys::SecretKey;
 pub use keys::{KeyError, KeyId, PublicKey, TrustedKeys};

@@ -27,6 +27,9 @@ pub struct Manifest {
     pub heads: Vec<Head>,
     /// What the network must answer, bit for bit, on every processor.
     pub golden: Vec<Golden>,
+    /// When and for whom it was released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Release>,
     /// The model card: data, training and evaluation record, for people.
     #[serde(default)]
     pub card: serde_json::Value,
@@ -40,6 +43,20 @@ pub struct ModelId {
     pub name: String,
     /// Grows with every release of the same name.
     pub version: u64,
+}
+
+/// When a model was signed, until when it may be installed, and by which daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// Seconds since 1970.
+    pub signed_at_s: u64,
+    /// Seconds since 1970 from which on no device installs it any more; one that uses it goes on. None: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after_s: Option<u64>,
+    /// The oldest daemon that may run it: major, minor and patch version. None: any that can read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daemon_min: Option<[u32; 3]>,
 }
 
 /// The network's input: `channels` planes (red, green, blue) of `height` x `width` u7 values (a pixel's byte / 2).

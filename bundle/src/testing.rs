@@ -94,6 +94,7 @@ pub fn small_draft(seed: u64) -> Draft {
             },
         ],
         golden: Vec::new(),
+        release: None,
         card: serde_json::json!({ "purpose": "tests" }),
     };
     Draft {

@@ -10,7 +10,7 @@ use crate::manifest::Manifest;
 use crate::parse::{
     BODY_LEN_MAX, FORMAT_VERSION, HEADER_LEN, MAGIC, MANIFEST_LEN_MAX, SIGNED_HEADER_LEN,
 };
-use crate::verify::signed_message;
+use crate::verify::{VerifiedBundle, signed_message};
 
 /// A model before its signature.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,14 @@ pub struct Draft {
 }
 
 impl Draft {
+    /// What another one signed, to be signed anew.
+    pub fn of(bundle: &VerifiedBundle<'_>) -> Self {
+        Self {
+            manifest: bundle.manifest().clone(),
+            parameters: bundle.parameters().into(),
+        }
+    }
+
     /// The bytes of the signed file.
     pub fn sign(&self, key: &SecretKey) -> Result<Vec<u8>, WriteError> {
         let manifest = serde_json::to_vec(&self.manifest).map_err(WriteError::Manifest)?;

@@ -45,6 +45,12 @@ pub enum ModelAction {
     },
     /// Show which models are in use, stored and refused.
     List,
+    /// Put a signed list of keys into effect: models of other keys are not taken, and taken away.
+    Trust {
+        /// The keyring.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Take the model before back; the one in use, or on trial, is not tried again.
     Rollback,
 }

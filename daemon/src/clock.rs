@@ -47,6 +47,11 @@ impl Timestamp {
     }
 }
 
+/// Seconds since 1970 on the wall clock; 0 if it is set to before that.
+pub fn seconds() -> u64 {
+    u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0)
+}
+
 fn nanoseconds(time: Timespec) -> i128 {
     i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
 }

@@ -12,8 +12,8 @@ use ternwatch_bundle::manifest::HeadKind;
 use ternwatch_bundle::model::ModelHead;
 use ternwatch_bundle::parse::FILE_LEN_MAX;
 use ternwatch_bundle::{
-    BundleError, KeyError, Model, ModelError, PublicKey, Thresholds, TrustedKeys, UnverifiedBundle,
-    VerifiedBundle,
+    BundleError, KeyError, KeyringError, Model, ModelError, PublicKey, Thresholds, TrustedKeys,
+    UnverifiedBundle, VerifiedBundle,
 };
 use ternwatch_detector::golden::{self, GoldenMismatch};
 use ternwatch_detector::{Detector, DetectorError, Isa};
@@ -30,6 +30,8 @@ pub struct Config {
     pub bundle: PathBuf,
     /// The public key that signed it.
     pub key: PathBuf,
+    /// The root keys that may say which other keys sign models; empty: nobody may.
+    pub roots: PathBuf,
     /// Least score of a detection; 0: as the model recommends.
     pub score_min: f32,
     /// Most overlap of two detections; 0: as the model recommends.
@@ -104,6 +106,14 @@ pub enum LoadError {
         /// Why.
         source: KeyError,
     },
+    /// The file of root keys is damaged.
+    #[error("{} does not hold root keys", path.display())]
+    Roots {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: KeyringError,
+    },
     /// The bundle is damaged, or the key did not sign it.
     #[error("{} is refused", path.display())]
     Bundle {
@@ -168,7 +178,7 @@ pub fn load(config: &Config, isa: Isa) -> Result<Loaded, LoadError> {
     )
 }
 
-/// The keys whose models are taken.
+/// The packaged key.
 pub fn trusted_keys(config: &Config) -> Result<TrustedKeys, LoadError> {
     let text = read(&config.key, KEY_BYTES_MAX)?;
     let key = PublicKey::from_text(&String::from_utf8_lossy(&text));
@@ -250,6 +260,7 @@ mod tests {
         Config {
             bundle: "/nonexistent/person.tern".into(),
             key: "/nonexistent/default.pub".into(),
+            roots: "".into(),
             score_min: 0.0,
             iou_max: 0.0,
             isa: "auto".into(),

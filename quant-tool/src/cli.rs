@@ -35,6 +35,149 @@ pub enum Command {
     Inspect(BundleFile),
     /// Write a bundle's network as an ONNX file, for other engines.
     Onnx(Onnx),
+    /// Check a bundle's signature and golden vectors, and say who signed it.
+    Verify(BundleFile),
+    /// Sign a bundle anew: with another key, as another version.
+    Sign(Sign),
+    /// Show in what two bundles differ: manifest, layers, weights.
+    Diff(Diff),
+    /// Write the file of root keys, for `model.roots` of the daemon.
+    Roots(Roots),
+    /// Sign a keyring: which keys sign models, and which no longer do.
+    Keyring(Keyring),
+    /// Send a bundle to devices over MQTT, and wait until each has tried it.
+    Push(Push),
+}
+
+/// What to sign anew.
+#[derive(Debug, Args)]
+pub struct Sign {
+    /// The bundle and the key that checks it now.
+    #[command(flatten)]
+    pub bundle: BundleFile,
+    /// Secret key to sign with.
+    #[arg(long, value_name = "SECRET")]
+    pub with: PathBuf,
+    /// The new version [default: as it is].
+    #[arg(long)]
+    pub version: Option<u64>,
+    /// Days from now on which it may be installed [default: for ever].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    pub valid_days: Option<u64>,
+    /// The oldest daemon that may run it, MAJOR.MINOR.PATCH.
+    #[arg(long, value_parser = daemon_version)]
+    pub daemon_min: Option<[u32; 3]>,
+    /// The bundle to write.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// The root keys.
+#[derive(Debug, Args)]
+pub struct Roots {
+    /// Public keys of the roots.
+    #[arg(required = true)]
+    pub keys: Vec<PathBuf>,
+    /// How many of them have to sign a keyring.
+    #[arg(long)]
+    pub threshold: usize,
+    /// The file to write.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// What a keyring says.
+#[derive(Debug, Args)]
+pub struct Keyring {
+    /// Greater than that of the keyring before.
+    #[arg(long)]
+    pub version: u64,
+    /// Public key that signs models; may be given several times.
+    #[arg(long)]
+    pub model: Vec<PathBuf>,
+    /// Public key that no longer does; all of the keyring before have to be given again.
+    #[arg(long)]
+    pub revoke: Vec<PathBuf>,
+    /// Let this version and later ones of a model be installed again.
+    #[arg(long, value_name = "NAME=VERSION", value_parser = reset)]
+    pub reset: Vec<(String, u64)>,
+    /// Secret key of a root; as many as their file asks for.
+    #[arg(long, value_name = "SECRET", required = true)]
+    pub root: Vec<PathBuf>,
+    /// The keyring to write.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+fn reset(text: &str) -> Result<(String, u64), String> {
+    let pair = text.split_once('=');
+    let pair = pair.and_then(|(name, version)| Some((name.into(), version.parse().ok()?)));
+    pair.ok_or_else(|| format!("{text:?} is not NAME=VERSION"))
+}
+
+fn daemon_version(text: &str) -> Result<[u32; 3], String> {
+    let numbers: Result<Vec<u32>, _> = text.split('.').map(str::parse).collect();
+    let numbers = numbers.ok().and_then(|numbers| numbers.try_into().ok());
+    numbers.ok_or_else(|| format!("{text:?} is not MAJOR.MINOR.PATCH"))
+}
+
+/// What to compare.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// A bundle.
+    pub before: PathBuf,
+    /// Another one.
+    pub after: PathBuf,
+    /// Public keys, one of which checks each of them [default: default.pub beside each].
+    #[arg(long)]
+    pub key: Vec<PathBuf>,
+}
+
+/// What to send, to whom.
+#[derive(Debug, Args)]
+pub struct Push {
+    /// The bundle and the key that checks it; what it does not check is not sent.
+    #[command(flatten)]
+    pub bundle: BundleFile,
+    /// Id of a device; may be given several times.
+    #[arg(long, value_name = "ID", required_unless_present = "all")]
+    pub device: Vec<String>,
+    /// All devices that have told of their model below the prefix.
+    #[arg(long, conflicts_with = "device")]
+    pub all: bool,
+    /// Say what would happen, and publish nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Let the broker keep the offer for devices that are off now; it is removed at the end.
+    #[arg(long)]
+    pub retain: bool,
+    /// Id of the job [default: made of the file's digest and the time].
+    #[arg(long)]
+    pub job: Option<String>,
+    /// Seconds until devices that have not decided are given up.
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub timeout_s: u64,
+    /// Name or address of the broker.
+    #[arg(long, default_value = "localhost")]
+    pub host: String,
+    /// Its port [default: 8883 with --tls, else 1883].
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// First part of every topic.
+    #[arg(long, default_value = "ternwatch")]
+    pub prefix: String,
+    /// Account at the broker. The password comes from --password-file or $TERNWATCH_MQTT_PASSWORD.
+    #[arg(long)]
+    pub username: Option<String>,
+    /// File whose first line is the password.
+    #[arg(long, requires = "username")]
+    pub password_file: Option<PathBuf>,
+    /// Encrypt the connection.
+    #[arg(long)]
+    pub tls: bool,
+    /// Certificate authorities (PEM) that the broker must be signed by [default: those of the system].
+    #[arg(long, requires = "tls")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// A training run.

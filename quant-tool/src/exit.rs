@@ -3,17 +3,25 @@
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use ternwatch_bundle::{BundleError, KeyError, ModelError};
+use ternwatch_bundle::{BundleError, KeyError, KeyringError, ModelError};
 use ternwatch_detector::golden::GoldenMismatch;
 
+use ternwatch_ota::push::PushError;
+
 use crate::data::{BadData, dataset::NotAnnotated};
+use crate::push::NotEverywhere;
 use crate::train::{check::BadValue, config::ConfigError};
 
+/// A device refused the model or took it back.
+const NOT_KEPT: u8 = 1;
 const USAGE: u8 = 64;
 const DATA: u8 = 65;
 const NO_INPUT: u8 = 66;
+const UNAVAILABLE: u8 = 69;
 const SOFTWARE: u8 = 70;
 const CANNOT_CREATE: u8 = 73;
+/// A device had not decided when the time was over.
+const NOT_DECIDED: u8 = 75;
 const NO_PERMISSION: u8 = 77;
 const CONFIG: u8 = 78;
 
@@ -39,6 +47,16 @@ fn code(error: &anyhow::Error) -> u8 {
     if is(|e| e.is::<ConfigError>() || e.is::<BadValue>()) {
         return CONFIG;
     }
+    if let Some(NotEverywhere { failed, .. }) = error.downcast_ref() {
+        return if *failed > 0 { NOT_KEPT } else { NOT_DECIDED };
+    }
+    match error.downcast_ref() {
+        Some(PushError::Options(_)) => return CONFIG,
+        Some(PushError::Unreachable(..) | PushError::NoDevice(_)) => return UNAVAILABLE,
+        Some(PushError::Forbidden(_)) => return NO_PERMISSION,
+        Some(PushError::Stopped) => return NOT_DECIDED,
+        Some(PushError::System(_)) | None => {}
+    }
     if is(|e| e.is::<NotAnnotated>()) {
         return NO_INPUT;
     }
@@ -55,6 +73,7 @@ fn code(error: &anyhow::Error) -> u8 {
     }
     let data = is(|e| {
         e.is::<BundleError>()
+            || e.is::<KeyringError>()
             || e.is::<ModelError>()
             || e.is::<KeyError>()
             || e.is::<GoldenMismatch>()

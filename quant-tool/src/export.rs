@@ -107,6 +107,7 @@ fn draft(source: &Source<'_>) -> Result<Draft> {
         layers,
         heads: source.network.heads.clone(),
         golden: Vec::new(),
+        release: None,
         card: source.card.clone(),
     };
     Ok(Draft {

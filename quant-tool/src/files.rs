@@ -26,7 +26,8 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read_text(path: &Path) -> Result<String> {
+/// Reads a text of bounded size.
+pub fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read(path)?).with_context(|| format!("{}: not UTF-8", path.display()))
 }
 
@@ -35,13 +36,22 @@ pub fn secret_key(path: &Path) -> Result<SecretKey> {
     SecretKey::from_text(&read_text(path)?).with_context(|| path.display().to_string())
 }
 
+/// Reads a public key.
+pub fn public_key(path: &Path) -> Result<PublicKey> {
+    PublicKey::from_text(&read_text(path)?).with_context(|| path.display().to_string())
+}
+
+/// The key that checks a bundle.
+pub fn key_of(file: &BundleFile) -> Result<PublicKey> {
+    match &file.key {
+        Some(key) => public_key(key),
+        None => public_key(&file.bundle.with_file_name("default.pub")),
+    }
+}
+
 /// A bundle whose signature is good, loaded.
 pub fn model(file: &BundleFile) -> Result<Model> {
-    let key = file
-        .key
-        .clone()
-        .unwrap_or_else(|| file.bundle.with_file_name("default.pub"));
-    let key = PublicKey::from_text(&read_text(&key)?).with_context(|| key.display().to_string())?;
+    let key = key_of(file)?;
     model_from(&read(&file.bundle)?, key).with_context(|| file.bundle.display().to_string())
 }
 
@@ -81,4 +91,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::write(&partial, bytes).with_context(|| format!("writing {}", partial.display()))?;
     std::fs::rename(&partial, path)
         .with_context(|| format!("renaming {} to {}", partial.display(), path.display()))
+}
+
+/// The system's clock.
+pub fn seconds_since_1970() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }

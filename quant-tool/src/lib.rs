@@ -1,7 +1,8 @@
 //! quant-tool as a library: trains, quantizes, evaluates, signs and inspects the detectors that Ternwatch runs.
 //!
 //! Data flows one way: photographs (`data`) -> checkpoints (`train`, `quantize`) -> a bundle (`export`) -> numbers
-//! (`evaluate`, `inspect`). What is evaluated is always the signed bundle, run by the daemon's own detector.
+//! (`evaluate`, `inspect`, `diff`) and to devices (`sign`, `push`). What is evaluated is always the signed bundle, run by the
+//! daemon's own detector.
 
 #![cfg_attr(
     test,
@@ -10,15 +11,19 @@
 
 pub mod cli;
 pub mod data;
+pub mod diff;
 pub mod evaluate;
 pub mod exit;
 pub mod export;
 pub mod files;
 pub mod inspect;
+pub mod keyring;
 pub mod network;
 pub mod onnx;
 pub mod progress;
+pub mod push;
 pub mod quantize;
 pub mod reproduce;
 pub mod run;
+pub mod sign;
 pub mod train;

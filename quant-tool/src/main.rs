@@ -7,7 +7,7 @@ use clap::Parser;
 
 use quant_tool::cli::{Cli, Command};
 use quant_tool::train::stage::Stage;
-use quant_tool::{exit, files, inspect, onnx, reproduce, run};
+use quant_tool::{diff, exit, files, inspect, keyring, onnx, push, reproduce, run, sign};
 
 // Training makes and drops large tensors in every step; glibc's allocator gives each back to the kernel, which clears
 // its pages anew.
@@ -35,5 +35,11 @@ fn execute(command: Command) -> Result<()> {
         Command::Reproduce(args) => reproduce::run(&args),
         Command::Inspect(file) => inspect::print(&file),
         Command::Onnx(args) => onnx::run(&args),
+        Command::Verify(file) => sign::verify(&file),
+        Command::Sign(args) => sign::sign(&args),
+        Command::Diff(args) => diff::print(&args),
+        Command::Roots(args) => keyring::roots(&args),
+        Command::Keyring(args) => keyring::sign(&args),
+        Command::Push(args) => push::run(&args),
     }
 }

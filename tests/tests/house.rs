@@ -15,23 +15,30 @@ const EDGES: &[(&str, &[&str])] = &[
         "ternwatch-detector",
         &["ternwatch-kernels", "ternwatch-bundle"],
     ),
-    ("ternwatchd", &["ternwatch-detector", "ternwatch-bundle"]),
+    // For hexadecimal and the longest file.
+    ("ternwatch-ota", &["ternwatch-bundle"]),
+    (
+        "ternwatchd",
+        &["ternwatch-detector", "ternwatch-bundle", "ternwatch-ota"],
+    ),
     (
         "quant-tool",
         &[
             "ternwatch-detector",
             "ternwatch-bundle",
             "ternwatch-kernels",
+            "ternwatch-ota",
         ],
     ),
-    // It sees what any subscriber sees.
-    ("ternwatch-demo", &[]),
+    // It sees what any subscriber sees, and sends models as anybody may.
+    ("ternwatch-demo", &["ternwatch-bundle", "ternwatch-ota"]),
     (
         "system-tests",
         &[
             "ternwatch-kernels",
             "ternwatch-bundle",
             "ternwatch-detector",
+            "ternwatch-ota",
             "ternwatchd",
             "quant-tool",
             "ternwatch-demo",

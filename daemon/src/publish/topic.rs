@@ -97,11 +97,6 @@ pub fn detections(prefix: &str, device: &str, camera: &str) -> String {
     format!("{prefix}/{device}/{camera}/detections")
 }
 
-/// `<prefix>/<device>/model`: where the model is, retained; its offers, chunks and requests lie below it.
-pub fn model(prefix: &str, device: &str) -> String {
-    format!("{prefix}/{device}/model")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +138,5 @@ mod tests {
         assert_eq!(detections("a/b", "pi", "door"), "a/b/pi/door/detections");
         assert_eq!(events("a/b", "pi", "door"), "a/b/pi/door/events");
         assert_eq!(counts("a/b", "pi", "door"), "a/b/pi/door/counts");
-        assert_eq!(model("ternwatch", "pi"), "ternwatch/pi/model");
     }
 }

@@ -6,6 +6,7 @@
 mod trial;
 
 use self::trial::Trial;
+use super::budget::Budget;
 use super::check::{self, chain};
 use super::chunks::{Chunk, Download};
 use super::config::Config;
@@ -15,9 +16,12 @@ use super::fetch::Fetch;
 use super::machine::{Event, Identity, Phase};
 use super::offer::Offer;
 use super::reason::Reason;
+use super::release;
 use super::slot::Slot;
 use super::status;
 use super::store::{Store, StoreError};
+use super::trust::{self, TrustError};
+use crate::clock;
 use crate::model::{self, Loaded};
 use crate::publish::payload::ModelIdentity;
 use crate::stop::Stop;
@@ -40,6 +44,8 @@ pub enum Input {
     Connected,
     /// A document on the offer topic.
     Offer(Vec<u8>),
+    /// A file on the keyring topic.
+    Keyring(Vec<u8>),
     /// A message on a chunk topic.
     Chunk {
         /// Of which file.
@@ -75,6 +81,9 @@ pub struct Agent {
     before: Option<Box<Loaded>>,
     trial: Trial,
     fetch: Option<Fetch>,
+    budget: Budget,
+    /// The version of the keyring whose keys the stored models were last checked with.
+    keyring: Option<u64>,
     /// The newest offer that came while another model was not decided on.
     waiting: Option<Offer>,
     ticked_at: Instant,
@@ -102,6 +111,8 @@ impl Agent {
             before: None,
             trial: Trial::None,
             fetch: None,
+            budget: Budget::new(config.update.downloads_per_hour_max as usize),
+            keyring: None,
             waiting: None,
             ticked_at: Instant::now(),
             complaint: String::new(),
@@ -172,6 +183,7 @@ impl Agent {
             self.complain(&error);
             return;
         }
+        self.distrust();
         self.follow();
         self.advance_trial();
         if self.store.machine().record().candidate.is_none()
@@ -196,6 +208,7 @@ impl Agent {
                 }
             }
             Input::Offer(document) => self.offer(&document),
+            Input::Keyring(file) => self.take_keyring(&file),
             Input::Chunk {
                 sha256,
                 index,
@@ -228,11 +241,67 @@ impl Agent {
             // A retained offer comes again with every connection.
             return;
         }
+        let may_begin = !self.store.machine().is_worth_fetching(&offer.identity())
+            || self.budget.take(Instant::now());
+        if !may_begin {
+            log::warn!("an offer is refused: too many downloads began within an hour");
+            if self.fetch.is_none() && self.store.machine().record().candidate.is_none() {
+                self.reject(&offer.job, None, Reason::TooManyDownloads);
+            }
+            // A download that is going on is not disturbed.
+            return;
+        }
         if self.store.machine().record().candidate.is_some() {
             self.waiting = Some(offer);
         } else {
             self.begin_download(offer);
         }
+    }
+
+    fn take_keyring(&mut self, file: &[u8]) {
+        // An empty message removes a retained one.
+        if file.is_empty() {
+            return;
+        }
+        match trust::consider(&self.model, self.store.machine().record(), file) {
+            Ok(event) => {
+                if self.step(event) {
+                    log::info!("a new keyring is in effect");
+                }
+            }
+            // A retained one comes again with every connection.
+            Err(TrustError::DoesNotFollow { found, present }) if found == present => {}
+            Err(error) => log::warn!("a keyring is refused: {}", chain(&error)),
+        }
+    }
+
+    /// Takes stored models away whose keys a new keyring does not trust.
+    fn distrust(&mut self) {
+        let record = self.store.machine().record();
+        let version = record.keyring.as_ref().map(|keyring| keyring.version);
+        if version == self.keyring {
+            return;
+        }
+        let keys = match trust::model_keys(&self.model, record) {
+            Ok(keys) => keys,
+            Err(error) => return self.complain(&error),
+        };
+        let needed: Vec<Digest> = record.needs().collect();
+        for sha256 in needed {
+            let path = self.store.model_path(&sha256);
+            // A file that is gone or damaged is noticed when it is needed.
+            let Ok(file) = self.store.model(&sha256) else {
+                continue;
+            };
+            if let Err(error) = model::verify(&keys, &path, &file) {
+                log::error!("a stored model is not trusted any more: {}", chain(&error));
+                if !self.step(Event::Lose(sha256, Reason::BadSignature)) {
+                    return;
+                }
+            }
+        }
+        self.keyring = version;
+        self.clean();
     }
 
     fn begin_download(&mut self, offer: Offer) {
@@ -359,16 +428,33 @@ impl Agent {
     /// The signature decides whether a file is stored. It is loaded only when the attempt was counted.
     fn receive(&mut self, offer: &Offer, file: &[u8]) {
         let origin = Path::new("the offered model");
-        let verified = model::trusted_keys(&self.model)
-            .and_then(|keys| model::verify(&keys, origin, file).map(|b| check::identity(&b)));
-        let identity = match verified {
-            Ok(Some(identity)) => identity,
-            Ok(None) => return self.reject(&offer.job, None, Reason::ModelInvalid),
+        let keys = trust::model_keys(&self.model, self.store.machine().record());
+        let verified = keys.and_then(|keys| {
+            let bundle = model::verify(&keys, origin, file)?;
+            let release = bundle.manifest().release.clone();
+            Ok((check::identity(&bundle), release))
+        });
+        let (identity, release) = match verified {
+            Ok((Some(identity), release)) => (identity, release),
+            Ok((None, _)) => return self.reject(&offer.job, None, Reason::ModelInvalid),
             Err(error) => {
                 log::error!("{}", chain(&error));
                 return self.reject(&offer.job, None, Reason::BadSignature);
             }
         };
+        let now = release::Now {
+            clock_s: clock::seconds(),
+            floor_s: self.store.machine().record().time_floor_s,
+        };
+        if let Some(reason) = release::objection(release.as_ref(), now, release::daemon_version()) {
+            log::error!("model {} is refused: {reason}", identity.version);
+            return self.reject(&offer.job, Some(identity), reason);
+        }
+        if let Some(release) = release
+            && !self.step(Event::SignedAt(release.signed_at_s))
+        {
+            return self.reject(&offer.job, Some(identity), Reason::StoreFailed);
+        }
         match self.store.admit(&offer.job, &identity, file) {
             Ok(()) => log::info!(
                 "model {} {}: {}",
@@ -385,7 +471,7 @@ impl Agent {
         if let Some(fetch) = &mut self.fetch {
             let wanted = fetch.wanted(Instant::now());
             if !wanted.is_empty() {
-                let request = status::request(&fetch.download.offer().sha256, &wanted);
+                let request = status::request(&fetch.download.offer().sha256, wanted);
                 // A full queue means that there is no connection: asked for again later.
                 let _ = self.outbox.requests.try_send(request);
             }

@@ -6,11 +6,11 @@ use super::reason::Reason;
 use crate::model::{self, LoadError, Loaded};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use ternwatch_bundle::VerifiedBundle;
+use ternwatch_bundle::manifest::Release;
+use ternwatch_bundle::{TrustedKeys, VerifiedBundle};
 use ternwatch_detector::{Detector, Frame, Isa, PixelFormat, Thresholds, golden};
+use ternwatch_ota::identity::NAME_BYTES_MAX;
 
-/// Longest name of a model in bytes.
-const NAME_BYTES_MAX: usize = 64;
 /// Inferences that are timed; the median counts.
 const TIMED: usize = 5;
 /// The frame that is timed: as large as the cameras that the daemon prefers.
@@ -23,6 +23,8 @@ pub struct Checked {
     pub loaded: Loaded,
     /// What its file says.
     pub identity: Identity,
+    /// When and for whom it was released.
+    pub release: Option<Release>,
 }
 
 /// A model that did not pass.
@@ -36,23 +38,26 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// Checks the bytes of a file; `origin` is where they came from.
+/// Checks the bytes of a file that one of `keys` must have signed; `origin` is where they came from.
 pub fn check(
     config: &model::Config,
+    keys: &TrustedKeys,
     isa: Isa,
     origin: &Path,
     file: &[u8],
     latency_ms_max: f64,
 ) -> Result<Checked, Refusal> {
-    let unsigned = |error: LoadError| refusal(&error, None);
-    let keys = model::trusted_keys(config).map_err(unsigned)?;
-    let bundle = model::verify(&keys, origin, file).map_err(unsigned)?;
+    let bundle = model::verify(keys, origin, file).map_err(|error| refusal(&error, None))?;
     let identity = identity(&bundle);
     let mut loaded = model::prepare(config, isa, origin, &bundle)
         .map_err(|error| refusal(&error, identity.clone()))?;
     let too_slow = latency_ms_max < latency(&mut loaded.detector, loaded.thresholds);
     match identity {
-        Some(identity) if !too_slow => Ok(Checked { loaded, identity }),
+        Some(identity) if !too_slow => Ok(Checked {
+            loaded,
+            identity,
+            release: bundle.manifest().release.clone(),
+        }),
         signed => Err(Refusal {
             reason: if too_slow {
                 Reason::TooSlow
@@ -78,10 +83,13 @@ pub fn identity(bundle: &VerifiedBundle<'_>) -> Option<Identity> {
     })
 }
 
-fn refusal(error: &LoadError, signed: Option<Identity>) -> Refusal {
+/// A model that did not pass because of this error.
+pub(super) fn refusal(error: &LoadError, signed: Option<Identity>) -> Refusal {
     Refusal {
         reason: match error {
-            LoadError::Read { .. } | LoadError::Key { .. } => Reason::StoreFailed,
+            LoadError::Read { .. } | LoadError::Key { .. } | LoadError::Roots { .. } => {
+                Reason::StoreFailed
+            }
             LoadError::Bundle { .. } => Reason::BadSignature,
             LoadError::Model { .. } | LoadError::NoBoxes { .. } | LoadError::Detector { .. } => {
                 Reason::ModelInvalid

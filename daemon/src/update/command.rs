@@ -7,7 +7,9 @@ use super::machine::{Ending, Event, Identity, NotNow, Phase};
 use super::reason::Reason as ModelReason;
 use super::start::open_store;
 use super::store::{Store, StoreError};
+use super::{release, trust};
 use crate::cli::ModelAction;
+use crate::clock;
 use crate::config::Config;
 use crate::config::choice::Choice;
 use crate::exit::{Failure, Reason};
@@ -15,6 +17,7 @@ use crate::model;
 use anyhow::anyhow;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use ternwatch_bundle::keyring;
 use ternwatch_bundle::parse::FILE_LEN_MAX;
 
 /// The job of a model that came by hand.
@@ -30,6 +33,7 @@ pub fn run(config: &Config, action: &ModelAction) -> Result<(), Failure> {
             Ok(())
         }
         ModelAction::Rollback => roll_back(&mut store),
+        ModelAction::Trust { file } => take_keyring(config, &mut store, file),
     }
 }
 
@@ -59,7 +63,9 @@ fn open(config: &Config) -> Result<Store<SystemDisk>, Failure> {
 
 fn store_failure(error: StoreError) -> Failure {
     let reason = match &error {
-        StoreError::NotNow(NotNow::NothingBefore | NotNow::NoJob) => Reason::Data,
+        StoreError::NotNow(NotNow::NothingBefore | NotNow::NoJob | NotNow::OldKeyring(_)) => {
+            Reason::Data
+        }
         StoreError::NotNow(NotNow::OnTrial) => Reason::NotNow,
         _ => Reason::Io,
     };
@@ -73,15 +79,29 @@ fn install(config: &Config, store: &mut Store<SystemDisk>, path: &Path) -> Resul
         .map_err(|invalid| Failure::new(Reason::Config, anyhow!(invalid.reason)))?;
     let file =
         model::read(path, FILE_LEN_MAX).map_err(|error| Failure::new(error.reason(), error))?;
-    model::trusted_keys(&config.model).map_err(|error| Failure::new(error.reason(), error))?;
+    let keys = trust::model_keys(&config.model, store.machine().record())
+        .map_err(|error| Failure::new(error.reason(), error))?;
     let latency_ms_max = config.update.latency_ms_max;
-    let identity = match check::check(&config.model, isa, path, &file, latency_ms_max) {
-        Ok(checked) => checked.identity,
+    let checked = match check::check(&config.model, &keys, isa, path, &file, latency_ms_max) {
+        Ok(checked) => checked,
         Err(refusal) => return Err(refused(store, refusal)),
     };
+    let (identity, release) = (checked.identity, checked.release);
+    let now = release::Now {
+        clock_s: clock::seconds(),
+        floor_s: store.machine().record().time_floor_s,
+    };
+    if let Some(reason) = release::objection(release.as_ref(), now, release::daemon_version()) {
+        let message = format!("{reason}: {} cannot be taken now", name(&identity));
+        return Err(Failure::new(Reason::Data, anyhow!(message)));
+    }
     if let Some(reason) = store.machine().objection(&identity) {
         let message = explain(store, &identity, reason);
         return Err(Failure::new(Reason::Data, anyhow!(message)));
+    }
+    if let Some(release) = release {
+        let event = Event::SignedAt(release.signed_at_s);
+        store.step(event).map_err(store_failure)?;
     }
     store.admit(JOB, &identity, &file).map_err(store_failure)?;
     match store.machine().phase() {
@@ -132,12 +152,33 @@ fn explain(store: &Store<SystemDisk>, identity: &Identity, reason: ModelReason) 
             name(identity),
             failed.reason
         ),
+        (ModelReason::VersionReused, _) => format!(
+            "version_reused: another file calls itself {} {}; sign this one as a higher version",
+            identity.name, identity.version
+        ),
         (ModelReason::VersionTooOld, _) => format!(
             "version_too_old: {} is older than a version that was in use here",
             name(identity)
         ),
         _ => format!("{reason}: {} cannot be taken", name(identity)),
     }
+}
+
+/// A daemon that runs takes models away whose keys are not trusted any more; else the next one does.
+fn take_keyring(
+    config: &Config,
+    store: &mut Store<SystemDisk>,
+    path: &Path,
+) -> Result<(), Failure> {
+    let file = model::read(path, keyring::FILE_LEN_MAX)
+        .map_err(|error| Failure::new(error.reason(), error))?;
+    let event = trust::consider(&config.model, store.machine().record(), &file)
+        .map_err(|error| Failure::new(Reason::Data, error))?;
+    store.step(event).map_err(store_failure)?;
+    if let Some(keyring) = &store.machine().record().keyring {
+        println!("the keyring of version {} is in effect", keyring.version);
+    }
+    Ok(())
 }
 
 fn roll_back(store: &mut Store<SystemDisk>) -> Result<(), Failure> {
@@ -196,6 +237,12 @@ fn list(store: &Store<SystemDisk>) -> Vec<String> {
         let attempts = format!(", attempt {} begun", candidate.attempts);
         line(what, &candidate.identity, &attempts);
     }
+    if let Some(keyring) = &record.keyring {
+        lines.push(format!("{:<12} version {}", "keyring", keyring.version));
+    }
+    let mut line = |what: &str, identity: &Identity, note: &str| {
+        lines.push(format!("{what:<12} {}{note}", name(identity)));
+    };
     for failed in &record.quarantine {
         line(
             "quarantined",

@@ -20,6 +20,8 @@ pub struct Config {
     pub trial_s: u64,
     /// Trials that may be cut off before the model is given up.
     pub attempts_max: u32,
+    /// Downloads that may begin within an hour.
+    pub downloads_per_hour_max: u32,
     /// Longest time of an inference on this device.
     pub latency_ms_max: f64,
 }
@@ -33,6 +35,11 @@ impl Config {
         in_range("update.trial_frames", self.trial_frames, 1..=100_000)?;
         in_range("update.trial_s", self.trial_s, 0..=86_400)?;
         in_range("update.attempts_max", self.attempts_max, 1..=100)?;
+        in_range(
+            "update.downloads_per_hour_max",
+            self.downloads_per_hour_max,
+            1..=1000,
+        )?;
         in_range("update.latency_ms_max", self.latency_ms_max, 1.0..=60_000.0)
     }
 

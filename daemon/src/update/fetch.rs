@@ -4,9 +4,8 @@ use super::chunks::{Chunk, Download};
 use super::disk::Disk;
 use std::io;
 use std::time::{Duration, Instant};
+use ternwatch_ota::request::CHUNKS_AT_ONCE_MAX;
 
-/// Chunks that are asked for and not here yet.
-const IN_FLIGHT_MAX: usize = 4;
 /// An answer that takes longer is not expected any more.
 const PATIENCE_FIRST: Duration = Duration::from_secs(5);
 /// The longest wait, when nobody answers for long.
@@ -26,7 +25,7 @@ impl Fetch {
     pub fn new(download: Download) -> Self {
         Self {
             download,
-            in_flight: Vec::with_capacity(IN_FLIGHT_MAX),
+            in_flight: Vec::with_capacity(CHUNKS_AT_ONCE_MAX),
             patience: PATIENCE_FIRST,
         }
     }
@@ -45,7 +44,7 @@ impl Fetch {
         if self.in_flight.len() < before {
             self.patience = (2 * patience).min(PATIENCE_LAST);
         }
-        let room = IN_FLIGHT_MAX - self.in_flight.len();
+        let room = CHUNKS_AT_ONCE_MAX - self.in_flight.len();
         let is_new = |index: &usize| self.in_flight.iter().all(|(asked, _)| asked != index);
         let wanted: Vec<usize> = self.download.missing().filter(is_new).take(room).collect();
         self.in_flight

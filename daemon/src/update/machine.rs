@@ -10,8 +10,9 @@ use super::digest::Digest;
 use super::reason::Reason;
 pub use super::record::{
     Candidate, Ending, Identity, JOB_BYTES_MAX, NAMES_MAX, Outcome, QUARANTINE_MAX, Quarantined,
-    Record, VERSION_MAX,
+    Record, StoredKeyring, VERSION_MAX,
 };
+use std::collections::BTreeMap;
 use thiserror::Error;
 
 /// Where the current job is.
@@ -112,6 +113,17 @@ pub enum Event {
     RollBack,
     /// The stored file of this model is gone or damaged, or does not run any more.
     Lose(Digest, Reason),
+    /// Enough roots signed a keyring.
+    Trust {
+        /// What is kept of it.
+        keyring: StoredKeyring,
+        /// When it was signed, in seconds since 1970.
+        signed_at_s: u64,
+        /// By name of a model: the least version that is taken from now on.
+        resets: BTreeMap<String, u64>,
+    },
+    /// A trusted key signed something at that time, in seconds since 1970.
+    SignedAt(u64),
 }
 
 /// The event does not fit the phase. Nothing changed.
@@ -123,6 +135,9 @@ pub enum NotNow {
     /// There is no such job.
     #[error("there is no job that this belongs to")]
     NoJob,
+    /// The threat is an old keyring played back, which trusts a key that was revoked since.
+    #[error("the keyring is not newer than version {0}, which is in effect")]
+    OldKeyring(u64),
     /// There is nothing to return to.
     #[error("the packaged model is in use: there is none before it")]
     NothingBefore,
@@ -216,6 +231,11 @@ impl Machine {
         }
     }
 
+    /// Whether an offer of this model would lead to a download.
+    pub fn is_worth_fetching(&self, identity: &Identity) -> bool {
+        !self.is_in_use(identity.sha256) && self.objection(identity).is_none()
+    }
+
     /// Why a model must not be taken, if so.
     pub fn objection(&self, identity: &Identity) -> Option<Reason> {
         let quarantine = &self.record.quarantine;
@@ -225,12 +245,44 @@ impl Machine {
         {
             return Some(Reason::Quarantined);
         }
+        if self.knows_another(identity) {
+            return Some(Reason::VersionReused);
+        }
         let floors = &self.record.floors;
         let knows_name = floors.contains_key(&identity.name) || floors.len() < NAMES_MAX;
         if !knows_name || identity.version > VERSION_MAX {
             return Some(Reason::ModelInvalid);
         }
         (identity.version < self.floor(&identity.name)).then_some(Reason::VersionTooOld)
+    }
+
+    /// Whether another file of the same name and version is remembered.
+    fn knows_another(&self, identity: &Identity) -> bool {
+        let mut known = self.record.known().chain(self.packaged.as_ref());
+        known.any(|known| known.is_namesake_of(identity))
+    }
+
+    fn trust(
+        &mut self,
+        keyring: StoredKeyring,
+        signed_at_s: u64,
+        resets: BTreeMap<String, u64>,
+    ) -> Result<(), NotNow> {
+        if let Some(present) = &self.record.keyring
+            && keyring.version <= present.version
+        {
+            return Err(NotNow::OldKeyring(present.version));
+        }
+        let record = &mut self.record;
+        record.keyring = Some(keyring);
+        record.time_floor_s = signed_at_s.max(record.time_floor_s);
+        for (name, version) in resets {
+            // A name that was never accepted has no floor that could be in the way.
+            if let Some(floor) = record.floors.get_mut(&name) {
+                *floor = version;
+            }
+        }
+        Ok(())
     }
 
     fn floor(&self, name: &str) -> u64 {
@@ -273,6 +325,15 @@ impl Machine {
             Event::RollBack => self.roll_back(),
             Event::Lose(sha256, reason) => {
                 self.lose(sha256, reason);
+                Ok(())
+            }
+            Event::Trust {
+                keyring,
+                signed_at_s,
+                resets,
+            } => self.trust(keyring, signed_at_s, resets),
+            Event::SignedAt(at_s) => {
+                self.record.time_floor_s = at_s.max(self.record.time_floor_s);
                 Ok(())
             }
         }

@@ -4,20 +4,23 @@
 //! can stop the frames: the worst end of an update is the model that was in use before.
 
 pub mod agent;
+pub mod budget;
 pub mod check;
 pub mod chunks;
 pub mod command;
 pub mod config;
-pub mod digest;
 pub mod disk;
 pub mod fetch;
 pub mod machine;
 pub mod network;
-pub mod offer;
 pub mod reason;
 pub mod record;
+pub mod release;
 pub mod slot;
 pub mod start;
 pub mod status;
 pub mod store;
 pub mod trial;
+pub mod trust;
+
+pub use ternwatch_ota::{digest, offer};

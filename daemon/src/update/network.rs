@@ -1,11 +1,11 @@
 //! The update thread's end of the connection to the broker (docs/ota.md has the topics).
 
 use super::agent::{Input, Outbox};
-use super::digest::Digest;
-use super::offer::{CHUNK_BYTES, CHUNKS_MAX, OFFER_BYTES_MAX};
+use super::offer::{CHUNK_BYTES, OFFER_BYTES_MAX};
 use crate::publish::mqtt::conversation::{Conversation, Deliver, Delivery};
-use crate::publish::topic;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use ternwatch_bundle::keyring;
+use ternwatch_ota::topic as wire;
 use tokio::sync::{mpsc, watch};
 
 /// Messages that wait for the update thread. What does not fit is lost, and asked for again.
@@ -24,18 +24,22 @@ pub struct Ends {
 
 /// Makes a conversation on the topics of this device; `listens` says whether offers are taken.
 pub fn connect(prefix: &str, device: &str, listens: bool) -> (Conversation, Ends) {
-    let base = topic::model(prefix, device);
+    let base = wire::model(prefix, device);
     let (state, state_seen) = watch::channel(Vec::new());
     let (requests, requests_made) = mpsc::channel(REQUESTS_MAX);
     let (sender, inbox) = sync_channel(INBOX_MAX);
     let filters = if listens {
-        vec![format!("{base}/offer"), format!("{base}/chunk/+/+")]
+        vec![
+            wire::offer(&base),
+            wire::keyring(&base),
+            format!("{base}/chunk/+/+"),
+        ]
     } else {
         Vec::new()
     };
     let conversation = Conversation {
         filters,
-        request_topic: format!("{base}/request"),
+        request_topic: wire::request(&base),
         deliver: deliver(format!("{base}/"), sender),
         state_topic: base,
         state: state_seen,
@@ -67,14 +71,13 @@ fn parse(topic: &[u8], payload: &[u8]) -> Option<Input> {
         let len = payload.len().min(OFFER_BYTES_MAX + 1);
         return Some(Input::Offer(payload.get(..len)?.to_vec()));
     }
-    let rest = std::str::from_utf8(topic).ok()?.strip_prefix("chunk/")?;
-    let (sha256, index) = rest.split_once('/')?;
-    let index: usize = index.parse().ok()?;
-    if payload.len() > CHUNK_BYTES || index >= CHUNKS_MAX {
-        return None;
+    if topic == b"keyring" {
+        let len = payload.len().min(keyring::FILE_LEN_MAX + 1);
+        return Some(Input::Keyring(payload.get(..len)?.to_vec()));
     }
-    Some(Input::Chunk {
-        sha256: Digest::parse(sha256)?,
+    let (sha256, index) = wire::chunk_of(topic)?;
+    (payload.len() <= CHUNK_BYTES).then(|| Input::Chunk {
+        sha256,
         index,
         bytes: payload.to_vec(),
     })
@@ -82,6 +85,7 @@ fn parse(topic: &[u8], payload: &[u8]) -> Option<Input> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::digest::Digest;
     use super::*;
 
     #[test]

@@ -39,6 +39,14 @@ pub enum Reason {
     ByHand,
     /// The record of what is in use was damaged: back to the packaged model.
     StateDamaged,
+    /// Another file of this name and version is known here: a version names one file.
+    VersionReused,
+    /// Its `not_after_s` is over.
+    Expired,
+    /// It asks for a newer daemon.
+    DaemonTooOld,
+    /// Downloads began so often of late that the memory card has to be spared.
+    TooManyDownloads,
 }
 
 impl Choice for Reason {
@@ -59,6 +67,10 @@ impl Choice for Reason {
         ("file_damaged", Self::FileDamaged),
         ("by_hand", Self::ByHand),
         ("state_damaged", Self::StateDamaged),
+        ("version_reused", Self::VersionReused),
+        ("expired", Self::Expired),
+        ("daemon_too_old", Self::DaemonTooOld),
+        ("too_many_downloads", Self::TooManyDownloads),
     ];
 }
 
@@ -111,6 +123,6 @@ mod tests {
             assert_eq!(reason.name(), *name);
         }
         // The last variant: a new one behind it must be given a name too.
-        assert_eq!(Reason::StateDamaged as usize + 1, Reason::NAMED.len());
+        assert_eq!(Reason::TooManyDownloads as usize + 1, Reason::NAMED.len());
     }
 }

@@ -4,26 +4,14 @@ use super::digest::Digest;
 use super::reason::Reason;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use ternwatch_bundle::keyring;
+use ternwatch_ota::identity::NAME_BYTES_MAX;
+pub use ternwatch_ota::identity::{Identity, JOB_BYTES_MAX, VERSION_MAX};
 
 /// Failed files that are remembered. When the list is full, the oldest gives way and its version becomes too old.
 pub const QUARANTINE_MAX: usize = 64;
 /// Names of models whose versions are remembered.
 pub const NAMES_MAX: usize = 16;
-/// Greatest version: larger numbers are not exact in every JSON reader, and one must stay above it.
-pub const VERSION_MAX: u64 = (1 << 53) - 1;
-/// Longest id of a job in bytes.
-pub const JOB_BYTES_MAX: usize = 64;
-
-/// Which model: what it says of itself, and what it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: u64,
-    /// Digest of the whole file.
-    pub sha256: Digest,
-}
 
 /// What must survive a power cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +28,21 @@ pub struct Record {
     pub quarantine: Vec<Quarantined>,
     /// How the last job ended.
     pub last: Option<Outcome>,
+    /// The newest keyring; none: `model.key` alone is trusted.
+    #[serde(default)]
+    pub keyring: Option<StoredKeyring>,
+    /// The latest time at which something here was signed, in seconds since 1970: the present is not before that.
+    #[serde(default)]
+    pub time_floor_s: u64,
+}
+
+/// A keyring that enough roots signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredKeyring {
+    /// Its version: none that is not newer is taken.
+    pub version: u64,
+    /// The whole file in hexadecimal: its signatures are checked whenever it is used.
+    pub file: String,
 }
 
 /// A model that is not in use yet.
@@ -91,7 +94,9 @@ impl Record {
     /// What a record must be to be believed, beyond its syntax; `Err` says what is wrong.
     pub fn validate(&self) -> Result<(), &'static str> {
         let has_name = |model: &Identity| {
-            !model.name.is_empty() && model.name.len() <= 64 && model.version <= VERSION_MAX
+            !model.name.is_empty()
+                && model.name.len() <= NAME_BYTES_MAX
+                && model.version <= VERSION_MAX
         };
         let models = [&self.committed, &self.previous];
         if !models.into_iter().flatten().all(has_name) {
@@ -100,12 +105,24 @@ impl Record {
         if self.quarantine.len() > QUARANTINE_MAX || self.floors.len() > NAMES_MAX {
             return Err("a list is longer than its bound");
         }
+        let keyring = self.keyring.as_ref();
+        if keyring.is_some_and(|keyring| keyring.file.len() > 2 * keyring::FILE_LEN_MAX) {
+            return Err("the keyring is longer than its bound");
+        }
         let jobs = self.candidate.iter().map(|candidate| &candidate.job);
         let mut jobs = jobs.chain(self.last.iter().map(|last| &last.job));
         if jobs.any(|job| job.len() > JOB_BYTES_MAX) {
             return Err("a job's id is longer than its bound");
         }
         Ok(())
+    }
+
+    /// The models that are remembered, in use or not.
+    pub fn known(&self) -> impl Iterator<Item = &Identity> {
+        let candidate = self.candidate.as_ref().map(|candidate| &candidate.identity);
+        let models = [self.committed.as_ref(), self.previous.as_ref(), candidate];
+        let failed = self.quarantine.iter().map(|failed| &failed.identity);
+        models.into_iter().flatten().chain(failed)
     }
 
     /// The digests of the files that this record needs.

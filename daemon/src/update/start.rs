@@ -5,6 +5,7 @@ use super::disk::{Disk, SystemDisk};
 use super::machine::{Event, Identity};
 use super::reason::Reason;
 use super::store::{Store, StoreError};
+use super::trust;
 use crate::config::Config;
 use crate::model::{self, LoadError, Loaded};
 use ternwatch_bundle::parse::FILE_LEN_MAX;
@@ -44,6 +45,8 @@ pub fn start(config: &Config, isa: Isa) -> Result<Start, LoadError> {
             chain(&error)
         );
     }
+    // A mistyped path to the roots is a mistake to be told, and must not cost the model in use.
+    trust::model_keys(&config.model, store.machine().record())?;
     while let Some(Identity { sha256, .. }) = store.machine().record().committed.clone() {
         match load_stored(&config.model, isa, &store, &sha256) {
             Ok(loaded) => {
@@ -102,6 +105,9 @@ pub fn load_stored<D: Disk>(
         message: chain(&error),
     };
     let file = store.model(sha256).map_err(lost)?;
-    let checked = check::check(config, isa, &store.model_path(sha256), &file, f64::MAX)?;
+    let keys = trust::model_keys(config, store.machine().record());
+    let keys = keys.map_err(|error| check::refusal(&error, None))?;
+    let path = store.model_path(sha256);
+    let checked = check::check(config, &keys, isa, &path, &file, f64::MAX)?;
     Ok(checked.loaded)
 }

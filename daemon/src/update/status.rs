@@ -1,34 +1,12 @@
-//! The documents that the device publishes about its model: docs/schema/model-state-1.json, and requests for chunks.
+//! The documents that the device publishes about its model: where the current job is, and requests for chunks.
 
 use super::digest::Digest;
-use super::machine::{Identity, Machine, Phase};
+use super::machine::{Machine, Phase};
 use crate::config::choice::Choice;
 use crate::publish::payload::ModelIdentity;
 use serde::Serialize;
-
-/// The version of the documents' schemas.
-const SCHEMA: u32 = 1;
-
-#[derive(Serialize)]
-struct State<'a> {
-    schema: u32,
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    job: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<&'a Identity>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    progress: Option<Progress>,
-    running: &'a ModelIdentity,
-}
-
-#[derive(Serialize)]
-struct Progress {
-    received: u32,
-    total: u32,
-}
+use ternwatch_ota::request::Request;
+use ternwatch_ota::state::{Progress, Running, SCHEMA, State};
 
 /// The state document: where the current job is, and which model looks at the frames.
 pub fn state(machine: &Machine, running: &ModelIdentity) -> Vec<u8> {
@@ -38,30 +16,26 @@ pub fn state(machine: &Machine, running: &ModelIdentity) -> Vec<u8> {
         Phase::Downloading { received, total } => Some(Progress { received, total }),
         _ => None,
     };
-    let state = State {
+    json(&State {
         schema: SCHEMA,
-        state: phase.name(),
-        reason: phase.reason().map(Choice::name),
-        job,
-        model,
+        state: phase.name().into(),
+        reason: phase.reason().map(|reason| reason.name().into()),
+        job: job.map(Into::into),
+        model: model.cloned(),
         progress,
-        running,
-    };
-    serde_json::to_vec(&state).expect("numbers and strings always become JSON")
+        running: Running {
+            name: running.name.clone(),
+            version: running.version,
+            sha256: running.sha256.clone(),
+        },
+    })
 }
 
 /// A request for chunks.
-pub fn request(sha256: &Digest, chunks: &[usize]) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Request<'a> {
-        schema: u32,
-        sha256: &'a Digest,
-        chunks: &'a [usize],
-    }
-    let request = Request {
-        schema: SCHEMA,
-        sha256,
-        chunks,
-    };
-    serde_json::to_vec(&request).expect("numbers and strings always become JSON")
+pub fn request(sha256: &Digest, chunks: Vec<usize>) -> Vec<u8> {
+    json(&Request::new(*sha256, chunks))
+}
+
+fn json(document: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(document).expect("numbers and strings always become JSON")
 }

@@ -318,7 +318,9 @@ mod tests {
 
     #[test]
     fn the_longest_record_fits_the_state_file() {
-        use super::super::machine::{Candidate, NAMES_MAX, QUARANTINE_MAX, Quarantined};
+        use super::super::machine::{
+            Candidate, NAMES_MAX, QUARANTINE_MAX, Quarantined, StoredKeyring,
+        };
         use super::super::reason::Reason;
         let name = |index: usize| format!("{index:064}");
         let identity = |index| Identity {
@@ -345,6 +347,11 @@ mod tests {
                 })
                 .collect(),
             last: Record::after_damage().last,
+            keyring: Some(StoredKeyring {
+                version: u64::MAX,
+                file: "f".repeat(2 * ternwatch_bundle::keyring::FILE_LEN_MAX),
+            }),
+            time_floor_s: u64::MAX,
         };
         let file = format_state(&record);
         assert!(file.len() < STATE_BYTES_MAX, "{} bytes", file.len());

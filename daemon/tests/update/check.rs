@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use ternwatch_bundle::testing::{small_draft, small_key};
-use ternwatch_daemon::model::Config;
+use ternwatch_daemon::model::{Config, trusted_keys};
 use ternwatch_daemon::update::check::{Checked, Refusal, check};
 use ternwatch_daemon::update::digest::Digest;
 use ternwatch_daemon::update::reason::Reason;
@@ -15,6 +15,7 @@ fn config(folder: &Path) -> Config {
     Config {
         bundle: PathBuf::from("/nonexistent"),
         key,
+        roots: PathBuf::new(),
         score_min: 0.0,
         iou_max: 0.0,
         isa: "auto".into(),
@@ -24,8 +25,10 @@ fn config(folder: &Path) -> Config {
 fn checked(file: &[u8], latency_ms_max: f64) -> Result<Checked, Refusal> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = config(folder.path());
+    let keys = trusted_keys(&config).expect("a key");
     check(
         &config,
+        &keys,
         Isa::detect(),
         Path::new("it"),
         file,

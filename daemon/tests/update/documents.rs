@@ -101,6 +101,6 @@ fn the_longest_offer_obeys_the_schema_and_its_bound() {
     let document = serde_json::to_vec(&offer).expect("JSON");
     obeys(OFFER, &document);
     assert!(document.len() < OFFER_BYTES_MAX, "{}", document.len());
-    let request = status::request(&offer.sha256, &[0, 1, 2, CHUNKS_MAX - 1]);
+    let request = status::request(&offer.sha256, vec![0, 1, 2, CHUNKS_MAX - 1]);
     obeys(REQUEST, &request);
 }

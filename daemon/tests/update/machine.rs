@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ternwatch_daemon::update::digest::Digest;
 use ternwatch_daemon::update::machine::{
     Ending, Event, Identity, Machine, NAMES_MAX, NotNow, Phase, QUARANTINE_MAX, Record,
+    StoredKeyring,
 };
 use ternwatch_daemon::update::reason::Reason;
 
@@ -215,6 +216,8 @@ fn events() -> impl Strategy<Value = Option<Event>> {
         2 => reasons().prop_map(|reason| Some(Event::Fail(reason))),
         1 => Just(Some(Event::RollBack)),
         1 => (models(), reasons()).prop_map(|(model, reason)| Some(Event::Lose(model.sha256, reason))),
+        1 => (0_u64..9).prop_map(|at_s| Some(Event::SignedAt(at_s))),
+        1 => (0_u64..9).prop_map(|version| Some(keyring(version, &[]))),
         2 => Just(None),
     ]
 }
@@ -303,7 +306,7 @@ fn a_model_goes_from_the_offer_to_the_commit() {
 #[test]
 fn a_version_below_an_accepted_one_is_rejected_and_an_equal_one_is_not() {
     let mut machine = machine(Record::default());
-    let objection = |machine: &Machine, version| machine.objection(&model("person", version, 1));
+    let objection = |machine: &Machine, version| machine.objection(&model("person", version, 0));
     assert_eq!(
         objection(&machine, 1),
         Some(Reason::VersionTooOld),
@@ -324,6 +327,88 @@ fn a_version_below_an_accepted_one_is_rejected_and_an_equal_one_is_not() {
         machine.phase(),
         Phase::Ended(Ending::Rejected(Reason::VersionTooOld))
     );
+}
+
+#[test]
+fn a_version_names_one_file() {
+    let mut machine = machine(Record::default());
+    let reused = |machine: &Machine, version| {
+        machine.objection(&model("person", version, 1)) == Some(Reason::VersionReused)
+    };
+    assert!(reused(&machine, 2), "the packaged one's");
+    commit(&mut machine, 3);
+    commit(&mut machine, 4);
+    assert!(reused(&machine, 4), "that of the one in use");
+    assert_eq!(machine.objection(&model("person", 4, 0)), None, "itself");
+    assert_eq!(machine.objection(&model("vehicle", 4, 1)), None);
+    machine.step(admitted(5)).expect("admitted");
+    assert!(reused(&machine, 5), "that of the one that waits");
+    for event in [Event::BeginTrial, Event::Fail(Reason::Flood)] {
+        machine.step(event).expect("in order");
+    }
+    assert!(reused(&machine, 5), "that of one that failed");
+    assert_eq!(machine.objection(&model("person", 6, 1)), None);
+}
+
+fn keyring(version: u64, resets: &[(&str, u64)]) -> Event {
+    let resets = resets.iter().map(|(name, least)| ((*name).into(), *least));
+    Event::Trust {
+        keyring: StoredKeyring {
+            version,
+            file: String::new(),
+        },
+        signed_at_s: 1000 * version,
+        resets: resets.collect(),
+    }
+}
+
+#[test]
+fn a_replayed_old_model_is_refused_until_a_keyring_opens_the_way_back() {
+    let mut machine = machine(Record::default());
+    commit(&mut machine, 3);
+    commit(&mut machine, 6);
+    let replayed = model("person", 4, 0);
+    assert_eq!(machine.objection(&replayed), Some(Reason::VersionTooOld));
+    machine.step(keyring(1, &[])).expect("newer");
+    assert_eq!(machine.objection(&replayed), Some(Reason::VersionTooOld));
+    let reset = keyring(2, &[("person", 4), ("unheard-of", 9)]);
+    machine.step(reset).expect("newer");
+    assert_eq!(machine.objection(&replayed), None);
+    assert_eq!(
+        machine.objection(&model("person", 3, 0)),
+        Some(Reason::VersionTooOld)
+    );
+    assert_eq!(
+        machine.record().floors.len(),
+        1,
+        "no room for the unheard-of"
+    );
+    commit(&mut machine, 4);
+    // The package's own version is never undercut.
+    machine.step(keyring(3, &[("person", 0)])).expect("newer");
+    assert_eq!(
+        machine.objection(&model("person", 1, 0)),
+        Some(Reason::VersionTooOld)
+    );
+}
+
+#[test]
+fn a_replayed_keyring_is_refused_and_signed_times_only_grow() {
+    let mut machine = machine(Record::default());
+    machine.step(keyring(2, &[])).expect("the first one");
+    for version in [1, 2] {
+        let refusal = machine.step(keyring(version, &[("person", 0)]));
+        assert_eq!(refusal, Err(NotNow::OldKeyring(2)));
+    }
+    assert_eq!(machine.record().time_floor_s, 2000);
+    machine
+        .step(Event::SignedAt(5000))
+        .expect("always possible");
+    machine
+        .step(Event::SignedAt(4000))
+        .expect("always possible");
+    machine.step(keyring(3, &[])).expect("newer");
+    assert_eq!(machine.record().time_floor_s, 5000);
 }
 
 #[test]

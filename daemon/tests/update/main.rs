@@ -7,3 +7,4 @@ mod faults;
 mod machine;
 mod slot;
 mod store;
+mod trust;

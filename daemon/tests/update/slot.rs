@@ -16,6 +16,7 @@ fn loaded(seed: u64) -> Box<Loaded> {
     let config = Config {
         bundle: "/nonexistent".into(),
         key: "/nonexistent".into(),
+        roots: "".into(),
         score_min: 0.0,
         iou_max: 0.0,
         isa: "auto".into(),

@@ -8,13 +8,24 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 pub(crate) const TOPIC_PREFIX: &str = "ternwatch";
+pub(crate) const DEVICE: &str = "demo";
 /// Lines of the daemon's log that an error shows.
 const LAST_LINES: usize = 5;
 
+/// The models that it begins with and takes.
+pub(crate) struct Models<'a> {
+    /// The packaged one.
+    pub(crate) bundle: &'a Path,
+    /// The key that signs them.
+    pub(crate) key: &'a Path,
+    /// Where new ones are kept; none: there are no updates.
+    pub(crate) state_dir: Option<&'a Path>,
+}
+
 /// Starts it on the video, publishing to the broker on the loopback port.
-pub(crate) fn start(arguments: &Arguments, port: u16) -> Result<Running> {
+pub(crate) fn start(arguments: &Arguments, models: &Models<'_>, port: u16) -> Result<Running> {
     let path = arguments.out.join("ternwatch.toml");
-    let text = config(&arguments.video, &arguments.bundle, &arguments.key, port);
+    let text = config(&arguments.video, models, port);
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     let log_path = log(arguments);
     let log = fs::File::create(&log_path)
@@ -45,11 +56,18 @@ pub(crate) fn last_words(arguments: &Arguments) -> String {
 }
 
 /// The configuration file; what it leaves out has the daemon's defaults.
-fn config(video: &Path, bundle: &Path, key: &Path, port: u16) -> String {
+fn config(video: &Path, models: &Models<'_>, port: u16) -> String {
     let quoted = |path: &Path| toml::Value::from(path.display().to_string()).to_string();
+    // A trial is short here: nobody wants to watch one for as long as a device should.
+    let update = models.state_dir.map(|folder| {
+        format!(
+            "\n[update]\nstate_dir = {}\ntrial_frames = 30\ntrial_s = 2\n",
+            quoted(folder)
+        )
+    });
     format!(
         r#"[device]
-id = "demo"
+id = "{DEVICE}"
 
 [camera]
 name = "street"
@@ -70,10 +88,11 @@ frames = true
 host = "127.0.0.1"
 port = {port}
 prefix = "{TOPIC_PREFIX}"
-"#,
+{}"#,
         quoted(video),
-        quoted(bundle),
-        quoted(key)
+        quoted(models.bundle),
+        quoted(models.key),
+        update.unwrap_or_default()
     )
 }
 
@@ -99,7 +118,12 @@ mod tests {
     #[test]
     fn the_configuration_has_only_keys_that_the_daemon_knows_and_paths_survive_quoting() {
         let video = Path::new("/videos/a \"street\" \\ at night.avi");
-        let text = config(video, Path::new("m.tern"), Path::new("k.pub"), 12345);
+        let models = Models {
+            bundle: Path::new("m.tern"),
+            key: Path::new("k.pub"),
+            state_dir: Some(Path::new("/state")),
+        };
+        let text = config(video, &models, 12345);
         let given: Table = text.parse().expect("the configuration is TOML");
         let defaults: Table = include_str!("../../config/ternwatch.toml")
             .parse()

@@ -1,4 +1,4 @@
-//! The demonstration behind `make demo`: a private broker, the daemon on a street video, a subscriber.
+//! The demonstration behind `make demo` and `make demo-ota`: a private broker, the daemon on a street video, a subscriber.
 //!
 //! Takes a video and a bundle; prints detections and events as the subscriber hears them, writes a contact sheet and ends with
 //! a summary. It knows the daemon by its program, its configuration file and its published documents only.
@@ -8,13 +8,14 @@ mod child;
 mod daemon;
 mod document;
 mod font;
+mod ota;
 mod sheet;
 mod summary;
 mod video;
 
 use crate::broker::{Broker, Heard};
 use crate::child::Running;
-use crate::daemon::TOPIC_PREFIX;
+use crate::daemon::{Models, TOPIC_PREFIX};
 use crate::document::{Document, Event};
 use crate::summary::Summary;
 use anyhow::{Context, Result, bail, ensure};
@@ -53,6 +54,9 @@ struct Arguments {
     /// Where the contact sheet, the documents and the logs go.
     #[arg(long, default_value = "target/demo")]
     out: PathBuf,
+    /// Send new models to the daemon while it watches, good ones and broken ones, instead of showing detections.
+    #[arg(long)]
+    ota: bool,
 }
 
 fn main() -> ExitCode {
@@ -77,11 +81,19 @@ fn run(arguments: &Arguments) -> Result<()> {
     fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make {}", arguments.out.display()))?;
 
+    if arguments.ota {
+        return ota::run(arguments);
+    }
     let broker = Broker::start(&arguments.out)?;
     println!("broker   mosquitto on 127.0.0.1:{}", broker.port);
     let messages = broker::subscribe(broker.port, TOPIC_PREFIX)?;
     expect_subscribed(&messages)?;
-    let daemon = daemon::start(arguments, broker.port)?;
+    let models = Models {
+        bundle: &arguments.bundle,
+        key: &arguments.key,
+        state_dir: None,
+    };
+    let daemon = daemon::start(arguments, &models, broker.port)?;
     println!(
         "daemon   {} on {}\n",
         arguments.daemon.display(),

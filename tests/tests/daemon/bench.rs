@@ -130,7 +130,7 @@ impl Bench {
     pub(crate) fn model(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let config = self.path("ternwatch.toml");
         fs::write(&config, "").expect("written");
-        let output = Command::new(program())
+        let output = Command::new(daemon_program())
             .arg("--config")
             .arg(config)
             .arg("model")
@@ -151,7 +151,7 @@ impl Bench {
         let config = self.path("ternwatch.toml");
         fs::write(&config, &self.config).expect("written");
         let create = |name| fs::File::create(self.path(name)).expect("created");
-        let mut command = Command::new(program());
+        let mut command = Command::new(daemon_program());
         command
             .arg("--config")
             .arg(config)
@@ -169,19 +169,24 @@ impl Bench {
 }
 
 /// `$TERNWATCHD`, or what cargo built beside this test.
-fn program() -> PathBuf {
-    if let Some(path) = std::env::var_os("TERNWATCHD") {
-        return path.into();
+fn daemon_program() -> PathBuf {
+    match std::env::var_os("TERNWATCHD") {
+        Some(path) => path.into(),
+        None => program("ternwatchd"),
     }
+}
+
+/// A program that cargo built beside this test.
+pub(crate) fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let profile = test
         .parent()
         .and_then(Path::parent)
         .expect("target/PROFILE/deps/test");
-    let path = profile.join("ternwatchd");
+    let path = profile.join(name);
     assert!(
         path.exists(),
-        "{} is not there: `cargo build -p ternwatchd`, or set TERNWATCHD to its path",
+        "{} is not there: `cargo build --workspace` makes it",
         path.display()
     );
     path

@@ -3,6 +3,7 @@
 mod bench;
 mod events;
 mod push;
+mod send;
 mod update;
 
 use bench::{Bench, HEIGHT, MODEL_SEED, WIDTH};
@@ -512,9 +513,9 @@ make -extensions broker -subj /CN=broker -keyout broker.key -out broker.pem -CA 
 mosquitto_passwd -c -b accounts me hunter2
 "#;
 
-#[test]
-fn an_encrypted_connection_checks_the_broker_and_shows_a_password() {
-    let mut bench = long_run(1);
+/// A broker that lets everybody in on its own port, and `me` with a password on another one, over TLS; the daemon's
+/// settings for it, but for `MQTT__CA_FILE` (`authority.pem` of the bench).
+fn encrypted_broker(bench: &mut Bench) -> (Broker, u16) {
     let folder = bench.path("");
     let made = Command::new("sh")
         .args(["-c", CERTIFICATES])
@@ -538,6 +539,15 @@ fn an_encrypted_connection_checks_the_broker_and_shows_a_password() {
     bench.set("MQTT__TLS", "true");
     bench.set("MQTT__USERNAME", "me");
     bench.set("MQTT__PASSWORD_FILE", "mqtt-password");
+    (broker, port)
+}
+
+#[test]
+fn an_encrypted_connection_checks_the_broker_and_shows_a_password() {
+    let mut bench = long_run(1);
+    let (broker, _) = encrypted_broker(&mut bench);
+    let folder = bench.path("");
+    let folder = folder.to_str().expect("UTF-8");
     for protocol in ["5", "3.1.1"] {
         bench.set("MQTT__PROTOCOL", protocol);
         let run = |bench: &Bench| {

@@ -115,6 +115,14 @@ impl Pusher {
         self.answered.load(Ordering::SeqCst)
     }
 
+    /// Publishes a keyring.
+    pub(crate) fn keyring(&self, file: Vec<u8>) {
+        let options = PublishOptions::at_least_once();
+        self.client
+            .publish(format!("{BASE}/keyring"), file, options)
+            .expect("the broker is here");
+    }
+
     /// Publishes a retained offer of `file`, which claims to have this version.
     pub(crate) fn offer(&self, job: &str, version: u64, file: &[u8]) {
         *self.file.lock().expect("no panic") = file.to_vec();

@@ -5,10 +5,13 @@ use crate::push::{Pusher, bundle, bundle_signed_by, long_bundle};
 use crate::{document, expect_state, sequences};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use system_tests::broker::{Broker, Cable, Heard, Subscriber, wait_for};
-use ternwatch_bundle::SecretKey;
+use ternwatch_bundle::keyring::{Body, Roots, sign};
+use ternwatch_bundle::manifest::Release;
+use ternwatch_bundle::testing::small_key;
+use ternwatch_bundle::{SecretKey, hex};
 
 /// A daemon at work on a video, ten frames a second, with a state folder and short trials.
 fn bench(port: u16) -> Bench {
@@ -19,6 +22,8 @@ fn bench(port: u16) -> Bench {
     bench.set("MODEL__SCORE_MIN", "0.999");
     bench.set("UPDATE__TRIAL_FRAMES", "5");
     bench.set("UPDATE__TRIAL_S", "0");
+    // A busy machine and an unoptimized build are no fault of the model.
+    bench.set("UPDATE__LATENCY_MS_MAX", "60000");
     bench
 }
 
@@ -178,7 +183,21 @@ fn what_must_not_run_is_refused_and_the_old_model_runs_on() {
         manifest.golden[0].layers[0] = "0123456789abcdef".into();
     });
     let no_answer = bundle(6, |manifest| manifest.golden.clear());
-    let cases: [(&str, u64, Vec<u8>, &str, &str); 6] = [
+    let expired = bundle(8, |manifest| {
+        manifest.release = Some(Release {
+            signed_at_s: 1_000_000_000,
+            not_after_s: Some(1_000_000_001),
+            daemon_min: None,
+        });
+    });
+    let for_newer = bundle(8, |manifest| {
+        manifest.release = Some(Release {
+            daemon_min: Some([1000, 0, 0]),
+            ..Release::default()
+        });
+    });
+    let reused = bundle(1, |manifest| manifest.card = "another".into());
+    let cases: [(&str, u64, Vec<u8>, &str, &str); 9] = [
         (
             "wrong-key",
             5,
@@ -198,6 +217,9 @@ fn what_must_not_run_is_refused_and_the_old_model_runs_on() {
         ),
         ("golden", 5, wrong_answer, "rolled_back", "golden_mismatch"),
         ("no-golden", 6, no_answer, "rolled_back", "golden_mismatch"),
+        ("expired", 8, expired, "rejected", "expired"),
+        ("for-newer", 8, for_newer, "rejected", "daemon_too_old"),
+        ("reused", 1, reused, "rejected", "version_reused"),
     ];
     for (job, claimed, file, name, reason) in &cases {
         pusher.offer(job, *claimed, file);
@@ -387,4 +409,110 @@ fn a_damaged_state_folder_never_keeps_the_daemon_from_its_work() {
     assert_eq!(state["state"], "rolled_back");
     expect_running(&mut subscriber, 1);
     assert!(daemon.terminate().contains("updates begin anew"));
+}
+
+fn secret(seed: u8) -> SecretKey {
+    SecretKey::from_bytes(&[seed; 32])
+}
+
+/// A keyring that the roots 1 and 2 signed.
+fn keyring(version: u64, models: &[u8], revoked: &[u8]) -> Vec<u8> {
+    let text = |seed: &u8| hex::encode(&secret(*seed).public_key().to_bytes());
+    let body = Body {
+        schema: 1,
+        version,
+        signed_at_s: 1_790_000_000,
+        models: models.iter().map(text).collect(),
+        revoked: revoked.iter().map(text).collect(),
+        resets: BTreeMap::new(),
+    };
+    sign(&body, &[secret(1), secret(2)]).expect("within the bounds")
+}
+
+#[test]
+fn a_revoked_key_loses_its_models() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = bench(broker.port());
+    let roots = [1, 2, 3].map(|seed| secret(seed).public_key());
+    let roots = Roots::new(roots.into(), 2).expect("two of three");
+    fs::write(bench.path("roots"), roots.to_text()).expect("written");
+    let path = bench.path("roots");
+    bench.set("MODEL__ROOTS", path.to_str().expect("UTF-8"));
+    let daemon = bench.run();
+    expect_running(&mut subscriber, 1);
+    let pusher = Pusher::connect(broker.port());
+    let push = |subscriber: &mut Subscriber, job: &str, version, key: &SecretKey| {
+        pusher.offer(job, version, &bundle_signed_by(key, version, |_| {}));
+        let (name, state) = ending(subscriber, job);
+        (name, state["reason"].as_str().unwrap_or("").to_owned())
+    };
+    let refused = || ("rejected".to_string(), "bad_signature".to_string());
+    pusher.keyring(keyring(1, &[20], &[]));
+    wait_for_log(&daemon, "a new keyring is in effect");
+    let (name, _) = push(&mut subscriber, "new-key", 2, &secret(20));
+    assert_eq!(name, "committed");
+    expect_running(&mut subscriber, 2);
+    // The keyring does not name the packaged key.
+    assert_eq!(push(&mut subscriber, "old-key", 3, &small_key()), refused());
+
+    // Taken away while it looks at the frames; the packaged model takes over.
+    pusher.keyring(keyring(2, &[21], &[20]));
+    expect_running(&mut subscriber, 1);
+    assert_eq!(push(&mut subscriber, "revoked", 4, &secret(20)), refused());
+    pusher.keyring(keyring(1, &[20], &[]));
+    wait_for_log(&daemon, "a keyring is refused");
+    assert_eq!(push(&mut subscriber, "replayed", 5, &secret(20)), refused());
+    let (name, _) = push(&mut subscriber, "newest-key", 6, &secret(21));
+    assert_eq!(name, "committed");
+    daemon.terminate();
+
+    // By hand, while no daemon runs: the next one begins with what is trusted.
+    fs::write(bench.path("3.keys"), keyring(3, &[22], &[20, 21])).expect("written");
+    fs::write(bench.path("few.keys"), keyring(4, &[21], &[20])).expect("written");
+    let path = |name: &str| bench.path(name).to_str().expect("UTF-8").to_owned();
+    let (code, said) = bench.model(&["trust", &path("3.keys")]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = bench.model(&["trust", &path("few.keys")]);
+    assert_eq!(code, Some(65), "it forgets a revocation: {said}");
+    let (_, list) = bench.model(&["list"]);
+    assert!(list.contains("keyring      version 3"), "{list}");
+    let daemon = bench.run();
+    expect_running(&mut subscriber, 1);
+    daemon.terminate();
+}
+
+#[test]
+fn a_flood_of_offers_begins_a_bounded_number_of_downloads() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = bench(broker.port());
+    bench.set("UPDATE__DOWNLOADS_PER_HOUR_MAX", "3");
+    let daemon = bench.run();
+    expect_running(&mut subscriber, 1);
+    let pusher = Pusher::connect(broker.port());
+    pusher.set_budget(0);
+    let offer = |number: u64| {
+        let version = 2 + number;
+        pusher.offer(
+            &format!("flood-{number}"),
+            version,
+            &bundle(version, |_| {}),
+        );
+    };
+    (0..10).for_each(offer);
+    wait_for("seven refusals", || {
+        let refusals = daemon.log().matches("too many downloads began").count();
+        (refusals == 7).then_some(())
+    });
+    assert_eq!(daemon.log().matches("fetching model").count(), 3);
+    // The third download was not disturbed, and ends well.
+    pusher.set_budget(usize::MAX);
+    offer(2);
+    assert_eq!(ending(&mut subscriber, "flood-2").0, "committed");
+    offer(9);
+    let (name, state) = ending(&mut subscriber, "flood-9");
+    assert_eq!(name, "rejected");
+    assert_eq!(state["reason"], "too_many_downloads");
+    daemon.terminate();
 }

@@ -8,6 +8,7 @@ use crate::update::machine::{Event, Phase};
 use crate::update::reason::Reason;
 use crate::update::start::load_stored;
 use crate::update::trial::{self, Tally};
+use crate::update::trust;
 use std::time::{Duration, Instant};
 
 /// The inference thread looks for another model between two frames and while it waits for one.
@@ -171,8 +172,16 @@ impl Agent {
                 return;
             }
         };
-        match check::check(&self.model, self.isa, &path, &file, latency_ms_max) {
-            Ok(Checked { loaded, identity }) => {
+        let keys = trust::model_keys(&self.model, self.store.machine().record());
+        let checked = keys
+            .map_err(|error| check::refusal(&error, None))
+            .and_then(|keys| {
+                check::check(&self.model, &keys, self.isa, &path, &file, latency_ms_max)
+            });
+        match checked {
+            Ok(Checked {
+                loaded, identity, ..
+            }) => {
                 log::info!("model {} {} is on trial", identity.name, identity.version);
                 self.trial = Trial::Comparison {
                     sha256,

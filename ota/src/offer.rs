@@ -3,8 +3,8 @@
 //! It is not signed and not trusted: its digests say what was meant to be sent, the bundle's signature says by whom.
 //! Every length is checked before anything is allocated or stored for it.
 
-use super::digest::Digest;
-use super::machine::{Identity, JOB_BYTES_MAX, VERSION_MAX};
+use crate::digest::Digest;
+use crate::identity::{Identity, JOB_BYTES_MAX, NAME_BYTES_MAX, VERSION_MAX, is_word};
 use serde::{Deserialize, Serialize};
 use ternwatch_bundle::parse::FILE_LEN_MAX;
 use thiserror::Error;
@@ -17,8 +17,6 @@ pub const CHUNK_BYTES: usize = 32 << 10;
 pub const CHUNKS_MAX: usize = FILE_LEN_MAX.div_ceil(CHUNK_BYTES);
 /// Longest document in bytes: 67 a chunk, and room for the rest.
 pub const OFFER_BYTES_MAX: usize = 48 << 10;
-/// Longest name of a model in bytes.
-const NAME_BYTES_MAX: usize = 64;
 
 /// What is offered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,10 +106,6 @@ impl Offer {
     }
 
     fn validate(&self) -> Result<(), OfferError> {
-        let is_word = |text: &str, bytes_max: usize| {
-            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-            !text.is_empty() && text.len() <= bytes_max && text.bytes().all(is_plain)
-        };
         if !is_word(&self.job, JOB_BYTES_MAX) {
             return Err(OfferError::Bounds("job"));
         }

@@ -1,0 +1,3 @@
+//! Fuzz targets of Ternwatch.
+
+pub mod targets;

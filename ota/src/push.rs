@@ -1,0 +1,350 @@
+//! The sender's way to the broker: one connection, opened again when it is lost, until the job has ended everywhere or
+//! the time is over. Offers that the broker keeps are removed at the end, also when the program is asked to stop.
+
+use crate::sender::{Device, Message, Sender};
+use rumqttc::mqttbytes::QoS;
+use rumqttc::{AsyncClient, ConnectionError, EventLoop, MqttOptions, PublishOptions, Transport};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// Time for the first connection and the subscriptions.
+const CONNECT_WITHIN: Duration = Duration::from_secs(15);
+/// Wait before a lost connection is opened again.
+const RECONNECT_AFTER: Duration = Duration::from_secs(1);
+/// A broker sends what it keeps right after the subscription: when nothing came for so long, that was all.
+const QUIET: Duration = Duration::from_secs(1);
+/// Time to remove the offers and to leave.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Nothing longer is meant for a sender.
+const INCOMING_PACKET_BYTES_MAX: u32 = 64 << 10;
+/// Messages between the tasks.
+const QUEUE_MAX: usize = 64;
+
+/// Which broker, and as whom.
+#[derive(Clone)]
+pub struct Broker {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Name and password.
+    pub credentials: Option<(String, String)>,
+    /// Whether the connection is encrypted, and who vouches for the broker.
+    pub tls: Option<Tls>,
+    /// Two clients with the same id drive each other out.
+    pub client_id: String,
+}
+
+/// Who vouches for the broker.
+#[derive(Clone, Debug)]
+pub enum Tls {
+    /// Those whom the system trusts.
+    SystemAuthorities,
+    /// Those in this PEM file.
+    Authorities(Vec<u8>),
+}
+
+/// How far to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Offer the model, and serve it for so long at most.
+    Push(Duration),
+    /// Listen to which devices there are, and publish nothing.
+    Look,
+}
+
+/// Why nothing was sent, or not to the end.
+#[derive(Debug, Error)]
+pub enum PushError {
+    /// The settings do not make a connection.
+    #[error("cannot prepare the connection: {0}")]
+    Options(String),
+    /// No broker, or it does not let us in.
+    #[error("no connection to the broker at {0} within 15 s: {1}")]
+    Unreachable(String, String),
+    /// The broker does not let us listen.
+    #[error("the broker does not let this account listen to {0}")]
+    Forbidden(String),
+    /// No device has told of its model.
+    #[error("no device has told of its model below {0}/")]
+    NoDevice(String),
+    /// Asked to stop.
+    #[error("stopped by a signal before the job had ended everywhere")]
+    Stopped,
+    /// The system refuses.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Sends the model; `watch` is told the devices that something was learnt of. When this returns, `sender` knows how the
+/// job ended on each device; on some it may not have ended.
+pub fn push(
+    broker: &Broker,
+    prefix: &str,
+    sender: &mut Sender,
+    mode: Mode,
+    watch: &mut dyn FnMut(&str, &Device),
+) -> Result<(), PushError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut run = Run::open(broker)?;
+        let result = tokio::select! {
+            result = run.run(broker, prefix, sender, mode, watch) => result,
+            _ = interrupt.recv() => Err(PushError::Stopped),
+            _ = terminate.recv() => Err(PushError::Stopped),
+        };
+        run.leave(if mode == Mode::Look {
+            Vec::new()
+        } else {
+            sender.farewell()
+        })
+        .await;
+        result
+    })
+}
+
+/// What happens on the connection.
+enum Event {
+    Connected,
+    Subscribed,
+    Forbidden(String),
+    Message { topic: String, payload: Vec<u8> },
+    Lost(String),
+}
+
+/// The tasks of a connection.
+struct Run {
+    client: AsyncClient,
+    events: mpsc::Receiver<Event>,
+    told: mpsc::Sender<Event>,
+    outgoing: Option<mpsc::Sender<Message>>,
+    polling: tokio::task::JoinHandle<()>,
+    publishing: tokio::task::JoinHandle<()>,
+}
+
+impl Run {
+    fn open(broker: &Broker) -> Result<Self, PushError> {
+        let (client, event_loop) = AsyncClient::builder(options(broker)?)
+            .capacity(QUEUE_MAX)
+            .try_build()
+            .map_err(|error| PushError::Options(error.to_string()))?;
+        let (told, events) = mpsc::channel(QUEUE_MAX);
+        let (outgoing, messages) = mpsc::channel(QUEUE_MAX);
+        Ok(Self {
+            polling: tokio::spawn(poll(event_loop, told.clone())),
+            publishing: tokio::spawn(publish(client.clone(), messages)),
+            client,
+            events,
+            told,
+            outgoing: Some(outgoing),
+        })
+    }
+
+    async fn run(
+        &mut self,
+        broker: &Broker,
+        prefix: &str,
+        sender: &mut Sender,
+        mode: Mode,
+        watch: &mut dyn FnMut(&str, &Device),
+    ) -> Result<(), PushError> {
+        self.look(broker, sender, watch).await?;
+        if sender.devices().is_empty() {
+            return Err(PushError::NoDevice(prefix.into()));
+        }
+        let Mode::Push(limit) = mode else {
+            return Ok(());
+        };
+        sender.offer();
+        let until = Instant::now() + limit;
+        let Some(outgoing) = self.outgoing.clone() else {
+            return Ok(());
+        };
+        while !sender.is_over() {
+            tokio::select! {
+                Some(event) = self.events.recv() => match event {
+                    Event::Connected => self.subscribe(sender.filters()),
+                    // What was offered or asked for on the connection before may be lost.
+                    Event::Subscribed => sender.offer(),
+                    Event::Forbidden(filter) => return Err(PushError::Forbidden(filter)),
+                    Event::Message { topic, payload } => tell(sender, watch, &topic, &payload),
+                    Event::Lost(_) => {}
+                },
+                Ok(place) = outgoing.reserve(), if sender.has_next() => {
+                    if let Some(message) = sender.next() {
+                        place.send(message);
+                    }
+                }
+                () = sleep_until(until) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Connects, subscribes, and hears what the broker keeps.
+    async fn look(
+        &mut self,
+        broker: &Broker,
+        sender: &mut Sender,
+        watch: &mut dyn FnMut(&str, &Device),
+    ) -> Result<(), PushError> {
+        let until = Instant::now() + CONNECT_WITHIN;
+        let (mut is_subscribed, mut last) = (false, String::from("no answer"));
+        loop {
+            let wait = if is_subscribed {
+                (Instant::now() + QUIET).min(until)
+            } else {
+                until
+            };
+            let event = tokio::select! {
+                Some(event) = self.events.recv() => event,
+                () = sleep_until(wait) => break,
+            };
+            match event {
+                Event::Connected => self.subscribe(sender.filters()),
+                Event::Subscribed => is_subscribed = true,
+                Event::Forbidden(filter) => return Err(PushError::Forbidden(filter)),
+                Event::Message { topic, payload } => tell(sender, watch, &topic, &payload),
+                Event::Lost(reason) => last = reason,
+            }
+        }
+        sender.close();
+        if is_subscribed {
+            return Ok(());
+        }
+        let address = format!("{}:{}", broker.host, broker.port);
+        Err(PushError::Unreachable(address, last))
+    }
+
+    /// In a task of its own: the confirmations come through the same queue as everything else.
+    fn subscribe(&self, filters: Vec<String>) {
+        let (client, told) = (self.client.clone(), self.told.clone());
+        tokio::spawn(async move {
+            for filter in filters {
+                let granted = match client.subscribe_tracked(&filter, QoS::AtLeastOnce).await {
+                    Ok(notice) => notice.wait_completion_async().await,
+                    Err(_) => return,
+                };
+                use rumqttc::SubscribeNoticeError;
+                match granted {
+                    Ok(_) => {}
+                    Err(SubscribeNoticeError::V5SubAckFailure(_)) => {
+                        let _ = told.send(Event::Forbidden(filter)).await;
+                        return;
+                    }
+                    // The connection was lost: the next one begins anew.
+                    Err(_) => return,
+                }
+            }
+            let _ = told.send(Event::Subscribed).await;
+        });
+    }
+
+    async fn leave(mut self, farewell: Vec<Message>) {
+        let client = self.client.clone();
+        let outgoing = self.outgoing.take();
+        // Nobody listens to devices any more, but the connection must not wait for that.
+        let events = &mut self.events;
+        let deaf = async { while events.recv().await.is_some() {} };
+        let publishing = &mut self.publishing;
+        let polling = &mut self.polling;
+        let goodbye = async move {
+            if let Some(outgoing) = outgoing {
+                for message in farewell {
+                    let _ = outgoing.send(message).await;
+                }
+            }
+            let _ = publishing.await;
+            let _ = client.disconnect().await;
+            let _ = polling.await;
+        };
+        let _ = timeout(FAREWELL, async {
+            tokio::select! {
+                () = goodbye => {}
+                () = deaf => {}
+            }
+        })
+        .await;
+        self.polling.abort();
+        self.publishing.abort();
+    }
+}
+
+fn tell(sender: &mut Sender, watch: &mut dyn FnMut(&str, &Device), topic: &str, payload: &[u8]) {
+    if let Some(name) = sender.hear(topic, payload)
+        && let Some(device) = sender.devices().get(&name)
+    {
+        watch(&name, device);
+    }
+}
+
+fn options(broker: &Broker) -> Result<MqttOptions, PushError> {
+    let mut options = MqttOptions::new(&broker.client_id, (broker.host.clone(), broker.port));
+    options
+        .set_keep_alive(15)
+        .set_clean_start(true)
+        .set_max_packet_size(Some(INCOMING_PACKET_BYTES_MAX));
+    if let Some((username, password)) = &broker.credentials {
+        options.set_credentials(username, password.clone().into_bytes());
+    }
+    match &broker.tls {
+        None => {}
+        Some(Tls::Authorities(pem)) => {
+            options.set_transport(Transport::tls(pem.clone(), None, None));
+        }
+        Some(Tls::SystemAuthorities) => {
+            let transport = Transport::try_tls_with_default_config()
+                .map_err(|error| PushError::Options(error.to_string()))?;
+            options.set_transport(transport);
+        }
+    }
+    Ok(options)
+}
+
+async fn poll(mut event_loop: EventLoop, told: mpsc::Sender<Event>) {
+    loop {
+        let event = match event_loop.poll().await {
+            Ok(rumqttc::Event::Incoming(rumqttc::Incoming::ConnAck(_))) => Event::Connected,
+            Ok(rumqttc::Event::Incoming(rumqttc::Incoming::Publish(message))) => Event::Message {
+                topic: String::from_utf8_lossy(&message.topic).into_owned(),
+                payload: message.payload.to_vec(),
+            },
+            Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect))
+            | Err(ConnectionError::RequestsDone) => return,
+            Ok(_) => continue,
+            Err(error) => {
+                let _ = told.send(Event::Lost(error.to_string())).await;
+                sleep(RECONNECT_AFTER).await;
+                continue;
+            }
+        };
+        if told.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn publish(client: AsyncClient, mut messages: mpsc::Receiver<Message>) {
+    while let Some(message) = messages.recv().await {
+        let mut options = if message.is_confirmed {
+            PublishOptions::at_least_once()
+        } else {
+            PublishOptions::at_most_once()
+        };
+        if message.is_retained {
+            options = options.retained();
+        }
+        let published = client.publish_tracked(message.topic, message.payload, options);
+        // What is lost with the connection is offered or asked for again on the next one.
+        if let Ok(notice) = published.await {
+            let _ = notice.wait_completion_async().await;
+        }
+    }
+}

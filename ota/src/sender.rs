@@ -1,0 +1,398 @@
+//! The sender's side of docs/ota.md, pure: takes messages from devices, gives messages for them, and knows how far each
+//! device is. It keeps no record of what a device has: whatever is asked for is sent, in any order and again.
+
+use crate::identity::{JOB_BYTES_MAX, is_word};
+use crate::offer::{CHUNK_BYTES, Offer};
+use crate::request::Request;
+use crate::state::State;
+use crate::topic;
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+
+/// Devices that one job may have: bounds what strangers below the prefix make the sender remember.
+pub const DEVICES_MAX: usize = 4096;
+
+/// A bundle, cut into chunks.
+#[derive(Clone, Debug)]
+pub struct Package {
+    offer: Offer,
+    file: Vec<u8>,
+}
+
+impl Package {
+    /// The bundle `file`, which says of itself that it is this model; none if the job's id is not 1 to 64 letters,
+    /// digits, `.`, `_` and `-`.
+    pub fn new(job: &str, name: &str, version: u64, file: Vec<u8>) -> Option<Self> {
+        is_word(job, JOB_BYTES_MAX).then(|| Self {
+            offer: Offer::of(job, name, version, &file),
+            file,
+        })
+    }
+
+    /// What is offered.
+    pub fn offer(&self) -> &Offer {
+        &self.offer
+    }
+
+    fn chunk(&self, index: usize) -> Option<&[u8]> {
+        self.file.chunks(CHUNK_BYTES).nth(index)
+    }
+}
+
+/// A device, as far as it has been heard of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// Whether it says that it is there.
+    pub is_online: Option<bool>,
+    /// What it said last of its model, whatever the job.
+    pub state: Option<State>,
+    /// Chunks that were sent to it.
+    pub sent: u64,
+    /// Whether its state is about this job.
+    is_ours: bool,
+    wanted: VecDeque<usize>,
+}
+
+impl Device {
+    /// The state of this job, if the device has said something about it.
+    pub fn job(&self) -> Option<&State> {
+        self.state.as_ref().filter(|_| self.is_ours)
+    }
+
+    /// How the job ended, if it has.
+    pub fn ending(&self) -> Option<Ending> {
+        let state = self.job().filter(|state| state.is_over())?;
+        let reason = || state.reason.clone().unwrap_or_else(|| "unknown".into());
+        Some(match state.state.as_str() {
+            "committed" => Ending::Committed,
+            "rolled_back" => Ending::RolledBack(reason()),
+            _ => Ending::Rejected(reason()),
+        })
+    }
+}
+
+/// How a job ended on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The model is in use.
+    Committed,
+    /// It was tried and taken back.
+    RolledBack(String),
+    /// It was never tried.
+    Rejected(String),
+}
+
+/// Something to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Where.
+    pub topic: String,
+    /// What.
+    pub payload: Vec<u8>,
+    /// Whether the broker keeps it for devices that are off now.
+    pub is_retained: bool,
+    /// Whether the broker has to confirm it; else it may be lost, and is asked for again.
+    pub is_confirmed: bool,
+}
+
+/// One model on its way to some devices.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    prefix: String,
+    package: Package,
+    offer: Vec<u8>,
+    is_retained: bool,
+    /// Whether devices that are heard of join in.
+    takes_all: bool,
+    devices: BTreeMap<String, Device>,
+    offers: VecDeque<String>,
+    /// The device that got a chunk last: the next one's turn comes.
+    served: String,
+}
+
+impl Sender {
+    /// A sender to these devices below the prefix; to all that are heard of if there are none. `is_retained` says
+    /// whether the broker keeps the offers.
+    pub fn new(prefix: &str, devices: &[String], package: Package, is_retained: bool) -> Self {
+        let known = devices.iter().map(|name| (name.clone(), Device::default()));
+        Self {
+            prefix: prefix.into(),
+            offer: serde_json::to_vec(package.offer())
+                .expect("numbers and strings always become JSON"),
+            package,
+            is_retained,
+            takes_all: devices.is_empty(),
+            devices: known.collect(),
+            offers: VecDeque::new(),
+            served: String::new(),
+        }
+    }
+
+    /// What to subscribe to.
+    pub fn filters(&self) -> Vec<String> {
+        let below = |device: &str| {
+            let model = topic::model(&self.prefix, device);
+            let is_there = format!("{}/{device}/state", self.prefix);
+            [is_there, topic::request(&model), model]
+        };
+        if self.takes_all {
+            return below("+").into();
+        }
+        self.devices.keys().flat_map(|name| below(name)).collect()
+    }
+
+    /// The devices by name.
+    pub fn devices(&self) -> &BTreeMap<String, Device> {
+        &self.devices
+    }
+
+    /// No further devices join in.
+    pub fn close(&mut self) {
+        self.takes_all = false;
+    }
+
+    /// Offers the model to every device whose job has not ended. The same offer again changes nothing for a device.
+    pub fn offer(&mut self) {
+        let open =
+            |(name, device): (&String, &Device)| device.ending().is_none().then(|| name.clone());
+        self.offers = self.devices.iter().filter_map(open).collect();
+    }
+
+    /// Whether the job has ended everywhere.
+    pub fn is_over(&self) -> bool {
+        self.devices
+            .values()
+            .all(|device| device.ending().is_some())
+    }
+
+    /// What removes the offers from the broker.
+    pub fn farewell(&self) -> Vec<Message> {
+        let empty = |name: &String| self.message(&topic::model(&self.prefix, name), Vec::new());
+        if self.is_retained {
+            self.devices.keys().map(empty).collect()
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn message(&self, model: &str, payload: Vec<u8>) -> Message {
+        Message {
+            topic: topic::offer(model),
+            payload,
+            is_retained: self.is_retained,
+            is_confirmed: true,
+        }
+    }
+
+    /// Takes a message from the broker; the name of the device if something was learnt of it.
+    pub fn hear(&mut self, topic: &str, payload: &[u8]) -> Option<String> {
+        let (name, rest) = topic::split(&self.prefix, topic)?;
+        let joins = self.takes_all && rest == "model" && self.devices.len() < DEVICES_MAX;
+        if joins && State::parse(payload).is_ok() {
+            self.devices.entry(name.into()).or_default();
+        }
+        let device = self.devices.get_mut(name)?;
+        match rest {
+            "model" => {
+                // Whatever else is there is no device of ours, or one that does not speak of this schema.
+                let state = State::parse(payload).ok()?;
+                let offer = &self.package.offer;
+                let (job, model) = (state.job.as_deref(), state.model.as_ref());
+                device.is_ours = job == Some(&offer.job)
+                    && model.is_some_and(|model| model.sha256 == offer.sha256);
+                device.state = Some(state);
+            }
+            "model/request" => {
+                let request = Request::parse(payload).ok()?;
+                if request.sha256 != self.package.offer.sha256 {
+                    return None;
+                }
+                for index in request.chunks {
+                    // A bundle has a bounded number of chunks, so this list is bounded.
+                    if !device.wanted.contains(&index) {
+                        device.wanted.push_back(index);
+                    }
+                }
+            }
+            "state" => {
+                let is_online = payload == b"online";
+                let returns = device.is_online == Some(false) && is_online;
+                device.is_online = Some(is_online);
+                if returns && device.ending().is_none() && !self.offers.contains(&name.into()) {
+                    // It may have forgotten an offer that the broker does not keep.
+                    self.offers.push_back(name.into());
+                }
+            }
+            _ => return None,
+        }
+        Some(name.into())
+    }
+
+    /// The next message to publish: offers first, then chunks, the devices in turn.
+    pub fn next(&mut self) -> Option<Message> {
+        if let Some(name) = self.offers.pop_front() {
+            let model = topic::model(&self.prefix, &name);
+            return Some(self.message(&model, self.offer.clone()));
+        }
+        let wants =
+            |(name, device): (&String, &Device)| (!device.wanted.is_empty()).then(|| name.clone());
+        let after = (
+            std::ops::Bound::Excluded(self.served.clone()),
+            std::ops::Bound::Unbounded,
+        );
+        let name = self.devices.range(after).find_map(wants);
+        let name = name.or_else(|| self.devices.iter().find_map(wants))?;
+        let device = self.devices.get_mut(&name)?;
+        let index = device.wanted.pop_front()?;
+        // Of another file, or by somebody who plays the device: there is no such chunk.
+        let chunk = self.package.chunk(index)?.to_vec();
+        device.sent += 1;
+        let model = topic::model(&self.prefix, &name);
+        self.served = name;
+        Some(Message {
+            topic: topic::chunk(&model, &self.package.offer.sha256, index),
+            payload: chunk,
+            is_retained: false,
+            is_confirmed: false,
+        })
+    }
+
+    /// Whether there is something to publish.
+    pub fn has_next(&self) -> bool {
+        !self.offers.is_empty() || self.devices.values().any(|d| !d.wanted.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::identity::Identity;
+    use crate::state::{Running, SCHEMA};
+
+    const CHUNKS: usize = 5;
+
+    fn sender(devices: &[&str], is_retained: bool) -> Sender {
+        let file = vec![7; CHUNK_BYTES * CHUNKS - 1];
+        let package = Package::new("job-1", "person", 2, file).expect("a word");
+        let devices: Vec<String> = devices.iter().map(|name| (*name).into()).collect();
+        Sender::new("site", &devices, package, is_retained)
+    }
+
+    fn state(name: &str, reason: Option<&str>, job: &str, sha256: Digest) -> Vec<u8> {
+        let state = State {
+            schema: SCHEMA,
+            state: name.into(),
+            reason: reason.map(Into::into),
+            job: Some(job.into()),
+            model: Some(Identity {
+                name: "person".into(),
+                version: 2,
+                sha256,
+            }),
+            progress: None,
+            running: Running {
+                name: "person".into(),
+                version: 1,
+                sha256: "00".into(),
+            },
+        };
+        serde_json::to_vec(&state).expect("JSON")
+    }
+
+    fn request(sha256: Digest, chunks: &[usize]) -> Vec<u8> {
+        serde_json::to_vec(&Request::new(sha256, chunks.into())).expect("JSON")
+    }
+
+    fn topics(sender: &mut Sender) -> Vec<String> {
+        std::iter::from_fn(|| sender.next().map(|message| message.topic)).collect()
+    }
+
+    #[test]
+    fn what_is_asked_for_is_sent_and_the_devices_take_turns() {
+        let mut sender = sender(&["a", "b"], false);
+        let sha256 = sender.package.offer.sha256;
+        sender.offer();
+        let offers = topics(&mut sender);
+        assert_eq!(offers, ["site/a/model/offer", "site/b/model/offer"]);
+        sender.hear("site/a/model/request", &request(sha256, &[0, 4, 0]));
+        sender.hear("site/b/model/request", &request(sha256, &[1]));
+        let chunk = |device: &str, index| format!("site/{device}/model/chunk/{sha256}/{index}");
+        let sent: Vec<Message> = std::iter::from_fn(|| sender.next()).collect();
+        let sent_to: Vec<&str> = sent.iter().map(|message| message.topic.as_str()).collect();
+        assert_eq!(sent_to, [chunk("a", 0), chunk("b", 1), chunk("a", 4)]);
+        let lengths: Vec<usize> = sent.iter().map(|message| message.payload.len()).collect();
+        assert_eq!(lengths, [CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES - 1]);
+        assert!(sent.iter().all(|message| !message.is_retained));
+    }
+
+    #[test]
+    fn strangers_and_other_files_get_nothing() {
+        let mut sender = sender(&["a"], false);
+        let sha256 = sender.package.offer.sha256;
+        let other = Digest::of(b"another file");
+        sender.hear("site/b/model/request", &request(sha256, &[0]));
+        sender.hear("site/a/model/request", &request(other, &[0]));
+        sender.hear("site/a/model/request", &request(sha256, &[CHUNKS]));
+        sender.hear("site/a/model/request", b"nonsense");
+        sender.hear("elsewhere/a/model/request", &request(sha256, &[0]));
+        assert_eq!(topics(&mut sender), [""; 0]);
+        assert_eq!(sender.devices().len(), 1);
+    }
+
+    #[test]
+    fn only_the_end_of_this_job_with_this_file_counts() {
+        let mut sender = sender(&["a", "b"], true);
+        let sha256 = sender.package.offer.sha256;
+        let other = Digest::of(b"another file");
+        sender.hear("site/a/model", &state("committed", None, "job-0", sha256));
+        sender.hear("site/b/model", &state("committed", None, "job-1", other));
+        assert!(!sender.is_over());
+        sender.hear("site/a/model", &state("committed", None, "job-1", sha256));
+        assert_eq!(sender.devices()["a"].ending(), Some(Ending::Committed));
+        sender.hear(
+            "site/b/model",
+            &state("rolled_back", Some("flood"), "job-1", sha256),
+        );
+        let taken_back = Ending::RolledBack("flood".into());
+        assert_eq!(sender.devices()["b"].ending(), Some(taken_back));
+        assert!(sender.is_over());
+        // Nobody is left who would answer: the broker must not keep the offers.
+        let farewell = sender.farewell();
+        assert!(
+            farewell
+                .iter()
+                .all(|m| m.is_retained && m.payload.is_empty())
+        );
+        assert_eq!(farewell.len(), 2);
+    }
+
+    #[test]
+    fn all_means_every_device_that_told_of_its_model_until_the_list_is_closed() {
+        let mut sender = sender(&[], false);
+        let other = Digest::of(b"another file");
+        assert_eq!(
+            sender.filters(),
+            ["site/+/state", "site/+/model/request", "site/+/model"]
+        );
+        sender.hear("site/a/model", &state("committed", None, "job-0", other));
+        sender.hear("site/b/model", b"no state");
+        sender.hear("site/c/state", b"online");
+        sender.close();
+        sender.hear("site/d/model", &state("committed", None, "job-0", other));
+        let names: Vec<&String> = sender.devices().keys().collect();
+        assert_eq!(names, ["a"]);
+    }
+
+    #[test]
+    fn a_device_that_returns_is_offered_the_model_again() {
+        let mut sender = sender(&["a"], false);
+        sender.offer();
+        topics(&mut sender);
+        sender.hear("site/a/state", b"online");
+        assert_eq!(topics(&mut sender), [""; 0]);
+        sender.hear("site/a/state", b"offline");
+        sender.hear("site/a/state", b"online");
+        assert_eq!(topics(&mut sender), ["site/a/model/offer"]);
+    }
+}

@@ -1,0 +1,356 @@
+//! Sending a bundle to devices over MQTT: what the command line asks for, the progress of each device, and the exit code.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ternwatch_bundle::TrustedKeys;
+use ternwatch_ota::identity::{JOB_BYTES_MAX, is_word};
+use ternwatch_ota::offer::Offer;
+use ternwatch_ota::push::{self, Broker, Mode, Tls};
+use ternwatch_ota::sender::{Device, Ending, Package, Sender};
+use ternwatch_ota::topic;
+
+use crate::cli::Push;
+use crate::{files, sign};
+
+/// Where the password may be.
+const PASSWORD_VARIABLE: &str = "TERNWATCH_MQTT_PASSWORD";
+
+/// The model is not in use on every device. Not a failure of this program.
+#[derive(Debug, thiserror::Error)]
+pub struct NotEverywhere {
+    /// Devices that took it.
+    pub committed: usize,
+    /// Devices that refused it or took it back.
+    pub failed: usize,
+    /// Devices that had not decided when the time was over.
+    pub undecided: usize,
+}
+
+impl fmt::Display for NotEverywhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            committed,
+            failed,
+            undecided,
+        } = self;
+        write!(
+            f,
+            "the model is in use on {committed} of {} devices: {failed} do not keep it, {undecided} have not decided",
+            committed + failed + undecided
+        )
+    }
+}
+
+/// Sends a bundle, or says what would happen.
+pub fn run(args: &Push) -> Result<()> {
+    ensure!(
+        args.prefix.split('/').all(topic::is_device),
+        "--prefix: {:?} is not levels of letters, digits, `.`, `_` and `-`, separated by `/`",
+        args.prefix
+    );
+    if let Some(bad) = args.device.iter().find(|name| !topic::is_device(name)) {
+        anyhow::bail!("--device: {bad:?} is not 1 to 64 letters, digits, `.`, `_` and `-`");
+    }
+    let package = package(args)?;
+    let broker = broker(args)?;
+    let offer = package.offer().clone();
+    println!(
+        "{} version {}, {} bytes in {} chunks, sha256 {}, job {}",
+        offer.model.name,
+        offer.model.version,
+        offer.bytes,
+        offer.chunks.len(),
+        offer.sha256,
+        offer.job
+    );
+    let mut sender = Sender::new(&args.prefix, &args.device, package, args.retain);
+    if args.dry_run {
+        push::push(
+            &broker,
+            &args.prefix,
+            &mut sender,
+            Mode::Look,
+            &mut |_, _| {},
+        )?;
+        for (name, device) in sender.devices() {
+            println!("{name}: {}", forecast(device, &offer));
+        }
+        return Ok(());
+    }
+    let mut bars = Bars::new();
+    let mode = Mode::Push(Duration::from_secs(args.timeout_s));
+    let result = push::push(
+        &broker,
+        &args.prefix,
+        &mut sender,
+        mode,
+        &mut |name, device| {
+            bars.show(name, device);
+        },
+    );
+    bars.finish();
+    for (name, device) in sender.devices() {
+        println!("{name}: {}", describe(device));
+    }
+    result?;
+    judge(&sender)
+}
+
+/// The bundle, if its signature is good and it gives its recorded answers here.
+fn package(args: &Push) -> Result<Package> {
+    let key = files::key_of(&args.bundle)?;
+    let file = files::read(&args.bundle.bundle)?;
+    let model = sign::checked(&file, &TrustedKeys::from_iter([key]))
+        .with_context(|| args.bundle.bundle.display().to_string())?;
+    let job = match &args.job {
+        Some(job) => job.clone(),
+        None => {
+            let digest = ternwatch_bundle::hex::encode(&model.sha256());
+            format!("{digest:.8}-{}", files::seconds_since_1970())
+        }
+    };
+    ensure!(
+        is_word(&job, JOB_BYTES_MAX),
+        "--job: {job:?} is not 1 to {JOB_BYTES_MAX} letters, digits, `.`, `_` and `-`"
+    );
+    Package::new(&job, &model.id().name, model.id().version, file).context("the job is a word")
+}
+
+fn broker(args: &Push) -> Result<Broker> {
+    let credentials = match &args.username {
+        None => None,
+        Some(username) => Some((username.clone(), password(args)?)),
+    };
+    let tls = match (args.tls, &args.ca_file) {
+        (false, _) => None,
+        (true, None) => Some(Tls::SystemAuthorities),
+        (true, Some(path)) => {
+            let pem = files::read(path)?;
+            ensure!(
+                pem.windows(27)
+                    .any(|line| line == b"-----BEGIN CERTIFICATE-----"),
+                "--ca-file: {} has no certificate in PEM form",
+                path.display()
+            );
+            Some(Tls::Authorities(pem))
+        }
+    };
+    Ok(Broker {
+        host: args.host.clone(),
+        port: args.port.unwrap_or(if args.tls { 8883 } else { 1883 }),
+        credentials,
+        tls,
+        client_id: format!("quant-tool-push-{}", std::process::id()),
+    })
+}
+
+/// Never from the command line, which every user of the machine can read.
+fn password(args: &Push) -> Result<String> {
+    if let Some(path) = &args.password_file {
+        let text = files::read_text(path)?;
+        return Ok(text.lines().next().unwrap_or_default().into());
+    }
+    match std::env::var(PASSWORD_VARIABLE) {
+        Ok(password) => Ok(password),
+        Err(std::env::VarError::NotPresent) => Ok(String::new()),
+        Err(error) => Err(error).context(PASSWORD_VARIABLE),
+    }
+}
+
+/// What an offer would come to, as far as can be told from here.
+fn forecast(device: &Device, offer: &Offer) -> String {
+    let presence = match device.is_online {
+        Some(true) => "online",
+        Some(false) => "offline: only a retained offer reaches it later",
+        None => "has not told whether it is there",
+    };
+    let Some(state) = &device.state else {
+        return format!("{presence}; has not told of its model");
+    };
+    let running = &state.running;
+    let sha256 = offer.sha256.to_string();
+    let what = if running.sha256 == sha256 {
+        "this very model is in use".into()
+    } else if running.name == offer.model.name && running.version > offer.model.version {
+        format!("would refuse it: version {} is in use", running.version)
+    } else {
+        format!(
+            "would fetch it; {} version {} is in use",
+            running.name, running.version
+        )
+    };
+    format!("{presence}; {what}")
+}
+
+/// Where a device is, in a few words.
+fn describe(device: &Device) -> String {
+    let offline = if device.is_online == Some(false) {
+        "offline, "
+    } else {
+        ""
+    };
+    match (device.ending(), device.job()) {
+        (Some(Ending::Committed), _) => "committed".into(),
+        (Some(Ending::RolledBack(reason)), _) => format!("rolled back: {reason}"),
+        (Some(Ending::Rejected(reason)), _) => format!("rejected: {reason}"),
+        (None, Some(state)) => match &state.progress {
+            Some(progress) => format!(
+                "{offline}{} {} of {}",
+                state.state, progress.received, progress.total
+            ),
+            None => format!("{offline}{}", state.state),
+        },
+        (None, None) => format!("{offline}no answer"),
+    }
+}
+
+fn judge(sender: &Sender) -> Result<()> {
+    let endings = || sender.devices().values().map(Device::ending);
+    let committed = endings()
+        .filter(|end| *end == Some(Ending::Committed))
+        .count();
+    let undecided = endings().filter(Option::is_none).count();
+    let failed = sender.devices().len() - committed - undecided;
+    if failed + undecided > 0 {
+        return Err(NotEverywhere {
+            committed,
+            failed,
+            undecided,
+        }
+        .into());
+    }
+    Ok(())
+}
+
+/// A bar a device on a terminal, else a line a change.
+struct Bars {
+    all: MultiProgress,
+    bars: BTreeMap<String, ProgressBar>,
+    told: BTreeMap<String, String>,
+    is_terminal: bool,
+}
+
+impl Bars {
+    fn new() -> Self {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        Self {
+            is_terminal: !all.is_hidden(),
+            all,
+            bars: BTreeMap::new(),
+            told: BTreeMap::new(),
+        }
+    }
+
+    fn show(&mut self, name: &str, device: &Device) {
+        let words = describe(device);
+        if !self.is_terminal {
+            if self.told.get(name) != Some(&words) {
+                // Standard error that is closed is nobody's loss.
+                let _ = writeln!(std::io::stderr(), "{name}: {words}");
+                self.told.insert(name.into(), words);
+            }
+            return;
+        }
+        let bar = self.bars.entry(name.into()).or_insert_with(|| {
+            let style = ProgressStyle::with_template("{prefix:>24} [{bar:30}] {msg}");
+            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+            let bar = ProgressBar::new(1)
+                .with_style(style)
+                .with_prefix(name.to_owned());
+            self.all.add(bar)
+        });
+        match device
+            .job()
+            .map(|state| (state.progress, state.state.as_str()))
+        {
+            Some((Some(progress), _)) => {
+                bar.set_length(progress.total.into());
+                bar.set_position(progress.received.into());
+            }
+            // All of it is there, whatever becomes of it.
+            Some((None, "verifying" | "staged" | "trial" | "committed" | "rolled_back")) => {
+                bar.set_position(bar.length().unwrap_or(1));
+            }
+            _ => {}
+        }
+        bar.set_message(words);
+    }
+
+    fn finish(&self) {
+        for bar in self.bars.values() {
+            bar.abandon();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ternwatch_ota::digest::Digest;
+    use ternwatch_ota::identity::Identity;
+    use ternwatch_ota::state::{Running, SCHEMA, State};
+
+    fn sender_that_heard(states: &[(&str, Option<&str>)]) -> Sender {
+        let package = Package::new("job-1", "person", 2, vec![7; 100]).unwrap();
+        let sha256 = package.offer().sha256;
+        let names: Vec<String> = (0..states.len()).map(|index| format!("d{index}")).collect();
+        let mut sender = Sender::new("site", &names, package, false);
+        for (name, (state, reason)) in names.iter().zip(states) {
+            let state = State {
+                schema: SCHEMA,
+                state: (*state).into(),
+                reason: reason.map(Into::into),
+                job: Some("job-1".into()),
+                model: Some(Identity {
+                    name: "person".into(),
+                    version: 2,
+                    sha256,
+                }),
+                progress: None,
+                running: Running {
+                    name: "person".into(),
+                    version: 3,
+                    sha256: Digest::of(b"three").to_string(),
+                },
+            };
+            let document = serde_json::to_vec(&state).unwrap();
+            sender.hear(&topic::model("site", name), &document).unwrap();
+        }
+        sender
+    }
+
+    #[test]
+    fn success_means_that_every_device_committed() {
+        judge(&sender_that_heard(&[
+            ("committed", None),
+            ("committed", None),
+        ]))
+        .unwrap();
+        let mixed = sender_that_heard(&[
+            ("committed", None),
+            ("rolled_back", Some("flood")),
+            ("trial", None),
+        ]);
+        let error = judge(&mixed).unwrap_err().to_string();
+        let expected = "in use on 1 of 3 devices: 1 do not keep it, 1 have not decided";
+        assert!(error.contains(expected), "{error}");
+        let words: Vec<String> = mixed.devices().values().map(describe).collect();
+        assert_eq!(words, ["committed", "rolled back: flood", "trial"]);
+    }
+
+    #[test]
+    fn the_forecast_knows_what_a_device_would_refuse() {
+        let sender = sender_that_heard(&[("committed", None)]);
+        let package = Package::new("job-2", "person", 2, vec![7; 100]).unwrap();
+        let words = forecast(&sender.devices()["d0"], package.offer());
+        assert!(
+            words.contains("would refuse it: version 3 is in use"),
+            "{words}"
+        );
+    }
+}

@@ -1,0 +1,74 @@
+//! Signatures of bundles that are there already: checked, and made anew with another key or as another version.
+
+use anyhow::{Context, Result, ensure};
+use ternwatch_bundle::manifest::Release;
+use ternwatch_bundle::write::Draft;
+use ternwatch_bundle::{Model, TrustedKeys, UnverifiedBundle, hex};
+use ternwatch_detector::golden;
+use ternwatch_kernels::Isa;
+use ternwatch_ota::identity::VERSION_MAX;
+
+use crate::cli::{BundleFile, Sign};
+use crate::files;
+
+/// Seconds of a day.
+const DAY_S: u64 = 86_400;
+
+/// Checks a bundle as a device does, and says what it is.
+pub fn verify(file: &BundleFile) -> Result<()> {
+    let (key, bytes) = (files::key_of(file)?, files::read(&file.bundle)?);
+    let id = key.id();
+    let model = checked(&bytes, &TrustedKeys::from_iter([key]))
+        .with_context(|| file.bundle.display().to_string())?;
+    println!(
+        "{} version {}, sha256 {}, {} bytes, signed with key {id}, {} golden vectors match",
+        model.id().name,
+        model.id().version,
+        hex::encode(&model.sha256()),
+        bytes.len(),
+        model.golden().len()
+    );
+    Ok(())
+}
+
+/// Signs a bundle anew. The golden vectors stay: they do not depend on the version or the key.
+pub fn sign(args: &Sign) -> Result<()> {
+    let keys = TrustedKeys::from_iter([files::key_of(&args.bundle)?]);
+    let path = || args.bundle.bundle.display().to_string();
+    let file = files::read(&args.bundle.bundle)?;
+    let bundle = UnverifiedBundle::from_bytes(&file).and_then(|bundle| bundle.verify(&keys));
+    let mut draft = Draft::of(&bundle.with_context(path)?);
+    if let Some(version) = args.version {
+        ensure!(
+            version <= VERSION_MAX,
+            "--version: {version} is more than {VERSION_MAX}, the greatest that every device can count"
+        );
+        draft.manifest.model.version = version;
+    }
+    let signed_at_s = files::seconds_since_1970();
+    draft.manifest.release = Some(Release {
+        signed_at_s,
+        not_after_s: args.valid_days.map(|days| signed_at_s + days * DAY_S),
+        daemon_min: args.daemon_min,
+    });
+    let key = files::secret_key(&args.with)?;
+    let signed = draft.sign(&key)?;
+    let model = checked(&signed, &TrustedKeys::from_iter([key.public_key()])).with_context(path)?;
+    files::write(&args.out, &signed)?;
+    println!(
+        "{}: {} version {}, signed with key {}",
+        args.out.display(),
+        model.id().name,
+        model.id().version,
+        key.public_key().id()
+    );
+    Ok(())
+}
+
+/// The model in a bundle that a device takes: its signature is good, its numbers make sense, it has recorded answers and
+/// gives them here.
+pub fn checked(file: &[u8], keys: &TrustedKeys) -> Result<Model> {
+    let model = Model::load(&UnverifiedBundle::from_bytes(file)?.verify(keys)?)?;
+    golden::check(&model, Isa::detect())?;
+    Ok(model)
+}

@@ -1,0 +1,283 @@
+//! `quant-tool push` from outside: a real broker, real daemons, exit codes.
+
+use crate::bench::{Bench, program};
+use crate::push::{bundle, bundle_signed_by, long_bundle};
+use crate::{encrypted_broker, expect_state};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use system_tests::broker::{Broker, Subscriber};
+use ternwatch_bundle::SecretKey;
+use ternwatch_bundle::keyring::{Keyring, Roots};
+use ternwatch_bundle::testing::small_key;
+
+/// A daemon of this name at work on a video, with short trials.
+fn bench(port: u16, device: &str) -> Bench {
+    let mut bench = Bench::with_video(3000, port);
+    fs::create_dir(bench.path("state")).expect("a new folder");
+    bench.set("CAMERA__VIDEO__PACE", "real-time");
+    bench.set("MODEL__SCORE_MIN", "0.999");
+    bench.set("UPDATE__TRIAL_FRAMES", "5");
+    bench.set("UPDATE__TRIAL_S", "0");
+    bench.set("UPDATE__LATENCY_MS_MAX", "60000");
+    bench.set("DEVICE__ID", device);
+    bench
+}
+
+/// Runs `quant-tool push` of this file: its exit code, and what it said.
+fn push(folder: &Path, file: &[u8], port: u16, arguments: &[&str]) -> (Option<i32>, String) {
+    let (bundle, key) = (folder.join("sent.tern"), folder.join("sent.pub"));
+    fs::write(&bundle, file).expect("written");
+    fs::write(&key, small_key().public_key().to_text()).expect("written");
+    let output = Command::new(program("quant-tool"))
+        .args(["push", "--prefix", "site", "--host", "127.0.0.1", "--port"])
+        .arg(port.to_string())
+        .arg("--bundle")
+        .arg(bundle)
+        .arg("--key")
+        .arg(key)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("quant-tool starts");
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+/// What the broker keeps on the offer topic of this device: nothing, if it answers with the later message first.
+fn assert_no_offer_is_kept(port: u16, device: &str) {
+    let mut late = Subscriber::connect(port, "late");
+    late.expect("what the broker keeps", |heard| {
+        assert!(!heard.topic.ends_with("/offer"), "{heard:?}");
+        (heard.topic == format!("site/{device}/model")).then_some(())
+    });
+}
+
+#[test]
+fn a_model_is_pushed_to_all_devices_and_success_means_that_all_took_it() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let benches = [bench(broker.port(), "pi"), bench(broker.port(), "gate")];
+    let daemons: Vec<_> = benches.iter().map(Bench::run).collect();
+    for device in ["pi", "gate"] {
+        subscriber.expect(&format!("the model of {device}"), |heard| {
+            (heard.topic == format!("site/{device}/model")).then_some(())
+        });
+    }
+    let folder = benches[0].path(".");
+    let two = long_bundle(2, 24);
+    let (code, said) = push(&folder, &two, broker.port(), &["--all", "--dry-run"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("gate: online; would fetch it"), "{said}");
+
+    let arguments = ["--all", "--retain", "--job", "job-1"];
+    let (code, said) = push(&folder, &two, broker.port(), &arguments);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("pi: committed") && said.contains("gate: committed"),
+        "{said}"
+    );
+    assert!(said.contains("pi: downloading"), "no progress\n{said}");
+    assert_no_offer_is_kept(broker.port(), "pi");
+    // A device that ran it before is content at once.
+    let (code, said) = push(&folder, &two, broker.port(), &["--device", "gate"]);
+    assert_eq!(code, Some(0), "{said}");
+    for daemon in daemons {
+        daemon.terminate();
+    }
+}
+
+#[test]
+fn the_exit_code_tells_refusal_from_silence_and_nothing_unsigned_is_sent() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let bench = bench(broker.port(), "pi");
+    let folder = bench.path(".");
+    let daemon = bench.run();
+    expect_state(&mut subscriber, "online");
+    let to_pi = ["--device", "pi", "--timeout-s", "60"];
+
+    let stranger = bundle_signed_by(&SecretKey::from_bytes(&[8; 32]), 2, |_| {});
+    let (code, said) = push(&folder, &stranger, broker.port(), &to_pi);
+    assert_eq!(code, Some(65), "{said}");
+    let wrong = bundle(2, |manifest| {
+        manifest.golden[0].layers[0] = "0123456789abcdef".into();
+    });
+    let (code, said) = push(&folder, &wrong, broker.port(), &to_pi);
+    assert_eq!(code, Some(65), "{said}");
+
+    let (code, said) = push(&folder, &bundle(0, |_| {}), broker.port(), &to_pi);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("pi: rejected: version_too_old"), "{said}");
+
+    // Nobody is there to answer: the offer is taken back when the time is over.
+    let absent = ["--device", "attic", "--retain", "--timeout-s", "1"];
+    let (code, said) = push(&folder, &bundle(2, |_| {}), broker.port(), &absent);
+    assert_eq!(code, Some(75), "{said}");
+    assert!(said.contains("attic: no answer"), "{said}");
+    assert_no_offer_is_kept(broker.port(), "pi");
+
+    daemon.terminate();
+}
+
+#[test]
+fn a_model_is_pushed_over_an_encrypted_connection_with_a_password() {
+    let mut bench = bench(1, "pi");
+    // The broker ends when it is dropped.
+    let (_broker, port) = encrypted_broker(&mut bench);
+    let (folder, ca) = (bench.path("."), bench.path("authority.pem"));
+    let (ca, password) = (ca.to_str().expect("UTF-8"), bench.path("mqtt-password"));
+    let password = password.to_str().expect("UTF-8");
+    bench.set("MQTT__CA_FILE", ca);
+    bench.set("MQTT__PASSWORD_FILE", password);
+    let daemon = bench.run();
+    let arguments = |password| {
+        let tls = ["--tls", "--ca-file", ca, "--username", "me"];
+        let who = [
+            "--password-file",
+            password,
+            "--device",
+            "pi",
+            "--timeout-s",
+            "60",
+        ];
+        [&tls[..], &who].concat()
+    };
+    let two = bundle(2, |_| {});
+    let (code, said) = push(&folder, &two, port, &arguments(password));
+    assert_eq!(code, Some(0), "{said}\n{}", daemon.log());
+    assert!(!said.contains("hunter2"), "{said}");
+    daemon.terminate();
+}
+
+/// Runs `quant-tool` in a folder: its exit code, and what it said.
+fn tool(folder: &Path, arguments: &str) -> (Option<i32>, String) {
+    let output = Command::new(program("quant-tool"))
+        .args(arguments.split_whitespace())
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .expect("quant-tool starts");
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+#[test]
+fn a_bundle_is_signed_anew_verified_and_compared() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    fs::write(folder.join("one.tern"), bundle(1, |_| {})).expect("written");
+    fs::write(folder.join("small.pub"), small_key().public_key().to_text()).expect("written");
+    let say = |arguments: &str, code: i32, words: &str| {
+        let (found, said) = tool(folder, arguments);
+        assert_eq!(found, Some(code), "{arguments}: {said}");
+        assert!(said.contains(words), "{arguments}: {said}");
+    };
+    say("keygen mine", 0, "mine.secret");
+    let sign = "sign --bundle one.tern --with mine.secret --out two.tern --version 7";
+    say(&format!("{sign} --key mine.pub"), 65, "not trusted here");
+    assert!(!folder.join("two.tern").exists());
+    say(
+        &format!("{sign} --key small.pub --valid-days 30 --daemon-min 0.1.0"),
+        0,
+        "small-test version 7",
+    );
+    say(
+        "verify --bundle two.tern --key mine.pub",
+        0,
+        "1 golden vectors match",
+    );
+    say(
+        "verify --bundle two.tern --key small.pub",
+        65,
+        "not trusted here",
+    );
+    let diff = "diff one.tern two.tern --key small.pub --key mine.pub";
+    say(diff, 0, "model.version: 1 -> 7");
+    say(diff, 0, "release.daemon_min.1: (not there) -> 1");
+    say("diff one.tern one.tern --key small.pub", 0, "no difference");
+}
+
+#[test]
+fn a_keyring_is_signed_by_the_roots_that_a_device_asks_for() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    let do_it = |arguments: &str, code: i32| {
+        let (found, said) = tool(folder, arguments);
+        assert_eq!(found, Some(code), "{arguments}: {said}");
+    };
+    for key in ["a", "b", "old", "new"] {
+        do_it(&format!("keygen {key}"), 0);
+    }
+    do_it("roots --threshold 2 a.pub b.pub --out roots", 0);
+    do_it("roots --threshold 3 a.pub b.pub --out none", 65);
+    let say = "keyring --version 4 --model new.pub --revoke old.pub --reset person=3";
+    do_it(
+        &format!("{say} --root a.secret --root b.secret --out 4.keys"),
+        0,
+    );
+    do_it(
+        &format!("{say} --root a.secret --root a.secret --out twice.keys"),
+        65,
+    );
+    do_it(&format!("{say} --root a.secret --out few.keys"), 0);
+
+    let text = fs::read_to_string(folder.join("roots")).expect("written");
+    let roots = Roots::from_text(&text).expect("what a device reads");
+    let read = |name: &str| fs::read(folder.join(name)).expect("written");
+    let keyring = Keyring::verify(&read("4.keys"), &roots).expect("two roots signed");
+    assert_eq!(keyring.body().version, 4);
+    assert_eq!(keyring.body().resets["person"], 3);
+    assert_eq!(
+        (
+            keyring.models().iter().count(),
+            keyring.body().revoked.len()
+        ),
+        (1, 1)
+    );
+    Keyring::verify(&read("few.keys"), &roots).expect_err("one of two");
+}
+
+#[test]
+fn the_demonstration_keeps_the_good_model_and_takes_the_broken_ones_back() {
+    let bench = Bench::with_video(3000, 1);
+    // Finds nothing, so that the one that reports everything stands out.
+    let first = bundle(1, |manifest| manifest.thresholds.score = 1.0);
+    fs::write(bench.path("first.tern"), first).expect("written");
+    let output = Command::new(program("ternwatch-demo"))
+        .arg("--ota")
+        .arg("--video")
+        .arg(bench.path("video.mp4"))
+        .arg("--daemon")
+        .arg(program("ternwatchd"))
+        .arg("--bundle")
+        .arg(bench.path("first.tern"))
+        .arg("--key")
+        .arg(bench.path("small.pub"))
+        .arg("--out")
+        .arg(bench.path("out"))
+        .stdin(Stdio::null())
+        .output()
+        .expect("the demonstration starts");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let mut rest = said.as_str();
+    for words in [
+        "committed",
+        "rolled_back: golden_mismatch",
+        "rolled_back: flood",
+        "by version 4, frame",
+        "version 2 is in use, and the broken ones are not tried again here",
+    ] {
+        let at = rest
+            .find(words)
+            .unwrap_or_else(|| panic!("{words} in order:\n{said}"));
+        rest = &rest[at..];
+    }
+}

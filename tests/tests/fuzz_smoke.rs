@@ -1,0 +1,138 @@
+//! The fuzz targets with the stable toolchain: all of the corpus, then some seconds of seeded random changes of it.
+
+#[path = "../../fuzz/src/targets.rs"]
+#[expect(unreachable_pub, reason = "the fuzz crate makes it reachable")]
+mod targets;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use targets::{TARGETS, Target};
+
+/// For each target; they run beside each other.
+const TIME: Duration = Duration::from_secs(2);
+/// Longest input in bytes.
+const LEN_MAX: usize = 64 << 10;
+/// Written with a failure, so that it can be repeated.
+const SEED: u64 = 0x7465_726e;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+}
+
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../fuzz/corpus")
+        .join(name);
+    let mut paths: Vec<_> = fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.expect("readable").path())
+        .collect();
+    // The same order everywhere, so that the seed means the same.
+    paths.sort();
+    paths
+        .iter()
+        .map(|path| fs::read(path).expect("readable"))
+        .collect()
+}
+
+/// Changes an input in one of the ways in which files and messages go wrong, or are made to.
+fn mutate(data: &mut Vec<u8>, others: &[Vec<u8>], random: &mut Random) {
+    const NUMBERS: [&[u8]; 6] = [
+        b"0",
+        b"-1",
+        b"4294967296",
+        b"1e999",
+        b"18446744073709551616",
+        b"null",
+    ];
+    let at = random.below(data.len());
+    match random.below(9) {
+        0 if !data.is_empty() => data[at] ^= 1 << random.below(8),
+        1 if !data.is_empty() => data[at] = [0, 1, 0x7f, 0x80, 0xff, b'"', b'{'][random.below(7)],
+        2 => data.truncate(at),
+        3 => data.insert(at, random.next() as u8),
+        4 => {
+            // A part again.
+            let end = at + random.below(data.len() - at).min(64);
+            let part = data[at..end].to_vec();
+            data.splice(at..at, part);
+        }
+        5 => {
+            let end = at + random.below(data.len() - at).min(16);
+            data.drain(at..end);
+        }
+        6 => {
+            data.splice(at..at, NUMBERS[random.below(NUMBERS.len())].iter().copied());
+        }
+        7 => {
+            // The end of another one.
+            let other = &others[random.below(others.len())];
+            data.truncate(at);
+            data.extend(&other[random.below(other.len())..]);
+        }
+        _ => {
+            // A digit for a digit: the text stays what it is, its numbers do not.
+            if let Some(place) = data.iter().skip(at).position(u8::is_ascii_digit) {
+                data[at + place] = b'0' + random.below(10) as u8;
+            }
+        }
+    }
+    data.truncate(LEN_MAX);
+}
+
+/// How many inputs the target was given.
+fn run(name: &str, target: Target) -> u64 {
+    let corpus = corpus(name);
+    assert!(!corpus.is_empty(), "{name} has no corpus");
+    corpus.iter().for_each(|data| target(data));
+    let mut random = Random(SEED);
+    let (until, mut count) = (Instant::now() + TIME, 0);
+    while Instant::now() < until {
+        let mut data = corpus[random.below(corpus.len())].clone();
+        for _ in 0..1 + random.below(6) {
+            mutate(&mut data, &corpus, &mut random);
+        }
+        let outcome = std::panic::catch_unwind(|| target(&data));
+        assert!(
+            outcome.is_ok(),
+            "{name}, seed {SEED:#x}, input {count}: {:?}",
+            String::from_utf8_lossy(&data)
+        );
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn every_target_survives_its_corpus_and_seconds_of_random_changes() {
+    let counts: Vec<(&str, u64)> = std::thread::scope(|scope| {
+        let running = TARGETS
+            .iter()
+            .map(|(name, target)| (*name, scope.spawn(|| run(name, *target))));
+        let running: Vec<_> = running.collect();
+        let counts = running
+            .into_iter()
+            .map(|(name, thread)| (name, thread.join()));
+        counts
+            .map(|(name, count)| (name, count.expect("the target survives")))
+            .collect()
+    });
+    for (name, count) in counts {
+        println!("{name}: {count} inputs");
+        assert!(count > 0, "{name} was given nothing");
+    }
+}
