@@ -9,7 +9,6 @@ pub mod chunks;
 pub mod command;
 pub mod config;
 pub mod digest;
-pub mod disk;
 pub mod fetch;
 pub mod machine;
 pub mod network;
@@ -21,3 +20,5 @@ pub mod start;
 pub mod status;
 pub mod store;
 pub mod trial;
+
+pub use crate::disk;
