@@ -9,6 +9,7 @@ pub mod camera;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod disk;
 pub mod exit;
 pub mod health;
 pub mod logging;

@@ -60,7 +60,7 @@ fn ours(model: &Model, rounds: usize, isa: Option<&str>) -> Result<()> {
 
 fn tract(model: &Model, rounds: usize) -> Result<()> {
     let bytes = encode(model, Form::Folded);
-    let plan = tract_onnx::onnx()
+    let plan = onnx()
         .model_for_read(&mut bytes.as_slice())?
         .into_optimized()?
         .into_runnable()?;

@@ -48,7 +48,7 @@ fn own(model: &Model, image: &[u8]) -> HashMap<usize, Vec<f32>> {
 
 fn tracts(model: &Model, image: &[u8], form: Form) -> Vec<Vec<f32>> {
     let bytes = encode(model, form);
-    let plan = tract_onnx::onnx()
+    let plan = onnx()
         .model_for_read(&mut bytes.as_slice())
         .unwrap()
         .into_optimized()

@@ -9,7 +9,6 @@ pub mod check;
 pub mod chunks;
 pub mod command;
 pub mod config;
-pub mod disk;
 pub mod fetch;
 pub mod machine;
 pub mod network;
@@ -24,3 +23,5 @@ pub mod trial;
 pub mod trust;
 
 pub use ternwatch_ota::{digest, offer};
+
+pub use crate::disk;

@@ -1,4 +1,4 @@
-//! What the store asks of a file system, one step at a time, so that tests can fail or cut the power after each.
+//! What the stores ask of a file system, one step at a time, so that tests can fail or cut the power after each.
 //!
 //! Nothing is durable before it was synchronized: a file's bytes by [`Disk::sync_file`], its name by
 //! [`Disk::sync_folder`] of the folder it is in. A renamed file replaces another one in one step.
