@@ -214,7 +214,7 @@ impl Keyring {
         if body.resets.len() > RESETS_MAX || !body.resets.iter().all(is_sane) {
             return Err(KeyringError::Bounds("resets"));
         }
-        let models = body.models.iter().map(|text| key(text));
+        let models = body.models.iter().map(key);
         let models = models.collect::<Result<_, _>>()?;
         for text in &body.revoked {
             key(text)?;

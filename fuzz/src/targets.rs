@@ -112,7 +112,7 @@ pub fn sender(data: &[u8]) {
     sender.offer();
     let mut sent = 0;
     while sender.has_next() {
-        sent += usize::from(sender.next().is_some());
+        sent += usize::from(sender.take_next().is_some());
     }
     assert!(
         sent <= 5 * sender.devices().len(),

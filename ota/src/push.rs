@@ -178,7 +178,7 @@ impl Run {
                     Event::Lost(_) => {}
                 },
                 Ok(place) = outgoing.reserve(), if sender.has_next() => {
-                    if let Some(message) = sender.next() {
+                    if let Some(message) = sender.take_next() {
                         place.send(message);
                     }
                 }

@@ -146,8 +146,11 @@ impl Sender {
         &self.devices
     }
 
-    /// No further devices join in.
+    /// No further devices join in, and those that told of no model leave.
     pub fn close(&mut self) {
+        if self.takes_all {
+            self.devices.retain(|_, device| device.state.is_some());
+        }
         self.takes_all = false;
     }
 
@@ -187,8 +190,13 @@ impl Sender {
     /// Takes a message from the broker; the name of the device if something was learnt of it.
     pub fn hear(&mut self, topic: &str, payload: &[u8]) -> Option<String> {
         let (name, rest) = topic::split(&self.prefix, topic)?;
-        let joins = self.takes_all && rest == "model" && self.devices.len() < DEVICES_MAX;
-        if joins && State::parse(payload).is_ok() {
+        // Which of the two comes first is up to the broker; `close` keeps those that told of a model.
+        let is_device = match rest {
+            "model" => State::parse(payload).is_ok(),
+            "state" => [&b"online"[..], b"offline"].contains(&payload),
+            _ => false,
+        };
+        if self.takes_all && is_device && self.devices.len() < DEVICES_MAX {
             self.devices.entry(name.into()).or_default();
         }
         let device = self.devices.get_mut(name)?;
@@ -229,7 +237,7 @@ impl Sender {
     }
 
     /// The next message to publish: offers first, then chunks, the devices in turn.
-    pub fn next(&mut self) -> Option<Message> {
+    pub fn take_next(&mut self) -> Option<Message> {
         if let Some(name) = self.offers.pop_front() {
             let model = topic::model(&self.prefix, &name);
             return Some(self.message(&model, self.offer.clone()));
@@ -305,7 +313,7 @@ mod tests {
     }
 
     fn topics(sender: &mut Sender) -> Vec<String> {
-        std::iter::from_fn(|| sender.next().map(|message| message.topic)).collect()
+        std::iter::from_fn(|| sender.take_next().map(|message| message.topic)).collect()
     }
 
     #[test]
@@ -318,7 +326,7 @@ mod tests {
         sender.hear("site/a/model/request", &request(sha256, &[0, 4, 0]));
         sender.hear("site/b/model/request", &request(sha256, &[1]));
         let chunk = |device: &str, index| format!("site/{device}/model/chunk/{sha256}/{index}");
-        let sent: Vec<Message> = std::iter::from_fn(|| sender.next()).collect();
+        let sent: Vec<Message> = std::iter::from_fn(|| sender.take_next()).collect();
         let sent_to: Vec<&str> = sent.iter().map(|message| message.topic.as_str()).collect();
         assert_eq!(sent_to, [chunk("a", 0), chunk("b", 1), chunk("a", 4)]);
         let lengths: Vec<usize> = sent.iter().map(|message| message.payload.len()).collect();
@@ -375,6 +383,7 @@ mod tests {
             sender.filters(),
             ["site/+/state", "site/+/model/request", "site/+/model"]
         );
+        sender.hear("site/a/state", b"online");
         sender.hear("site/a/model", &state("committed", None, "job-0", other));
         sender.hear("site/b/model", b"no state");
         sender.hear("site/c/state", b"online");
@@ -382,6 +391,7 @@ mod tests {
         sender.hear("site/d/model", &state("committed", None, "job-0", other));
         let names: Vec<&String> = sender.devices().keys().collect();
         assert_eq!(names, ["a"]);
+        assert_eq!(sender.devices()["a"].is_online, Some(true));
     }
 
     #[test]
