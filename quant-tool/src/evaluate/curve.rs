@@ -27,7 +27,7 @@ fn paint(
     let area = area.titled(title, ("sans-serif", 20))?;
     let (left, right) = area.split_horizontally(SIZE.0 / 2);
     let chosen = points.iter().min_by(|a, b| {
-        let distance = |p: &Point| (p.threshold - threshold).abs();
+        let distance = |p: &Point| (p.threshold - f64::from(threshold)).abs();
         distance(a).total_cmp(&distance(b))
     });
 
@@ -64,7 +64,7 @@ fn paint(
         ),
     ];
     for (name, colour, value) in curves {
-        let line = points.iter().map(|p| (f64::from(p.threshold), value(p)));
+        let line = points.iter().map(|p| (p.threshold, value(p)));
         chart
             .draw_series(LineSeries::new(line, colour.stroke_width(2)))?
             .label(name)

@@ -120,7 +120,8 @@ impl Outcomes {
         let classes = self.boxes.iter();
         let precisions = classes.map(|(&class, &boxes)| self.average_precision(class, boxes));
         Score {
-            ap50: precisions.sum::<f64>() / self.boxes.len().max(1) as f64,
+            // The sum of nothing is -0.
+            ap50: precisions.sum::<f64>().abs() / self.boxes.len().max(1) as f64,
             precision: part(hits, shown),
             recall: part(hits, boxes),
             images: self.images,

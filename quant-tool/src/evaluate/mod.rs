@@ -74,7 +74,7 @@ pub struct HeightScore {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Point {
     /// The least score that is shown.
-    pub threshold: f32,
+    pub threshold: f64,
     /// Part of what is shown that is a hit.
     pub precision: f64,
     /// Part of the boxes that are hit.
@@ -244,13 +244,13 @@ fn summary(model: &Model, dataset: &Dataset, seen: &[Seen]) -> Evaluation {
     };
     let all = sources.get(OVERALL).cloned().unwrap_or_default();
     let curve = (1..20).map(|i| {
-        let threshold = i as f32 / 20.0;
-        let score = all.clone().score(threshold);
+        let threshold = f64::from(i) / 20.0;
+        let score = all.clone().score(threshold as f32);
         Point {
             threshold,
             precision: score.precision,
             recall: score.recall,
-            false_alarms: alarms(threshold),
+            false_alarms: alarms(threshold as f32),
         }
     });
     let sources = sources.into_iter();
