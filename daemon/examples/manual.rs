@@ -82,7 +82,8 @@ fn ending(text: &mut impl Write) -> io::Result<()> {
     }
     roff.control("SH", ["EXIT STATUS"]);
     roff.control("TP", []);
-    roff.text([bold("0")]).text([roman("It did what it should.")]);
+    roff.text([bold("0")])
+        .text([roman("It did what it should.")]);
     for &(reason, explanation) in Reason::EXPLAINED {
         roff.control("TP", []);
         roff.text([bold((reason as u8).to_string())])
