@@ -131,7 +131,7 @@ fn a_bad_value_is_named_with_its_origin() {
         ("[camera]\nname = \"\"\n", "`camera.name`: is empty"),
         (
             "[camera]\nsource = \"usb\"\n",
-            "\"usb\" is none of \"v4l2\", \"video\", \"rtsp\", \"stills\"",
+            "\"usb\" is none of \"v4l2\", \"rpicam\", \"video\", \"rtsp\", \"stills\"",
         ),
         ("[camera]\nsource = \"video\"\n", "`camera.video.path`"),
         (

@@ -60,9 +60,9 @@ impl Config {
         )
     }
 
-    /// For messages.
+    /// Which camera, for messages that begin with that word.
     fn shown(&self) -> String {
-        format!("camera {} of {}", self.camera, self.program.display())
+        format!("{} of {}", self.camera, self.program.display())
     }
 
     fn command(&self) -> Command {
@@ -107,7 +107,7 @@ impl Camera {
         }
         match error.kind() {
             io::ErrorKind::TimedOut => CameraError::Stalled {
-                input: self.config.shown(),
+                input: format!("camera {}", self.config.shown()),
                 stall: self.stall,
             },
             // The cause is in what the program said, not in the truncated output.
