@@ -88,6 +88,15 @@ test_fresh_system() {
     as_ternwatch ternwatchd model list | tee "$work/models"
     [ -s "$work/models" ] || die "no model is listed"
 
+    # A fresh system has neither a camera nor a broker, and is told how to name them.
+    local code=0
+    as_ternwatch ternwatchd doctor >"$work/doctor" || code=$?
+    cat "$work/doctor"
+    [ "$code" = 66 ] || die "the doctor ends with $code, expected 66 for a missing camera"
+    grep -q '^fail  camera  .*/dev/video0' "$work/doctor" || die "the doctor does not say which camera is missing"
+    grep -q -- '-> .*camera.v4l2.device' "$work/doctor" || die "the doctor does not say how to name a camera"
+    grep -q '^ok    model ' "$work/doctor" || die "the model does not run here"
+
     say "upgrade"
     echo '# Mine.' >>"$root/etc/ternwatch/ternwatch.toml"
     echo kept >"$root/var/lib/ternwatch/mine"

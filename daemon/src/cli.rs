@@ -26,6 +26,9 @@ pub enum Command {
     Run,
     /// Check the configuration, show what is in effect, and end: exit code 0 if it is valid, 78 if not.
     CheckConfig,
+    /// Look at everything that the daemon needs on this board, and tell what is wrong and how to mend it: exit code 0 if
+    /// nothing is. Changes nothing, and can run beside the service.
+    Doctor,
     /// Look at the model, replace it, or take the one before back.
     Model {
         /// What to do with it.

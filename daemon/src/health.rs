@@ -3,11 +3,14 @@
 //! The watchdog is fed by the pipeline, not by a timer: by the inference thread, and only while the capture thread
 //! also shows signs of life. A camera driver that hangs, or a network that computes for ever, therefore ends in a
 //! restart. Waiting is a sign of life if it is on purpose: for a camera that is away, for the next picture.
+//!
+//! The service is ready with the first frame, or when it is clear that there is none for now: then its status says what is
+//! missing and which setting names another.
 
 use crate::clock::Timestamp;
 use sd_notify::NotifyState;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often the status line is renewed.
@@ -28,11 +31,12 @@ pub struct Health {
     pub published: AtomicU64,
     /// Documents dropped because the broker was away for too long.
     pub documents_dropped: AtomicU64,
-    /// Whether the camera has failed and is being opened again.
-    pub camera_is_away: AtomicBool,
     /// Whether there is a connection to the broker.
     pub broker_is_here: AtomicBool,
+    camera_is_away: AtomicBool,
     capture_alive_ns: AtomicU64,
+    /// `host:port`, if documents go to a broker.
+    broker: Option<String>,
     patience: Duration,
     watchdog: Option<Duration>,
     line: Mutex<Line>,
@@ -44,20 +48,23 @@ struct Line {
     fed_at: Option<Instant>,
     status_at: Instant,
     examined_then: u64,
+    /// Why the camera is away, the last time that it was.
+    camera_trouble: String,
 }
 
 impl Health {
-    /// Of a program whose source may be silent for `patience` at a time.
-    pub fn new(patience: Duration) -> Self {
+    /// Of a program whose source may be silent for `patience` at a time, and whose documents go to `broker` (`host:port`).
+    pub fn new(patience: Duration, broker: Option<String>) -> Self {
         Self {
             captured: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             examined: AtomicU64::new(0),
             published: AtomicU64::new(0),
             documents_dropped: AtomicU64::new(0),
-            camera_is_away: AtomicBool::new(false),
             broker_is_here: AtomicBool::new(false),
+            camera_is_away: AtomicBool::new(false),
             capture_alive_ns: AtomicU64::new(Timestamp::now().monotonic_ns),
+            broker,
             patience,
             watchdog: sd_notify::watchdog_enabled(),
             line: Mutex::new(Line {
@@ -65,6 +72,7 @@ impl Health {
                 fed_at: None,
                 status_at: Instant::now(),
                 examined_then: 0,
+                camera_trouble: String::new(),
             }),
         }
     }
@@ -75,10 +83,28 @@ impl Health {
             .store(Timestamp::now().monotonic_ns, Ordering::Relaxed);
     }
 
+    /// The camera failed because of `trouble` and will be opened again. A service that waits for its first frame is ready
+    /// all the same: waiting is what it does now.
+    pub fn camera_failed(&self, trouble: &str) {
+        let mut line = self.lock();
+        self.camera_is_away.store(true, Ordering::Relaxed);
+        trouble.clone_into(&mut line.camera_trouble);
+        if !line.is_ready {
+            line.is_ready = true;
+            notify(&[NotifyState::Ready]);
+        }
+        notify(&[NotifyState::Status(&self.status(&line, 0.0))]);
+    }
+
+    /// The camera delivered a frame; tells whether it was away.
+    pub fn camera_works(&self) -> bool {
+        self.camera_is_away.swap(false, Ordering::Relaxed)
+    }
+
     /// The inference thread examined a frame: the service is ready with the first one.
     pub fn frame_examined(&self) {
         self.examined.fetch_add(1, Ordering::Relaxed);
-        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = self.lock();
         if !line.is_ready {
             line.is_ready = true;
             log::info!("the first frame was examined");
@@ -94,7 +120,7 @@ impl Health {
     /// The inference thread did its work, or waits on purpose: feeds the watchdog if the capture thread lives too.
     pub fn inference_lives(&self) {
         let now = Instant::now();
-        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = self.lock();
         let hungry_for = line.fed_at.map(|fed_at| now - fed_at);
         // Systemd starts the watchdog when the service is ready.
         if let Some(watchdog) = self.watchdog
@@ -109,7 +135,7 @@ impl Health {
             let examined = self.examined.load(Ordering::Relaxed);
             let rate = (examined - line.examined_then) as f64 / passed.as_secs_f64();
             (line.status_at, line.examined_then) = (now, examined);
-            notify(&[NotifyState::Status(&self.status(rate))]);
+            notify(&[NotifyState::Status(&self.status(&line, rate))]);
         }
     }
 
@@ -123,19 +149,23 @@ impl Health {
         Duration::from_nanos(Timestamp::now().monotonic_ns.saturating_sub(then))
     }
 
-    fn status(&self, rate: f64) -> String {
+    fn lock(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn status(&self, line: &Line, rate: f64) -> String {
         let camera = if self.camera_is_away.load(Ordering::Relaxed) {
-            "camera away".into()
+            format!("camera away: {}", line.camera_trouble)
         } else {
             format!("{rate:.1} frames/s")
         };
-        let broker = if self.broker_is_here.load(Ordering::Relaxed) {
-            "connected"
-        } else {
-            "away"
+        let broker = match &self.broker {
+            _ if self.broker_is_here.load(Ordering::Relaxed) => "broker connected".into(),
+            Some(broker) => format!("broker away: {broker} (mqtt.host, mqtt.port)"),
+            None => "no broker".into(),
         };
         format!(
-            "{camera}; frames: {} examined, {} dropped; documents: {} published, {} dropped; broker {broker}",
+            "{camera}; frames: {} examined, {} dropped; documents: {} published, {} dropped; {broker}",
             self.examined.load(Ordering::Relaxed),
             self.dropped.load(Ordering::Relaxed),
             self.published.load(Ordering::Relaxed),
@@ -169,18 +199,22 @@ mod tests {
 
     #[test]
     fn the_status_tells_of_a_missing_camera_and_broker() {
-        let health = Health::new(Duration::from_secs(1));
+        let health = Health::new(Duration::from_secs(1), Some("broker.lan:1883".into()));
         health.examined.store(7, Ordering::Relaxed);
+        let status = |rate| health.status(&health.lock(), rate);
         assert_eq!(
-            health.status(2.34),
-            "2.3 frames/s; frames: 7 examined, 0 dropped; documents: 0 published, 0 dropped; broker away"
+            status(2.34),
+            "2.3 frames/s; frames: 7 examined, 0 dropped; documents: 0 published, 0 dropped; \
+             broker away: broker.lan:1883 (mqtt.host, mqtt.port)"
         );
-        health.camera_is_away.store(true, Ordering::Relaxed);
+        health.camera_failed("unplugged");
         health.broker_is_here.store(true, Ordering::Relaxed);
         assert_eq!(
-            health.status(0.0),
-            "camera away; frames: 7 examined, 0 dropped; documents: 0 published, 0 dropped; broker connected"
+            status(0.0),
+            "camera away: unplugged; frames: 7 examined, 0 dropped; documents: 0 published, 0 dropped; broker connected"
         );
+        assert!(health.camera_works(), "it was away");
+        assert!(!health.camera_works(), "it was here");
     }
 
     #[test]
@@ -198,7 +232,7 @@ mod tests {
 
     #[test]
     fn silence_ends_with_a_sign_of_life() {
-        let health = Health::new(Duration::from_secs(1));
+        let health = Health::new(Duration::from_secs(1), None);
         health.capture_alive_ns.store(0, Ordering::Relaxed);
         assert!(health.capture_silence() > Duration::ZERO);
         health.capture_lives();

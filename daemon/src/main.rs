@@ -7,7 +7,7 @@ use ternwatch_daemon::cli::{Arguments, CONFIG_PATH_DEFAULT, Command};
 use ternwatch_daemon::config::Config;
 use ternwatch_daemon::exit::{Failure, Reason};
 use ternwatch_daemon::update::{command, start};
-use ternwatch_daemon::{logging, service};
+use ternwatch_daemon::{doctor, logging, service};
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -22,19 +22,20 @@ fn main() -> ExitCode {
             };
         }
     };
-    let result = load_config(&arguments).and_then(|config| match arguments.command.clone() {
-        Some(Command::CheckConfig) => {
+    let load = || load_config(&arguments);
+    let result = match arguments.command.clone().unwrap_or_default() {
+        Command::Doctor => doctor::run(load()),
+        Command::CheckConfig => load().map(|config| {
             config.lines().iter().for_each(|line| println!("{line}"));
-            Ok(())
-        }
-        Some(Command::Model { action }) => {
+        }),
+        Command::Model { action } => load().and_then(|config| {
             command::run(&config, &action).inspect_err(|failure| eprintln!("ternwatchd: {failure}"))
-        }
-        None | Some(Command::Run) => {
+        }),
+        Command::Run => load().and_then(|config| {
             logging::start(&config.log);
-            run(&config).inspect_err(|failure| log::error!("{failure}"))
-        }
-    });
+            run(&config, &load).inspect_err(|failure| log::error!("{failure}"))
+        }),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -59,7 +60,7 @@ fn load_config(arguments: &Arguments) -> Result<Config, Failure> {
     Config::load(path, environment).map_err(|error| Failure::new(Reason::Config, error))
 }
 
-fn run(config: &Config) -> Result<(), Failure> {
+fn run(config: &Config, reread: service::Reread<'_>) -> Result<(), Failure> {
     log::info!("ternwatchd {}", env!("CARGO_PKG_VERSION"));
     for line in config.lines() {
         log::info!("{line}");
@@ -75,5 +76,5 @@ fn run(config: &Config) -> Result<(), Failure> {
         start.loaded.identity.version,
         start.loaded.detector.macs() as f64 / 1e6
     );
-    service::run(config, start, isa)
+    service::run(config, start, isa, reread)
 }

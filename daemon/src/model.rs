@@ -63,7 +63,7 @@ impl Config {
     }
 
     /// The thresholds that are in effect for a model that recommends `recommended`.
-    fn thresholds(&self, recommended: Thresholds) -> Thresholds {
+    pub fn thresholds(&self, recommended: Thresholds) -> Thresholds {
         let or = |setting, recommended| {
             if setting == 0.0 { recommended } else { setting }
         };
@@ -81,6 +81,8 @@ pub struct Loaded {
     pub detector: Detector,
     /// The thresholds that are in effect.
     pub thresholds: Thresholds,
+    /// Those that the model recommends.
+    pub recommended: Thresholds,
     /// Name, version and digest.
     pub identity: ModelIdentity,
     /// Class names by index.
@@ -231,6 +233,7 @@ pub fn prepare(
     Ok(Loaded {
         detector,
         thresholds: config.thresholds(model.thresholds()),
+        recommended: model.thresholds(),
         identity: ModelIdentity {
             name: model.id().name.clone(),
             version: model.id().version,

@@ -6,7 +6,7 @@
 
 mod watch;
 
-pub use watch::Watch;
+pub use watch::{Places, Watch};
 
 use crate::backoff::Backoff;
 use crate::camera::{self, CameraError, FrameBuffer, FrameSource, Next};
@@ -14,8 +14,10 @@ use crate::config::Invalid;
 use crate::config::choice::Choice;
 use crate::health::Health;
 use crate::mailbox::{Mailbox, Put, Taken};
+use crate::model;
 use crate::publish::payload::{Examined, Source};
 use crate::publish::{Document, Outgoing};
+use crate::reload::Mail;
 use crate::stop::Stop;
 use crate::update::slot::Slot;
 use serde::{Deserialize, Serialize};
@@ -80,8 +82,11 @@ pub struct Shared {
 /// Whether a source that failed is opened again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revival {
-    /// A camera may come back.
-    Reopen,
+    /// A camera may come, and come back.
+    Reopen {
+        /// Which settings name another one.
+        advice: &'static str,
+    },
     /// A file that is broken stays so.
     Never,
 }
@@ -103,18 +108,17 @@ pub fn capture(
             Ok(()) | Err(CameraError::Stopped) => return Ok(()),
             Err(error) => error,
         };
-        // A camera that never worked is a mistake in the configuration more often than a camera that will return.
-        let worked_before = capture.sequence > 0;
-        if revival == Revival::Never || !worked_before || !error.may_pass() {
+        let Revival::Reopen { advice } = revival else {
+            return Err(error);
+        };
+        if !error.may_pass() {
             return Err(error);
         }
-        shared.health.camera_is_away.store(true, Ordering::Relaxed);
+        // A camera that is not there yet may be plugged in; one that is named wrongly is told of until it is mended.
+        let trouble = format!("{:#} ({advice})", anyhow::Error::new(error));
+        shared.health.camera_failed(&trouble);
         let delay = capture.backoff.next_delay();
-        log::warn!(
-            "{:#}; next attempt in {:.1} s",
-            anyhow::Error::new(error),
-            delay.as_secs_f32()
-        );
+        log::warn!("{trouble}; next attempt in {:.1} s", delay.as_secs_f32());
         if capture.wait(delay) {
             return Ok(());
         }
@@ -137,7 +141,7 @@ impl Capture<'_> {
             if source.next_frame(&mut self.buffer)? == Next::End {
                 return Ok(());
             }
-            if health.camera_is_away.swap(false, Ordering::Relaxed) {
+            if health.camera_works() {
                 log::info!("the camera is back");
             }
             self.backoff.reset();
@@ -223,6 +227,10 @@ pub struct Inference {
     pub detector: Detector,
     /// Which detections are published.
     pub thresholds: Thresholds,
+    /// What the model recommends where the settings say nothing.
+    pub recommended: Thresholds,
+    /// The settings of the thresholds.
+    pub model: model::Config,
     /// What every document of a frame says; `None` if none is published.
     pub source: Option<Source>,
     /// What happens from frame to frame.
@@ -231,6 +239,8 @@ pub struct Inference {
     pub outlet: Outlet,
     /// Where another model comes from.
     pub slot: Arc<Slot>,
+    /// Where other settings come from.
+    pub mail: Arc<Mail>,
 }
 
 impl Inference {
@@ -241,6 +251,7 @@ impl Inference {
         let mut examined = 0;
         loop {
             self.change_model();
+            self.change_settings(&mut documents);
             match shared.mailbox.take(&mut buffer, WAIT) {
                 Taken::Closed => {
                     self.watch.finish(&mut documents);
@@ -262,12 +273,27 @@ impl Inference {
     fn change_model(&mut self) {
         self.slot.take(|next| {
             mem::swap(&mut self.detector, &mut next.detector);
-            mem::swap(&mut self.thresholds, &mut next.thresholds);
+            mem::swap(&mut self.recommended, &mut next.recommended);
+            // By the settings of now, which may be newer than those that it was prepared with.
+            self.thresholds = self.model.thresholds(self.recommended);
             self.watch.change_model(next, self.thresholds.score);
             if let Some(source) = &mut self.source {
                 self.watch.name_model(source);
             }
         });
+    }
+
+    /// Takes other settings, if there are some. What the zones tell of goes out with the next frame.
+    fn change_settings(&mut self, documents: &mut Vec<Document>) {
+        let Some(settings) = self.mail.take() else {
+            return;
+        };
+        self.model = settings.model;
+        self.thresholds = self.model.thresholds(self.recommended);
+        self.watch.believe_from(self.thresholds.score);
+        if let Some(places) = settings.places {
+            self.watch.change_places(places, documents);
+        }
     }
 
     fn examine(
@@ -368,9 +394,11 @@ mod tests {
             mailbox: Arc::new(Mailbox::new(FrameBuffer::empty())),
             when_busy,
             stop: Stop::default(),
-            health: Arc::new(Health::new(Duration::from_secs(1))),
+            health: Arc::new(Health::new(Duration::from_secs(1), None)),
         }
     }
+
+    const REOPEN: Revival = Revival::Reopen { advice: "test" };
 
     /// Delivers so many frames, then ends or fails.
     struct Script {
@@ -473,18 +501,24 @@ mod tests {
     fn a_camera_that_worked_is_opened_again_and_numbers_go_on() {
         let shared = shared(WhenBusy::DropOldest);
         let open = scripts([(2, Some(stalled())), (0, Some(stalled())), (3, None)]);
-        capture(&shared, Revival::Reopen, open).expect("ends");
+        capture(&shared, REOPEN, open).expect("ends");
         assert_eq!(shared.health.captured.load(Ordering::Relaxed), 5);
-        assert!(!shared.health.camera_is_away.load(Ordering::Relaxed));
+        assert!(!shared.health.camera_works(), "it is not away any more");
     }
 
     #[test]
-    fn a_camera_that_never_worked_and_a_broken_file_end_the_program() {
-        for (revival, frames) in [(Revival::Reopen, 0), (Revival::Never, 3)] {
-            let open = scripts([(frames, Some(stalled()))]);
-            let ended = capture(&shared(WhenBusy::DropOldest), revival, open);
-            assert!(matches!(ended, Err(CameraError::Stalled { .. })));
-        }
+    fn a_camera_that_is_not_there_at_the_start_is_waited_for() {
+        let shared = shared(WhenBusy::DropOldest);
+        let open = scripts([(0, Some(stalled())), (3, None)]);
+        capture(&shared, REOPEN, open).expect("ends");
+        assert_eq!(shared.health.captured.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn a_broken_file_ends_the_program() {
+        let open = scripts([(3, Some(stalled()))]);
+        let ended = capture(&shared(WhenBusy::DropOldest), Revival::Never, open);
+        assert!(matches!(ended, Err(CameraError::Stalled { .. })));
     }
 
     #[test]
@@ -493,7 +527,7 @@ mod tests {
             device: "/dev/video0".into(),
         };
         let open = scripts([(3, Some(hung))]);
-        let ended = capture(&shared(WhenBusy::DropOldest), Revival::Reopen, open);
+        let ended = capture(&shared(WhenBusy::DropOldest), REOPEN, open);
         assert!(matches!(ended, Err(CameraError::Hung { .. })));
     }
 
@@ -504,7 +538,7 @@ mod tests {
             let shared = shared.clone();
             move || {
                 let mut opened = 0;
-                capture(&shared, Revival::Reopen, || {
+                capture(&shared, REOPEN, || {
                     opened += 1;
                     Ok(Box::new(Script {
                         frames: u32::from(opened == 1),

@@ -14,6 +14,7 @@ use crate::publish::mqtt::conversation::Conversation;
 use crate::publish::mqtt::{self, Destination, Session, Term};
 use crate::publish::payload::Source;
 use crate::publish::{Outgoing, topic};
+use crate::reload::{self, Mail};
 use crate::stop::Stop;
 use crate::track::Tracker;
 use crate::update::agent::{Agent, Input};
@@ -50,8 +51,12 @@ struct Publishing {
 /// How a thread ended.
 type Ended = Result<(), Failure>;
 
-/// Watches until the source ends, a thread fails, or SIGTERM or SIGINT comes.
-pub fn run(config: &Config, start: Start, isa: Isa) -> Result<(), Failure> {
+/// Reads the configuration again.
+pub type Reread<'a> = &'a dyn Fn() -> Result<Config, Failure>;
+
+/// Watches until the source ends, a thread fails, or SIGTERM or SIGINT comes. SIGHUP takes over what can be changed of
+/// what `reread` gives.
+pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Result<(), Failure> {
     let unavailable = |error: anyhow::Error| Failure::new(Reason::Unavailable, error);
     let device = config.device.id();
     let Start { loaded, store } = start;
@@ -95,7 +100,10 @@ pub fn run(config: &Config, start: Start, isa: Isa) -> Result<(), Failure> {
         mailbox: Arc::new(Mailbox::new(camera::FrameBuffer::empty())),
         when_busy: config.pipeline.when_busy,
         stop: Stop::default(),
-        health: Arc::new(Health::new(config.camera.patience())),
+        health: Arc::new(Health::new(
+            config.camera.patience(),
+            (config.mqtt.enabled).then(|| format!("{}:{}", config.mqtt.host, config.mqtt.port)),
+        )),
     };
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()
@@ -107,8 +115,11 @@ pub fn run(config: &Config, start: Start, isa: Isa) -> Result<(), Failure> {
         let updates = agent
             .map(|agent| start_updates(agent, ends.inbox, &shared.stop))
             .transpose()?;
-        let threads = start_threads(config, loaded, &shared, outgoing, slot)?;
-        let outcome = supervise(&shared, threads, publishing, &mut signals).await;
+        let mail = Arc::new(Mail::default());
+        let threads = start_threads(config, loaded, &shared, outgoing, slot, mail.clone())?;
+        let mut running = config.clone();
+        let mut on_reload = || read_again(&mut running, reread, &mail);
+        let outcome = supervise(&shared, threads, publishing, &mut signals, &mut on_reload).await;
         shared.stop.request();
         // Whatever it is at may be cut off at any moment; a trial that is then counts as an attempt.
         if updates.is_some_and(|updates| {
@@ -129,6 +140,21 @@ pub fn run(config: &Config, start: Start, isa: Isa) -> Result<(), Failure> {
         count(&shared.health.published),
     );
     outcome
+}
+
+/// Takes over what can be changed of the configuration of now. One that is wrong changes nothing.
+fn read_again(running: &mut Config, reread: Reread<'_>, mail: &Mail) {
+    match reread() {
+        Ok(next) => {
+            let others = reload::apply(running, next, mail);
+            log::info!("zones, lines and thresholds are read again");
+            if !others.is_empty() {
+                let others = others.join(", ");
+                log::warn!("changed, but read at the start only: {others}");
+            }
+        }
+        Err(failure) => log::error!("the settings stay as they were: {failure}"),
+    }
 }
 
 /// Starts the update thread; the receiver hears when it has ended.
@@ -158,6 +184,7 @@ fn start_threads(
     shared: &Shared,
     outgoing: Option<Arc<Outgoing>>,
     slot: Arc<Slot>,
+    mail: Arc<Mail>,
 ) -> Result<mpsc::UnboundedReceiver<Ended>, Failure> {
     let (ended, ends) = mpsc::unbounded_channel();
     let camera = &config.camera.name;
@@ -172,6 +199,8 @@ fn start_threads(
     let inference = Inference {
         detector: loaded.detector,
         thresholds: loaded.thresholds,
+        recommended: loaded.recommended,
+        model: config.model.clone(),
         source: config.publish.frames.then(|| Source {
             camera: camera.clone(),
             model: loaded.identity,
@@ -183,13 +212,16 @@ fn start_threads(
             stdout: config.stdout.enabled,
         },
         slot,
+        mail,
     };
     let camera_config = config.camera.clone();
     spawn("capture", ended.clone(), shared, move |shared| {
-        let revival = if camera_config.source.is_finite() {
+        let source = camera_config.source;
+        let revival = if source.is_finite() {
             Revival::Never
         } else {
-            Revival::Reopen
+            let advice = source.advice();
+            Revival::Reopen { advice }
         };
         let open = || camera::open(&camera_config, &shared.stop);
         let result = pipeline::capture(shared, revival, open);
@@ -232,6 +264,7 @@ async fn supervise(
     mut threads: mpsc::UnboundedReceiver<Ended>,
     publishing: Option<Publishing>,
     signals: &mut Signals,
+    on_reload: &mut dyn FnMut(),
 ) -> Result<(), Failure> {
     let (set_term, term) = watch::channel(Term::Open);
     let outgoing = publishing
@@ -270,10 +303,13 @@ async fn supervise(
                 Some(result) => outcome = first_failure(outcome, result),
                 None => break,
             },
-            () = signals.next() => {
-                log::info!("asked to end");
-                stop(shared, &set_term, &mut deadline);
-            }
+            wish = signals.next() => match wish {
+                Wish::End => {
+                    log::info!("asked to end");
+                    stop(shared, &set_term, &mut deadline);
+                }
+                Wish::Reload => on_reload(),
+            },
             result = &mut publisher, if published.is_none() => {
                 // On a signal it ends by its term; before that, only if it could not start.
                 let failed = result.is_err();
@@ -301,7 +337,9 @@ async fn supervise(
         }
         tokio::select! {
             result = &mut publisher => break result,
-            () = signals.next() => stop(shared, &set_term, &mut deadline),
+            wish = signals.next() => if wish == Wish::End {
+                stop(shared, &set_term, &mut deadline);
+            },
         }
     };
     let published = published.map_err(|error| Failure::new(Reason::Config, error));
@@ -338,8 +376,16 @@ fn first_failure(before: Ended, now: Ended) -> Ended {
     }
 }
 
-/// SIGTERM, as systemd sends it, and SIGINT, as a terminal does.
+/// What a signal asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    End,
+    Reload,
+}
+
+/// SIGTERM, as systemd sends it, SIGINT, as a terminal does, and SIGHUP.
 struct Signals {
+    hang_up: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -347,15 +393,17 @@ struct Signals {
 impl Signals {
     fn listen() -> std::io::Result<Self> {
         Ok(Self {
+            hang_up: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Wish {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.hang_up.recv() => Wish::Reload,
         }
     }
 }

@@ -131,7 +131,7 @@ fn a_bad_value_is_named_with_its_origin() {
         ("[camera]\nname = \"\"\n", "`camera.name`: is empty"),
         (
             "[camera]\nsource = \"usb\"\n",
-            "\"usb\" is none of \"v4l2\", \"video\", \"rtsp\", \"stills\"",
+            "\"usb\" is none of \"v4l2\", \"rpicam\", \"video\", \"rtsp\", \"stills\"",
         ),
         ("[camera]\nsource = \"video\"\n", "`camera.video.path`"),
         (
@@ -331,6 +331,63 @@ fn the_documented_defaults_are_the_defaults() {
     assert_eq!(documented, actual);
 }
 
+/// A range in a sentence: `1 to 600`.
+fn range_of(text: &str) -> Option<(f64, f64)> {
+    let number = |word: &&str| word.trim_matches([',', '.', ';', ':']).parse().ok();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words
+        .windows(3)
+        .filter(|window| window[1] == "to")
+        .find_map(|window| Some((number(&window[0])?, number(&window[2])?)))
+}
+
+#[test]
+fn the_documented_ranges_are_the_ranges() {
+    let document = include_str!("../../docs/configuration.md");
+    let mut section = "";
+    let mut checked = 0;
+    for line in document.lines() {
+        if let Some(heading) = line.strip_prefix("## `[") {
+            section = heading.strip_suffix("]`").expect(line);
+        }
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let ["", key, default, meaning, ""] = cells[..] else {
+            continue;
+        };
+        let default = default.trim_matches('`');
+        // Lists have tests of their own.
+        if default.parse::<f64>().is_err() || section.starts_with('[') {
+            continue;
+        }
+        let key = format!("{section}.{}", key.trim_matches('`'));
+        let (least, most) = range_of(meaning).unwrap_or_else(|| panic!("{key} has no range"));
+        let variable = format!("TERNWATCH_{}", key.replace('.', "__").to_uppercase());
+        let try_value = |value: f64| {
+            // Only the source that is used is checked.
+            let source = section.strip_prefix("camera.").unwrap_or("v4l2");
+            load(
+                "",
+                &[
+                    ("TERNWATCH_CAMERA__SOURCE", source),
+                    ("TERNWATCH_CAMERA__STILLS__FOLDER", "/srv"),
+                    (&variable, &value.to_string()),
+                ],
+            )
+        };
+        let is_whole = !default.contains('.');
+        for inside in [least, most] {
+            try_value(inside).unwrap_or_else(|error| panic!("{key} = {inside}: {error}"));
+        }
+        try_value(most + 1.0).expect_err(&key);
+        if least > 0.0 {
+            let below = if is_whole { least - 1.0 } else { least / 2.0 };
+            try_value(below).expect_err(&key);
+        }
+        checked += 1;
+    }
+    assert!(checked > 15, "only {checked} ranges were found");
+}
+
 fn ternwatchd(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ternwatchd"))
         .args(arguments)
@@ -379,5 +436,67 @@ fn the_command_line_has_its_own_exit_codes() {
     assert_eq!(
         text.trim(),
         format!("ternwatchd {}", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn the_doctor_names_what_is_missing_with_a_remedy_and_an_exit_code() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("ternwatch.toml");
+    let config = path.to_str().expect("UTF-8");
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../models");
+    let file = format!(
+        "[model]\nbundle = \"{models}/person.tern\"\nkey = \"{models}/default.pub\"\n\
+         [camera]\nsource = \"stills\"\n[camera.stills]\nfolder = \"{models}\"\n\
+         [update]\nstate_dir = \"{models}\"\n[mqtt]\nenabled = false\n[stdout]\nenabled = true\n"
+    );
+    std::fs::write(&path, &file).expect("written");
+    let said = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let healthy = ternwatchd(&["--config", config, "doctor"]);
+    let text = said(&healthy);
+    assert_eq!(healthy.status.code(), Some(0), "{text}");
+    for subject in [
+        "settings",
+        "model",
+        "processor",
+        "memory",
+        "power",
+        "clock",
+        "state",
+        "camera",
+        "broker",
+    ] {
+        assert!(
+            text.lines()
+                .any(|line| line.split_whitespace().nth(1) == Some(subject)),
+            "no {subject}: {text}"
+        );
+    }
+    assert!(text.contains("computes the recorded answers"), "{text}");
+
+    let unreachable = file.replace(
+        "[mqtt]\nenabled = false",
+        "[mqtt]\nhost = \"127.0.0.1\"\nport = 1",
+    );
+    std::fs::write(&path, unreachable).expect("written");
+    let sick = ternwatchd(&["--config", config, "doctor"]);
+    let text = said(&sick);
+    assert_eq!(sick.status.code(), Some(69), "{text}");
+    assert!(
+        text.contains("fail  broker     127.0.0.1:1 does not answer"),
+        "{text}"
+    );
+    assert!(
+        text.contains("-> mqtt.host and mqtt.port name it"),
+        "{text}"
+    );
+
+    std::fs::write(&path, "[mqtt]\nhots = 1\n").expect("written");
+    let sick = ternwatchd(&["--config", config, "doctor"]);
+    let text = said(&sick);
+    assert_eq!(sick.status.code(), Some(78), "{text}");
+    assert!(
+        text.contains("fail  settings") && text.contains("mqtt.hots"),
+        "{text}"
     );
 }

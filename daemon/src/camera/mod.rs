@@ -4,7 +4,10 @@
 //! may block, but never longer than [`Config::stall`] and never much after a stop was asked for. It knows nothing of
 //! what happens to its frames.
 
+mod child;
 pub mod ffmpeg;
+mod pipe;
+pub mod rpicam;
 pub mod stills;
 pub mod v4l2;
 
@@ -37,6 +40,8 @@ pub struct Config {
     pub stall_s: u64,
     /// USB cameras.
     pub v4l2: v4l2::Config,
+    /// Cameras on a Pi's ribbon connector.
+    pub rpicam: rpicam::Config,
     /// Video files.
     pub video: VideoConfig,
     /// Network cameras.
@@ -79,6 +84,8 @@ pub struct FfmpegConfig {
 pub enum SourceKind {
     /// A USB camera.
     V4l2,
+    /// A camera on a Pi's ribbon connector.
+    Rpicam,
     /// A video file.
     Video,
     /// A network camera.
@@ -90,6 +97,7 @@ pub enum SourceKind {
 impl Choice for SourceKind {
     const NAMED: &'static [(&'static str, Self)] = &[
         ("v4l2", Self::V4l2),
+        ("rpicam", Self::Rpicam),
         ("video", Self::Video),
         ("rtsp", Self::Rtsp),
         ("stills", Self::Stills),
@@ -100,6 +108,17 @@ impl SourceKind {
     /// A finite source ends by itself and can be made to wait; a live one is opened again when it fails.
     pub fn is_finite(self) -> bool {
         matches!(self, Self::Video | Self::Stills)
+    }
+
+    /// Which settings name another source.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::V4l2 => "camera.v4l2.device names another camera, camera.source another kind",
+            Self::Rpicam => "camera.rpicam.camera names another camera, camera.source another kind",
+            Self::Video => "camera.video.path names another file, camera.source another kind",
+            Self::Rtsp => "camera.rtsp.url names another camera, camera.source another kind",
+            Self::Stills => "camera.stills.folder names another folder, camera.source another kind",
+        }
     }
 }
 
@@ -126,6 +145,7 @@ impl Config {
         in_range("camera.stall_s", self.stall_s, 1..=600)?;
         match self.source {
             SourceKind::V4l2 => self.v4l2.validate(),
+            SourceKind::Rpicam => self.rpicam.validate(),
             SourceKind::Video => self.video.validate(),
             SourceKind::Rtsp => self.rtsp.validate(),
             SourceKind::Stills => self.stills.validate(),
@@ -330,6 +350,11 @@ pub fn open(config: &Config, stop: &Stop) -> Result<Box<dyn FrameSource>, Camera
     Ok(match config.source {
         SourceKind::V4l2 => Box::new(v4l2::Camera::open(
             &config.v4l2,
+            config.stall(),
+            stop.clone(),
+        )?),
+        SourceKind::Rpicam => Box::new(rpicam::Camera::start(
+            &config.rpicam,
             config.stall(),
             stop.clone(),
         )?),

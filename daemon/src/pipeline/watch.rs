@@ -25,6 +25,26 @@ pub struct Watch {
     counted: Option<Vec<u64>>,
 }
 
+/// Zones and lines, with nobody in them yet.
+#[derive(Debug)]
+pub struct Places {
+    zones: Zones,
+    names: Names,
+}
+
+impl Places {
+    /// Of checked settings.
+    pub fn new(zones: &[ZoneConfig], lines: &[LineConfig]) -> Self {
+        Self {
+            zones: Zones::new(zones, lines, TRACKS_MAX),
+            names: Names {
+                zones: zones.iter().map(|zone| zone.name.clone()).collect(),
+                lines: lines.iter().map(|line| line.name.clone()).collect(),
+            },
+        }
+    }
+}
+
 /// What zones and lines are called.
 #[derive(Debug)]
 struct Names {
@@ -52,13 +72,11 @@ impl Watch {
         lines: &[LineConfig],
         writer: EventWriter,
     ) -> Self {
+        let Places { zones, names } = Places::new(zones, lines);
         Self {
             tracker,
-            zones: Zones::new(zones, lines, TRACKS_MAX),
-            names: Names {
-                zones: zones.iter().map(|zone| zone.name.clone()).collect(),
-                lines: lines.iter().map(|line| line.name.clone()).collect(),
-            },
+            zones,
+            names,
             writer,
             now: None,
             counted: None,
@@ -75,6 +93,34 @@ impl Watch {
         mem::swap(&mut self.writer.model, &mut next.identity);
         mem::swap(&mut self.writer.classes, &mut next.classes);
         self.tracker.believe_from(score_high);
+    }
+
+    /// Believes detections from `score_high` on. Tracks go on.
+    pub fn believe_from(&mut self, score_high: f32) {
+        self.tracker.believe_from(score_high);
+    }
+
+    /// Watches other places: everybody leaves those of before, and the counts begin anew. Tracks go on.
+    pub fn change_places(&mut self, places: Places, documents: &mut Vec<Document>) {
+        let Self {
+            tracker,
+            zones,
+            names,
+            writer,
+            now,
+            ..
+        } = self;
+        if let Some(now) = *now {
+            for track in tracker.tracks() {
+                zones.forget(track.id(), now.at_ns);
+                for &happening in zones.happenings() {
+                    let kind = names.kind(happening, zones);
+                    documents.push(write(writer, kind, now, track, zones, names));
+                }
+            }
+        }
+        (self.zones, self.names) = (places.zones, places.names);
+        self.counted = None;
     }
 
     /// Tells the documents of frames what the present model is called.

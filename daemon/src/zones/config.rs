@@ -13,7 +13,7 @@ pub const LINES_MAX: usize = 16;
 pub const POINTS_MAX: usize = 32;
 
 /// One of `[[zones]]`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ZoneConfig {
     /// Unique among the zones.
@@ -32,7 +32,7 @@ pub struct ZoneConfig {
 }
 
 /// One of `[[lines]]`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct LineConfig {
     /// Unique among the lines.

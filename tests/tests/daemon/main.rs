@@ -3,6 +3,7 @@
 mod bench;
 mod events;
 mod push;
+mod reload;
 mod send;
 mod update;
 
@@ -359,15 +360,28 @@ fn a_network_camera_that_fails_is_opened_again_and_its_password_stays_secret() {
 }
 
 #[test]
-fn a_network_camera_that_never_answers_ends_the_program() {
+fn without_a_camera_the_service_is_ready_and_says_what_is_missing() {
     let mut bench = Bench::with_decoder("#!/bin/sh\nexec sleep 600\n", 1);
     bench.set("CAMERA__STALL_S", "1");
-    let (status, log) = bench.run().wait();
-    assert_eq!(status.code(), Some(69), "{log}");
-    assert!(
-        log.contains("no frame from rtsp://[redacted]@cam/1 for 1 s"),
-        "{log}"
-    );
+    let path = bench.path("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    let daemon = bench.run_with(|command| {
+        command.env("NOTIFY_SOCKET", &path);
+    });
+    let mut said = String::new();
+    let mut buffer = [0; 4096];
+    while !said.contains("camera.rtsp.url") {
+        let len = socket
+            .recv(&mut buffer)
+            .unwrap_or_else(|error| panic!("waited for the status ({error}) after {said}"));
+        said.push_str(&String::from_utf8_lossy(&buffer[..len]));
+    }
+    assert!(said.starts_with("READY=1"), "{said}");
+    let trouble = "camera away: no frame from rtsp://[redacted]@cam/1 for 1 s";
+    assert!(said.contains(trouble), "{said}");
+    assert!(said.contains("broker away: 127.0.0.1:1"), "{said}");
+    daemon.terminate();
 }
 
 #[test]

@@ -2,28 +2,20 @@
 //!
 //! A decoder for files and streams from anywhere is the largest attack surface of a camera program, so it runs in a
 //! process of its own, without our environment, and speaks a format to us that a small bounded parser reads (`y4m`).
-//! The process is killed when the source is dropped; should we be killed, it dies of the closed pipe.
 
-mod pipe;
 pub mod y4m;
 
+use super::child::{self, Helper};
+use super::pipe::{self, PatientPipe};
 use super::{CameraError, FrameBuffer, FrameSource, Next, Pace, RtspConfig, VideoConfig};
 use crate::stop::Stop;
-use pipe::PatientPipe;
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{ChildStdout, Command};
+use std::time::Duration;
 use ternwatch_detector::PixelFormat;
 use y4m::{Y4mError, Y4mReader};
-
-/// The longest line of ffmpeg's messages that is logged.
-const MESSAGE_BYTES_MAX: u64 = 1024;
-/// Time for ffmpeg to end by itself after its last frame.
-const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What ffmpeg reads.
 #[derive(Clone, Debug)]
@@ -111,9 +103,8 @@ fn redact(url: &str) -> (String, Option<String>) {
 /// A running ffmpeg and the frames it writes.
 pub struct Decoder {
     input: Input,
-    child: Child,
+    helper: Helper,
     frames: Y4mReader<BufReader<PatientPipe<ChildStdout>>>,
-    last_message: Arc<Mutex<String>>,
     stall: Duration,
     /// Frames so far, and when the first one came.
     count: u64,
@@ -128,39 +119,17 @@ impl Decoder {
         stall: Duration,
         stop: Stop,
     ) -> Result<Self, CameraError> {
-        let mut child = command(program, &input)
-            .spawn()
-            .map_err(|source| CameraError::Open {
-                what: format!("the program {}", program.display()),
-                source,
-            })?;
-        let stdout = child.stdout.take().expect("stdout is piped");
-        let stderr = child.stderr.take().expect("stderr is piped");
-        let last_message = Arc::new(Mutex::new(String::new()));
-        let messages = MessageLog {
-            secret: input.secret.clone(),
-            last: last_message.clone(),
-        };
-        // It ends with the pipe, which ends with the child.
-        let logging = thread::Builder::new()
-            .name("ffmpeg-log".into())
-            .spawn(move || messages.run(stderr));
+        let command = command(program, &input);
+        let (helper, stdout) = Helper::start("ffmpeg", command, input.secret.clone())?;
         let pipe = BufReader::with_capacity(1 << 16, PatientPipe::new(stdout, stall, stop));
         let mut decoder = Self {
             input,
-            child,
+            helper,
             frames: Y4mReader::new(pipe),
-            last_message,
             stall,
             count: 0,
             first_ns: 0,
         };
-        if let Err(source) = logging {
-            return Err(CameraError::Open {
-                what: "a thread for ffmpeg's messages".into(),
-                source,
-            });
-        }
         match decoder.frames.read_header() {
             Ok(()) => Ok(decoder),
             Err(error) => Err(decoder.explain(error)),
@@ -183,41 +152,12 @@ impl Decoder {
         }
         let reason = match error {
             // The cause is in what ffmpeg said, not in the truncated output.
-            Y4mError::Truncated => self.farewell(),
+            Y4mError::Truncated => self.helper.farewell(),
             other => other.to_string(),
         };
         CameraError::Ffmpeg {
             input: self.input.shown.clone(),
             reason,
-        }
-    }
-
-    /// Waits for the end of ffmpeg and tells how it ended.
-    fn farewell(&mut self) -> String {
-        let status = match self.wait() {
-            Some(status) if status.success() => "it ended early".into(),
-            Some(status) => format!("it ended with {status}"),
-            None => "it closed its output".into(),
-        };
-        let message = self
-            .last_message
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if message.is_empty() {
-            status
-        } else {
-            format!("{message} ({status})")
-        }
-    }
-
-    fn wait(&mut self) -> Option<std::process::ExitStatus> {
-        let deadline = Instant::now() + END_TIMEOUT;
-        loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => return Some(status),
-                Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
-                _ => return None,
-            }
         }
     }
 }
@@ -244,21 +184,14 @@ impl FrameSource for Decoder {
                 Ok(Next::Frame)
             }
             Ok(false)
-                if self.input.finite && self.wait().is_some_and(|status| status.success()) =>
+                if self.input.finite
+                    && self.helper.wait().is_some_and(|status| status.success()) =>
             {
                 Ok(Next::End)
             }
             Ok(false) => Err(self.explain(Y4mError::Truncated)),
             Err(error) => Err(self.explain(error)),
         }
-    }
-}
-
-impl Drop for Decoder {
-    fn drop(&mut self) {
-        // It may have ended already; then there is nothing to kill, and `wait` only removes it from the process table.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -273,54 +206,8 @@ fn command(program: &Path, input: &Input) -> Command {
         // Every decoded frame once: the default repeats and drops frames to keep a constant rate.
         .args(["-fps_mode", "passthrough"])
         .args(["-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe", "pipe:1"]);
-    // Neither our settings, which may hold the broker's password, nor systemd's sockets are its business.
-    command.env_clear();
-    for name in ["PATH", "HOME", "LANG", "TMPDIR"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
+    child::seclude(&mut command);
     command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
-/// Logs what ffmpeg says and remembers the last of it.
-struct MessageLog {
-    secret: Option<String>,
-    last: Arc<Mutex<String>>,
-}
-
-impl MessageLog {
-    fn run(self, stderr: ChildStderr) {
-        let mut stderr = BufReader::new(stderr);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            match stderr
-                .by_ref()
-                .take(MESSAGE_BYTES_MAX)
-                .read_until(b'\n', &mut line)
-            {
-                Ok(0) | Err(_) => return,
-                Ok(_) => self.note(&line),
-            }
-        }
-    }
-
-    fn note(&self, line: &[u8]) {
-        let mut message = String::from_utf8_lossy(line).trim().to_string();
-        if let Some(secret) = self.secret.as_deref().filter(|secret| !secret.is_empty()) {
-            message = message.replace(secret, "[redacted]");
-        }
-        if message.is_empty() {
-            return;
-        }
-        log::warn!("ffmpeg: {message}");
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = message;
-    }
 }
 
 #[cfg(test)]
@@ -349,20 +236,6 @@ mod tests {
                 "{url}"
             );
         }
-    }
-
-    #[test]
-    fn messages_of_ffmpeg_are_remembered_without_the_password() {
-        let log = MessageLog {
-            secret: Some("me:pass".into()),
-            last: Arc::default(),
-        };
-        log.note(b"rtsp://me:pass@cam/1: Connection refused\n");
-        log.note(b"\n");
-        assert_eq!(
-            *log.last.lock().expect("no panic"),
-            "rtsp://[redacted]@cam/1: Connection refused"
-        );
     }
 
     #[test]

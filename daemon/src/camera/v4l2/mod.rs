@@ -223,8 +223,28 @@ impl Drop for Camera {
     }
 }
 
+/// What a camera offers, for people to read. Gives up on a driver that does not answer within `patience`.
+pub fn offered(device: &Path, patience: Duration) -> Result<Vec<String>, CameraError> {
+    let name = device.display().to_string();
+    let index = device_index(device).map_err(|source| CameraError::Open {
+        what: name.clone(),
+        source,
+    })?;
+    let (answer, answers) = mpsc::sync_channel(1);
+    // A driver that hangs keeps the thread, until the program ends.
+    thread::spawn(move || answer.send(offers(index)));
+    match answers.recv_timeout(patience) {
+        Ok(Ok(offers)) => Ok(offers.iter().map(Offer::to_string).collect()),
+        Ok(Err(reason)) => Err(CameraError::Device {
+            device: name,
+            reason,
+        }),
+        Err(_) => Err(CameraError::Hung { device: name }),
+    }
+}
+
 /// The N of `/dev/videoN`, which a link may point to.
-fn device_index(device: &Path) -> io::Result<u32> {
+pub(crate) fn device_index(device: &Path) -> io::Result<u32> {
     let resolved = device.canonicalize()?;
     resolved
         .to_str()

@@ -1,0 +1,182 @@
+//! A program that delivers frames, as a child process.
+//!
+//! It gets none of our environment, its messages are logged and the last one is remembered, and it is killed when the source is
+//! dropped; should we be killed, it dies of the closed pipe.
+
+use super::CameraError;
+use std::io::{self, BufRead, BufReader, Read};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// The longest line of its messages that is logged.
+const MESSAGE_BYTES_MAX: u64 = 1024;
+/// Time for it to end by itself after its last frame.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time for its last message to be read after its end.
+const MESSAGE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A running program.
+pub(super) struct Helper {
+    child: Child,
+    messages: Option<JoinHandle<()>>,
+    last_message: Arc<Mutex<String>>,
+}
+
+/// Keeps our environment from it: neither our settings, which may hold the broker's password, nor systemd's sockets are its
+/// business.
+pub(super) fn seclude(command: &mut Command) {
+    command.env_clear();
+    for name in ["PATH", "HOME", "LANG", "TMPDIR"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+}
+
+impl Helper {
+    /// Starts it; `name` is for messages, from which `secret` is removed. Gives what it writes.
+    pub(super) fn start(
+        name: &'static str,
+        mut command: Command,
+        secret: Option<String>,
+    ) -> Result<(Self, ChildStdout), CameraError> {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let failed = |what: String, source: io::Error| CameraError::Open { what, source };
+        let mut child = command.spawn().map_err(|source| {
+            let program = command.get_program().to_string_lossy();
+            failed(format!("the program {program}"), source)
+        })?;
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let mut helper = Self {
+            child,
+            messages: None,
+            last_message: Arc::default(),
+        };
+        let messages = MessageLog {
+            name,
+            secret,
+            last: helper.last_message.clone(),
+        };
+        // It ends with the pipe, which ends with the child.
+        let reading = thread::Builder::new()
+            .name("messages".into())
+            .spawn(move || messages.run(stderr))
+            .map_err(|source| failed(format!("a thread for the messages of {name}"), source))?;
+        helper.messages = Some(reading);
+        Ok((helper, stdout))
+    }
+
+    /// Waits for its end and tells how it ended.
+    pub(super) fn farewell(&mut self) -> String {
+        let status = match self.wait() {
+            Some(status) if status.success() => "it ended early".into(),
+            Some(status) => format!("it ended with {status}"),
+            None => "it closed its output".into(),
+        };
+        // A program of its own may still hold the pipe of the messages: then the thread stays.
+        let deadline = Instant::now() + MESSAGE_TIMEOUT;
+        let is_reading = |messages: &JoinHandle<()>| !messages.is_finished();
+        while self.messages.as_ref().is_some_and(is_reading) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let message = self
+            .last_message
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if message.is_empty() {
+            status
+        } else {
+            format!("{message} ({status})")
+        }
+    }
+
+    /// The number of the process.
+    #[cfg(test)]
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it ends soon.
+    pub(super) fn wait(&mut self) -> Option<ExitStatus> {
+        let deadline = Instant::now() + END_TIMEOUT;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+                _ => return None,
+            }
+        }
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to kill, and `wait` only removes it from the process table.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Logs what the program says and remembers the last of it.
+struct MessageLog {
+    name: &'static str,
+    secret: Option<String>,
+    last: Arc<Mutex<String>>,
+}
+
+impl MessageLog {
+    fn run(self, stderr: ChildStderr) {
+        let mut stderr = BufReader::new(stderr);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match stderr
+                .by_ref()
+                .take(MESSAGE_BYTES_MAX)
+                .read_until(b'\n', &mut line)
+            {
+                Ok(0) | Err(_) => return,
+                Ok(_) => self.note(&line),
+            }
+        }
+    }
+
+    fn note(&self, line: &[u8]) {
+        let mut message = String::from_utf8_lossy(line).trim().to_string();
+        if let Some(secret) = self.secret.as_deref().filter(|secret| !secret.is_empty()) {
+            message = message.replace(secret, "[redacted]");
+        }
+        if message.is_empty() {
+            return;
+        }
+        log::warn!("{}: {message}", self.name);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = message;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_remembered_without_the_password() {
+        let log = MessageLog {
+            name: "ffmpeg",
+            secret: Some("me:pass".into()),
+            last: Arc::default(),
+        };
+        log.note(b"rtsp://me:pass@cam/1: Connection refused\n");
+        log.note(b"\n");
+        assert_eq!(
+            *log.last.lock().expect("no panic"),
+            "rtsp://[redacted]@cam/1: Connection refused"
+        );
+    }
+}

@@ -1,0 +1,270 @@
+//! `ternwatchd doctor`: what is wrong on this board, and how to mend it.
+//!
+//! Looks at everything that the daemon needs and changes nothing. What is good, doubtful or bad is a line each; what is bad
+//! has a remedy. It can run beside the daemon.
+
+mod board;
+mod camera;
+
+use crate::config::Config;
+use crate::exit::{Failure, Reason};
+use crate::model;
+use crate::publish::mqtt;
+use anyhow::anyhow;
+use board::Board;
+use std::fmt;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, SystemTime};
+use ternwatch_detector::Isa;
+
+/// Time for a broker or a camera in the network to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// As it should be.
+    Good,
+    /// It works for now, or could not be looked at.
+    Doubtful,
+    /// The daemon does not work like this; becomes the exit code.
+    Bad(Reason),
+}
+
+/// What came of one look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How it is.
+    pub level: Level,
+    /// What was looked at.
+    pub subject: &'static str,
+    /// What was seen.
+    pub text: String,
+    /// How to mend it; empty if it is good.
+    pub remedy: String,
+}
+
+impl Finding {
+    fn good(subject: &'static str, text: impl Into<String>) -> Self {
+        Self::new(Level::Good, subject, text, "")
+    }
+
+    fn new(
+        level: Level,
+        subject: &'static str,
+        text: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            level,
+            subject,
+            text: text.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = match self.level {
+            Level::Good => "ok",
+            Level::Doubtful => "warn",
+            Level::Bad(_) => "fail",
+        };
+        write!(f, "{level:<5} {:<10} {}", self.subject, self.text)?;
+        if !self.remedy.is_empty() {
+            write!(f, "\n      {:<10} -> {}", "", self.remedy)?;
+        }
+        Ok(())
+    }
+}
+
+/// Looks at everything and prints what it finds; fails with the reason of the first thing that is bad.
+pub fn run(config: Result<Config, Failure>) -> Result<(), Failure> {
+    let mut bad = Vec::new();
+    let mut tell = |finding: Finding| {
+        println!("{finding}");
+        if let Level::Bad(reason) = finding.level {
+            bad.push((reason, finding.subject));
+        }
+    };
+    let board = Board::here();
+    match config {
+        Ok(config) => {
+            tell(Finding::good("settings", "valid"));
+            tell(model(&config));
+            tell(processor(&config));
+            tell(board.memory());
+            tell(board.power());
+            tell(board.clock(SystemTime::now()));
+            tell(board::state(&config.update.state_dir));
+            tell(camera::look(&config.camera, &board));
+            tell(broker(&config.mqtt, &config.device.id()));
+        }
+        Err(failure) => {
+            let remedy = "mend the named key; docs/configuration.md explains each";
+            tell(Finding::new(
+                Level::Bad(Reason::Config),
+                "settings",
+                failure.to_string(),
+                remedy,
+            ));
+            tell(board.memory());
+            tell(board.power());
+            tell(board.clock(SystemTime::now()));
+        }
+    }
+    match bad.first() {
+        None => Ok(()),
+        Some(&(reason, _)) => {
+            let subjects: Vec<&str> = bad.iter().map(|&(_, subject)| subject).collect();
+            Err(Failure::new(
+                reason,
+                anyhow!("bad: {}", subjects.join(", ")),
+            ))
+        }
+    }
+}
+
+/// Signature and recorded answers of the configured model.
+fn model(config: &Config) -> Finding {
+    let Ok(isa) = config.model.isa() else {
+        // The configuration was valid a moment ago.
+        return Finding::new(
+            Level::Bad(Reason::Config),
+            "model",
+            "model.isa is not possible here",
+            "set it to \"auto\"",
+        );
+    };
+    match model::load(&config.model, isa) {
+        Ok(loaded) => {
+            let identity = loaded.identity;
+            let text = format!(
+                "{} {}: the signature is valid, and this processor computes the recorded answers",
+                identity.name, identity.version
+            );
+            Finding::good("model", text)
+        }
+        Err(error) => Finding::new(
+            Level::Bad(error.reason()),
+            "model",
+            format!("{:#}", anyhow::Error::new(error)),
+            "model.bundle and model.key must belong together; `apt install --reinstall ternwatch` brings both back",
+        ),
+    }
+}
+
+fn processor(config: &Config) -> Finding {
+    let available: Vec<String> = Isa::available().iter().map(Isa::to_string).collect();
+    let best = crate::processor::best_isa();
+    let text = |chosen: Isa| {
+        let all = available.join(", ");
+        format!("{}: {chosen} of {all}", std::env::consts::ARCH)
+    };
+    match config.model.isa() {
+        Ok(isa) if isa != best => Finding::new(
+            Level::Doubtful,
+            "processor",
+            text(isa),
+            format!("model.isa = \"auto\" would choose {best}, which is faster"),
+        ),
+        _ => Finding::good("processor", text(best)),
+    }
+}
+
+fn broker(config: &mqtt::Config, device: &str) -> Finding {
+    const SUBJECT: &str = "broker";
+    if !config.enabled {
+        return Finding::good(SUBJECT, "none is used: mqtt.enabled is false");
+    }
+    let name = format!("{}:{}", config.host, config.port);
+    if let Err(error) = reach(&config.host, config.port) {
+        return Finding::new(
+            Level::Bad(Reason::Unavailable),
+            SUBJECT,
+            format!("{name} does not answer: {error}"),
+            "mqtt.host and mqtt.port name it; `apt install mosquitto` makes this board one",
+        );
+    }
+    match config.session(device) {
+        Ok(_) => Finding::good(SUBJECT, format!("{name} answers")),
+        // A credential is there for the service only.
+        Err(error) => Finding::new(
+            Level::Doubtful,
+            SUBJECT,
+            format!("{name} answers, but {:#}", anyhow::Error::new(error)),
+            "inside the service it may be there: `systemctl status ternwatch` tells",
+        ),
+    }
+}
+
+/// Whether somebody accepts connections there.
+fn reach(host: &str, port: u16) -> std::io::Result<()> {
+    let mut last = std::io::Error::other("the name has no address");
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, ANSWER_TIMEOUT) {
+            Ok(_) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn mqtt(port: u16) -> mqtt::Config {
+        let variables = [
+            ("TERNWATCH_MQTT__HOST".into(), "127.0.0.1".into()),
+            ("TERNWATCH_MQTT__PORT".into(), port.to_string()),
+        ];
+        Config::load(None, variables).expect("valid").mqtt
+    }
+
+    #[test]
+    fn a_broker_that_answers_is_good_and_one_that_does_not_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        assert_eq!(broker(&mqtt(port), "test").level, Level::Good);
+        drop(listener);
+        let finding = broker(&mqtt(port), "test");
+        assert_eq!(finding.level, Level::Bad(Reason::Unavailable));
+        assert!(
+            finding.text.contains(&format!("127.0.0.1:{port}")),
+            "{finding}"
+        );
+        assert!(finding.remedy.contains("mqtt.host"), "{finding}");
+    }
+
+    #[test]
+    fn a_missing_model_is_named_with_a_remedy() {
+        let variable = ("TERNWATCH_MODEL__BUNDLE".into(), "/nonexistent.tern".into());
+        let key = ("TERNWATCH_MODEL__KEY".into(), "/nonexistent.pub".into());
+        let finding = model(&Config::load(None, [variable, key]).expect("valid"));
+        assert_eq!(finding.level, Level::Bad(Reason::NoInput));
+        assert!(
+            finding.to_string().contains("/nonexistent.pub"),
+            "{finding}"
+        );
+        assert!(finding.to_string().contains("-> model.bundle"), "{finding}");
+    }
+
+    #[test]
+    fn a_slower_level_than_possible_is_doubtful() {
+        let config = |isa: &str| {
+            Config::load(None, [("TERNWATCH_MODEL__ISA".into(), isa.into())]).expect("valid")
+        };
+        assert_eq!(processor(&config("auto")).level, Level::Good);
+        assert_eq!(processor(&config("scalar")).level, Level::Doubtful);
+    }
+
+    #[test]
+    fn a_bad_setting_is_the_first_reason() {
+        let failure = Failure::new(Reason::Config, anyhow!("unknown key `mqtt.hots`"));
+        let ended = run(Err(failure)).expect_err("bad");
+        assert_eq!(ended.reason, Reason::Config);
+    }
+}

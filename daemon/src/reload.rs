@@ -1,0 +1,106 @@
+//! Settings that are changed while the daemon runs: zones, lines and thresholds, on SIGHUP.
+//!
+//! Whoever reads the configuration prepares everything aside; the inference thread exchanges it between two frames. Tracks
+//! go on. Everything else is read at the start only, and is told of if it has changed.
+
+use crate::config::Config;
+use crate::model;
+use crate::pipeline::Places;
+use std::sync::{Mutex, PoisonError};
+
+/// Where the inference thread finds new settings.
+#[derive(Debug, Default)]
+pub struct Mail(Mutex<Option<Box<Settings>>>);
+
+/// What can be changed.
+#[derive(Debug)]
+pub struct Settings {
+    /// Its thresholds are.
+    pub model: model::Config,
+    /// Other zones and lines; `None` if they stay as they are, with who is in them and the counts.
+    pub places: Option<Places>,
+}
+
+impl Mail {
+    /// Hands settings over; they take the place of others that nobody has taken yet.
+    fn put(&self, mut settings: Settings) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Places that were not taken yet are still news.
+        if settings.places.is_none() {
+            settings.places = waiting.take().and_then(|waiting| waiting.places);
+        }
+        *waiting = Some(Box::new(settings));
+    }
+
+    /// The settings that wait.
+    pub fn take(&self) -> Option<Box<Settings>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Hands over what is different in `next` and can be changed, notes it down in `running`, and gives the sections that
+/// differ otherwise.
+pub fn apply(running: &mut Config, next: Config, mail: &Mail) -> Vec<String> {
+    let places_differ = running.zones != next.zones || running.lines != next.lines;
+    mail.put(Settings {
+        model: next.model.clone(),
+        places: places_differ.then(|| Places::new(&next.zones, &next.lines)),
+    });
+    running.zones.clone_from(&next.zones);
+    running.lines.clone_from(&next.lines);
+    running.model.score_min = next.model.score_min;
+    running.model.iou_max = next.model.iou_max;
+    let before = running.lines();
+    let section = |line: &String| line.split_once(':').map(|(name, _)| name.to_owned());
+    next.lines()
+        .iter()
+        .filter(|line| !before.contains(line))
+        .filter_map(section)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(file: &str) -> Config {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ternwatch.toml");
+        std::fs::write(&path, file).expect("written");
+        Config::load(Some(&path), []).expect("valid")
+    }
+
+    const YARD: &str =
+        "[[zones]]\nname = \"yard\"\npoints = [[0.1, 0.5], [0.6, 0.5], [0.6, 1.0]]\n";
+
+    #[test]
+    fn zones_and_thresholds_are_handed_over_and_the_rest_is_named() {
+        let mail = Mail::default();
+        let mut running = config("");
+        let next = format!("[model]\nscore_min = 0.7\n[mqtt]\nhost = \"other.lan\"\n{YARD}");
+        assert_eq!(apply(&mut running, config(&next), &mail), ["mqtt"]);
+        let settings = mail.take().expect("settings");
+        assert_eq!(settings.model.score_min, 0.7);
+        assert!(settings.places.is_some());
+        assert!(mail.take().is_none(), "once only");
+    }
+
+    #[test]
+    fn zones_that_stay_are_left_alone() {
+        let mail = Mail::default();
+        let mut running = config(YARD);
+        let next = format!("[model]\niou_max = 0.3\n{YARD}");
+        assert!(apply(&mut running, config(&next), &mail).is_empty());
+        assert!(mail.take().expect("settings").places.is_none());
+    }
+
+    #[test]
+    fn zones_that_nobody_took_yet_are_not_lost() {
+        let mail = Mail::default();
+        let mut running = config("");
+        apply(&mut running, config(YARD), &mail);
+        let next = format!("[model]\nscore_min = 0.7\n{YARD}");
+        apply(&mut running, config(&next), &mail);
+        assert!(mail.take().expect("settings").places.is_some());
+    }
+}

@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Installs Ternwatch on a Raspberry Pi or another Debian machine: deploy/install.sh PACKAGE.deb
+#
+# Checks that the package fits, installs it, asks for the broker and the camera, and shows how the service does.
+# Settings that are there already are shown and stay if you press return. Nothing is asked without a terminal.
+set -euo pipefail
+
+config=/etc/ternwatch/ternwatch.toml
+
+say() { printf '%s\n' "$*"; }
+die() { printf 'install: %s\n' "$*" >&2; exit 1; }
+
+[ $# -eq 1 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 64; }
+package=$(realpath -e "$1") || die "there is no file $1"
+command -v apt-get >/dev/null || die "this is neither Raspberry Pi OS nor another Debian: there is no apt"
+[ -d /run/systemd/system ] || die "this system is not run by systemd, which the service needs"
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || die "only root may install: run this as root"
+    as_root=(sudo)
+fi
+
+# The package must be for this machine, and this machine must be able to run it.
+[ "$(dpkg-deb -f "$package" Package)" = ternwatch ] || die "$package is not the package ternwatch"
+here=$(dpkg --print-architecture)
+for_what=$(dpkg-deb -f "$package" Architecture)
+[ "$for_what" = "$here" ] || die "$package is for $for_what, this system is $here: take the package whose name ends in _$here.deb"
+case $(uname -m) in
+    armv6l) die "this board's processor (ARMv6) is too old: Ternwatch needs a Pi 2 or newer, or a Zero 2" ;;
+esac
+# The first argument of `sort -V` that is the oldest: at least glibc 2.36.
+glibc=$(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2)
+[ "$(printf '%s\n' 2.36 "$glibc" | sort -V | head -1)" = 2.36 ] ||
+    die "this system has glibc $glibc, Ternwatch needs 2.36 (Debian 12, Raspberry Pi OS of 2023)"
+
+say "Installing $(basename "$package")"
+"${as_root[@]}" apt-get install -y "$package"
+
+# The value of a key in a section of the settings, as TOML has it.
+setting() {
+    awk -v section="[$1]" -v key="$2" '
+        /^\[/ { inside = ($0 == section) }
+        inside && $1 == key && $2 == "=" { sub(/^[^=]*= */, ""); print; exit }' "$config"
+}
+
+# Replaces the value of a key that is there; every key is in the packaged settings.
+set_setting() {
+    local changed
+    changed=$(mktemp)
+    awk -v section="[$1]" -v key="$2" -v value="$3" '
+        /^\[/ { inside = ($0 == section) }
+        inside && $1 == key && $2 == "=" && !done { print key " = " value; done = 1; next }
+        { print }
+        END { exit !done }' "$config" >"$changed" || die "$config has no $2 in [$1]: set it by hand"
+    # Written in place: owner and mode stay.
+    "${as_root[@]}" tee "$config" <"$changed" >/dev/null
+    rm "$changed"
+}
+
+# A text as TOML has it. What would need escapes is no host, device or address.
+quoted() {
+    case $1 in
+        *[\"\\]* | *[[:cntrl:]]*) die "quotes, backslashes and control characters are not possible here: set it in $config" ;;
+    esac
+    printf '"%s"' "$1"
+}
+
+# Asks for the value of a text setting; return keeps it.
+ask() {
+    local section=$1 key=$2 question=$3 before answer value
+    before=$(setting "$section" "$key")
+    read -r -p "$question [$before] " answer
+    [ -n "$answer" ] || return 0
+    # On a line of its own: a refusal has to end the script.
+    value=$(quoted "$answer")
+    set_setting "$section" "$key" "$value"
+}
+
+if [ -t 0 ]; then
+    say
+    say "Events go to an MQTT broker. \`sudo apt install mosquitto\` makes this machine one: then it is localhost."
+    ask mqtt host "Broker:"
+    say
+    say "Cameras that are here:"
+    found=no
+    for link in /dev/v4l/by-id/*-index0; do
+        [ -e "$link" ] || continue
+        found=yes
+        say "  $link -> $(realpath "$link")"
+    done
+    [ "$found" = yes ] || say "  no USB camera"
+    say "v4l2 is a USB camera, rtsp one in the network, rpicam one on the ribbon connector."
+    ask camera source "Kind of camera:"
+    case $(setting camera source) in
+        '"v4l2"') ask camera.v4l2 device "Device:" ;;
+        '"rtsp"') ask camera.rtsp url "Address (rtsp://...):" ;;
+        '"rpicam"') command -v rpicam-vid >/dev/null || say "This needs a program: sudo apt install rpicam-apps" ;;
+        *) ;;
+    esac
+fi
+
+"${as_root[@]}" ternwatchd check-config >/dev/null || die "mend $config and run \`sudo systemctl restart ternwatch\`"
+"${as_root[@]}" systemctl restart ternwatch || true
+say
+say "What the board has to say (ternwatchd doctor):"
+"${as_root[@]}" runuser -u ternwatch -- ternwatchd doctor || true
+say
+systemctl --no-pager --lines=5 status ternwatch || true
+say
+say "\`journalctl -fu ternwatch\` shows what it does; settings are in $config."
