@@ -1,4 +1,4 @@
-//! Events survive the broker's and the daemon's worst days: both are killed, restarted and paused at work.
+//! Events survive the daemon's worst days: it is killed at work, again and again.
 
 use super::STATE;
 use super::bench::{Bench, Daemon};
@@ -7,8 +7,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
-use system_tests::broker::{Broker, Cable, Heard, Subscriber, wait_for};
+use std::time::Duration;
+use system_tests::broker::{Broker, Heard, Subscriber};
 
 const EVENTS: &str = "site/pi/door/events";
 /// How often the daemon is killed.
@@ -21,6 +21,8 @@ fn eventful(port: u16) -> Bench {
     let mut bench = Bench::with_video_of(&input, port);
     bench.set("PUBLISH__FRAMES", "false");
     bench.set("CAMERA__VIDEO__PACE", "real-time");
+    // A machine that is busy otherwise may be slow to decode.
+    bench.set("CAMERA__STALL_S", "60");
     bench.set("PIPELINE__WHEN_BUSY", "drop-oldest");
     bench.set("TRACK__UPDATE_S", "0.2");
     bench.set("MQTT__KEEP_ALIVE_S", "5");
@@ -146,71 +148,4 @@ fn a_daemon_that_is_killed_again_and_again_loses_no_stored_event() {
         stored_in_all.len(),
         ledger.repeated,
     );
-}
-
-#[test]
-fn a_broker_that_is_paused_killed_and_restarted_hears_every_event() {
-    let mut broker = Broker::start();
-    let mut cable = Cable::new(broker.port());
-    let bench = eventful(cable.port());
-    let daemon = bench.run();
-    let mut ledger = Ledger::default();
-    for round in 0..3 {
-        // Whoever listens does so before the daemon is connected again.
-        let mut subscriber = Subscriber::connect(broker.port(), &format!("round-{round}"));
-        cable.plug();
-        subscriber.expect("the state", |heard| {
-            (heard.text() == "online").then_some(())
-        });
-        let mut hear = |count| {
-            (0..count)
-                .for_each(|_| subscriber.expect("an event", |heard| ledger.take(heard).map(drop)));
-        };
-        hear(3);
-        broker.pause();
-        if round == 1 {
-            // So long that the daemon takes the connection for lost: what the broker then finds was sent twice.
-            wait_for("the silence to be noticed", || {
-                daemon
-                    .log()
-                    .contains("no connection to the broker")
-                    .then_some(())
-            });
-        } else {
-            let until = Instant::now() + Duration::from_millis(600);
-            wait_for("some events without a broker", || {
-                (Instant::now() > until).then_some(())
-            });
-        }
-        broker.resume();
-        hear(8);
-        // What comes now is in nobody's memory when the broker dies. Killed at work, it would take along what it has
-        // confirmed and not yet passed on, which no publisher can help.
-        broker.pause();
-        let until = Instant::now() + Duration::from_millis(700);
-        wait_for("some events into the void", || {
-            (Instant::now() > until).then_some(())
-        });
-        broker.stop();
-        subscriber.until_lost(|heard| {
-            ledger.take(heard);
-        });
-        cable.unplug();
-        broker.start_again();
-    }
-    let mut subscriber = Subscriber::connect(broker.port(), "last");
-    cable.plug();
-    (0..8).for_each(|_| subscriber.expect("an event", |heard| ledger.take(heard).map(drop)));
-    let log = daemon.terminate();
-    subscriber.expect("the end", |heard| {
-        ledger.take(heard);
-        (heard.topic == STATE && heard.text() == "offline").then_some(())
-    });
-    ledger.check();
-    println!(
-        "{} events, {} repeated",
-        ledger.events.len(),
-        ledger.repeated
-    );
-    assert!(!log.contains("were dropped"), "{log}");
 }
