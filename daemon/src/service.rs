@@ -12,6 +12,8 @@ use crate::pipeline::{self, Inference, Outlet, Revival, Shared, Watch};
 use crate::publish::event::EventWriter;
 use crate::publish::mqtt::conversation::Conversation;
 use crate::publish::mqtt::{self, Destination, Session, Term};
+use crate::publish::outbox::writer::{self, Kept};
+use crate::publish::outbox::{Bounds, Outbox};
 use crate::publish::payload::Source;
 use crate::publish::{Outgoing, topic};
 use crate::reload::{self, Mail};
@@ -35,8 +37,8 @@ use tokio::time::Instant;
 
 /// After SIGTERM, time for the frame in work and for the documents that wait; then `offline` is said.
 const DRAIN_ON_SIGNAL: Duration = Duration::from_millis(1200);
-/// Time for the update thread to end.
-const UPDATES_END: Duration = Duration::from_millis(400);
+/// Time for the threads beside the frame path to end.
+const THREADS_END: Duration = Duration::from_millis(400);
 /// After the last frame of a file, time for the documents that wait.
 const DRAIN_AT_END: Duration = Duration::from_secs(10);
 
@@ -68,6 +70,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
         Agent::new(config, isa, store, slot.clone(), ends.outbox, identity)
     });
     let conversation = agent.is_some().then_some(conversation);
+    let (outbox, kept) = open_outbox(config);
     let publishing = config
         .mqtt
         .enabled
@@ -82,10 +85,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
                     frames: topic::detections(&mqtt.prefix, &device, camera),
                     event_expiry_s: (expiry_s > 0).then_some(expiry_s),
                 },
-                outgoing: Arc::new(Outgoing::new(
-                    mqtt.queue_events_max,
-                    mqtt.queue_documents_max,
-                )),
+                outgoing: Arc::new(Outgoing::new(outbox, mqtt.queue_documents_max)),
                 conversation,
             })
         })
@@ -112,20 +112,36 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
         let outgoing = publishing
             .as_ref()
             .map(|publishing| publishing.outgoing.clone());
+        let outbox_ends = kept
+            .zip(outgoing.clone())
+            .map(|(kept, outgoing)| start_outbox(config, kept, outgoing))
+            .transpose()?;
         let updates = agent
             .map(|agent| start_updates(agent, ends.inbox, &shared.stop))
             .transpose()?;
         let mail = Arc::new(Mail::default());
-        let threads = start_threads(config, loaded, &shared, outgoing, slot, mail.clone())?;
+        let threads = start_threads(
+            config,
+            loaded,
+            &shared,
+            outgoing.clone(),
+            slot,
+            mail.clone(),
+        )?;
         let mut running = config.clone();
         let mut on_reload = || read_again(&mut running, reread, &mail);
         let outcome = supervise(&shared, threads, publishing, &mut signals, &mut on_reload).await;
         shared.stop.request();
-        // Whatever it is at may be cut off at any moment; a trial that is then counts as an attempt.
-        if updates.is_some_and(|updates| {
-            updates.recv_timeout(UPDATES_END) == Err(RecvTimeoutError::Timeout)
-        }) {
+        if let Some(outgoing) = &outgoing {
+            outgoing.events.leave();
+        }
+        let until = Instant::now() + THREADS_END;
+        // Whatever they are at may be cut off at any moment; a trial that is then counts as an attempt.
+        if is_cut_off(updates, until) {
             log::warn!("the update of the model is cut off");
+        }
+        if is_cut_off(outbox_ends, until) {
+            log::warn!("the memory card does not answer in time: the newest events may be lost");
         }
         outcome
     });
@@ -155,6 +171,48 @@ fn read_again(running: &mut Config, reread: Reread<'_>, mail: &Mail) {
         }
         Err(failure) => log::error!("the settings stay as they were: {failure}"),
     }
+}
+
+/// Whether a thread, if there is one, has not ended until then.
+fn is_cut_off(ends: Option<Receiver<()>>, until: Instant) -> bool {
+    let left = until.saturating_duration_since(Instant::now());
+    ends.is_some_and(|ends| ends.recv_timeout(left) == Err(RecvTimeoutError::Timeout))
+}
+
+/// The outbox with what an earlier run left in it; and its files, if there are any.
+fn open_outbox(config: &Config) -> (Outbox, Option<Kept>) {
+    let bounds = Bounds {
+        events_max: config.mqtt.queue_events_max,
+        bytes_max: config.mqtt.outbox_mib_max << 20,
+    };
+    let opened = config
+        .mqtt
+        .enabled
+        .then(|| writer::open(&config.update.state_dir, bounds));
+    match opened.flatten() {
+        Some((kept, recovered)) => (Outbox::kept(bounds, recovered), Some(kept)),
+        None => (Outbox::in_memory(bounds), None),
+    }
+}
+
+/// Starts the thread that makes events durable; the receiver hears when it has ended.
+fn start_outbox(
+    config: &Config,
+    kept: Kept,
+    outgoing: Arc<Outgoing>,
+) -> Result<Receiver<()>, Failure> {
+    let (ended, ends) = std::sync::mpsc::channel();
+    let pause = Duration::from_secs_f64(config.mqtt.outbox_sync_s);
+    thread::Builder::new()
+        .name("outbox".into())
+        .spawn(move || {
+            kept.run(&outgoing.events, pause);
+            // The program may have gone on without us.
+            let _ = ended.send(());
+        })
+        .context("cannot start the outbox thread")
+        .map_err(|error| Failure::new(Reason::Unavailable, error))?;
+    Ok(ends)
 }
 
 /// Starts the update thread; the receiver hears when it has ended.

@@ -118,6 +118,8 @@ fn a_bad_value_is_named_with_its_origin() {
             "`mqtt.queue_documents_max`",
         ),
         ("[mqtt]\nqueue_events_max = 0\n", "`mqtt.queue_events_max`"),
+        ("[mqtt]\noutbox_mib_max = 1\n", "`mqtt.outbox_mib_max`"),
+        ("[mqtt]\noutbox_sync_s = -1.0\n", "`mqtt.outbox_sync_s`"),
         ("[track]\nscore_low = 0.0\n", "`track.score_low`"),
         ("[track]\nlost_s = 0.0\n", "`track.lost_s`"),
         (

@@ -79,10 +79,10 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Nothing yet.
-    pub fn new(events_max: usize, frames_max: usize) -> Self {
+    /// Of events that wait already, perhaps, and at most `frames_max` documents of frames.
+    pub fn new(events: Outbox, frames_max: usize) -> Self {
         Self {
-            events: Outbox::new(events_max),
+            events,
             counts: Latest::default(),
             frames: Queue::new(frames_max),
         }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod events;
+mod outbox;
 mod push;
 mod reload;
 mod send;

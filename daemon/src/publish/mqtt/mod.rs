@@ -68,6 +68,10 @@ pub struct Config {
     pub queue_documents_max: usize,
     /// Bound of the events that wait.
     pub queue_events_max: usize,
+    /// Bound of the memory and of the files for them, in MiB.
+    pub outbox_mib_max: usize,
+    /// Seconds between two times that events are written to the card.
+    pub outbox_sync_s: f64,
 }
 
 /// Versions of MQTT.
@@ -138,6 +142,8 @@ impl Config {
             1..=10_000,
         )?;
         in_range("mqtt.queue_events_max", self.queue_events_max, 1..=100_000)?;
+        in_range("mqtt.outbox_mib_max", self.outbox_mib_max, 2..=1024)?;
+        in_range("mqtt.outbox_sync_s", self.outbox_sync_s, 0.0..=60.0)?;
         let has_password = !self.password.expose().is_empty();
         let has_password_file = !self.password_file.as_os_str().is_empty();
         if has_password && has_password_file {
@@ -310,7 +316,11 @@ pub async fn run(
         log::warn!("{unpublished} documents were not published, the broker being away");
     }
     let events = &outgoing.events;
-    let unpublished = events.len() as u64 + events.dropped() + publisher.refused;
+    let waiting = events.durable();
+    if waiting > 0 {
+        log::info!("{waiting} events wait in the outbox for the next start");
+    }
+    let unpublished = (events.len() - waiting) as u64 + events.dropped() + publisher.refused;
     if unpublished > 0 {
         log::warn!("{unpublished} events were not published");
     }

@@ -1,0 +1,151 @@
+//! Events survive the daemon's worst days: it is killed at work, again and again.
+
+use super::STATE;
+use super::bench::{Bench, Daemon};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+use system_tests::broker::{Broker, Heard, Subscriber};
+
+const EVENTS: &str = "site/pi/door/events";
+/// How often the daemon is killed.
+const KILLS: u64 = 20;
+
+/// A picture that does not move, for ten minutes: every object in it is told of five times a second.
+fn eventful(port: u16) -> Bench {
+    let source = "testsrc=size=160x120:rate=10:duration=0.1,loop=loop=-1:size=1";
+    let input = ["-f", "lavfi", "-i", source, "-frames:v", "6000"];
+    let mut bench = Bench::with_video_of(&input, port);
+    bench.set("PUBLISH__FRAMES", "false");
+    bench.set("CAMERA__VIDEO__PACE", "real-time");
+    // A machine that is busy otherwise may be slow to decode.
+    bench.set("CAMERA__STALL_S", "60");
+    bench.set("PIPELINE__WHEN_BUSY", "drop-oldest");
+    bench.set("TRACK__UPDATE_S", "0.2");
+    bench.set("MQTT__KEEP_ALIVE_S", "5");
+    bench.set("MQTT__OUTBOX_SYNC_S", "0.2");
+    fs::create_dir(bench.path("state")).expect("created");
+    bench
+}
+
+/// What a subscriber has heard so far, by number.
+#[derive(Default)]
+struct Ledger {
+    events: BTreeMap<u64, Value>,
+    /// Events that came again.
+    repeated: u64,
+}
+
+impl Ledger {
+    fn take(&mut self, heard: &Heard) -> Option<u64> {
+        if heard.topic != EVENTS {
+            return None;
+        }
+        let event: Value = serde_json::from_slice(&heard.payload).expect("JSON");
+        let sequence = event["sequence"].as_u64().expect("a number");
+        if let Some(known) = self.events.get(&sequence) {
+            assert_eq!(known, &event, "a number was given twice");
+            self.repeated += 1;
+            return None;
+        }
+        let newest = self.events.keys().next_back();
+        assert!(
+            newest.is_none_or(|newest| *newest < sequence),
+            "{sequence} comes after {newest:?}"
+        );
+        self.events.insert(sequence, event);
+        Some(sequence)
+    }
+
+    /// Numbers have no gaps; of every run, every object's events are in order.
+    fn check(&self) {
+        let numbers: Vec<u64> = self.events.keys().copied().collect();
+        assert_eq!(
+            numbers,
+            (0..numbers.len() as u64).collect::<Vec<_>>(),
+            "a gap"
+        );
+        let mut open: BTreeMap<(String, u64), &str> = BTreeMap::new();
+        for event in self.events.values() {
+            let run = event["started_at"].as_str().expect("a text").to_owned();
+            let id = event["track"]["id"].as_u64().expect("a number");
+            let kind = event["type"].as_str().expect("a text");
+            let before = open.insert((run, id), kind);
+            assert_eq!(before.is_none(), kind == "new", "{kind} after {before:?}");
+            assert_ne!(before, Some("end"), "{event}");
+        }
+    }
+}
+
+/// The numbers of the events that lie in the outbox's files, whatever their format is: the documents are text.
+fn stored(folder: &Path) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.expect("readable").path();
+        let text = String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+        let whole = text.split("{\"schema\":1,\"type\":").skip(1);
+        // What is cut off in the middle was not stored.
+        let whole =
+            whole.filter(|document| document.contains("\"path\":[[") && document.contains("]]}"));
+        numbers.extend(whole.filter_map(|document| {
+            let (_, rest) = document.split_once("\"sequence\":")?;
+            rest.split(',').next()?.parse::<u64>().ok()
+        }));
+    }
+    numbers
+}
+
+fn kill(daemon: Daemon) {
+    daemon.signal(Signal::KILL);
+    daemon.wait();
+}
+
+#[test]
+fn a_daemon_that_is_killed_again_and_again_loses_no_stored_event() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let bench = eventful(broker.port());
+    let folder = bench.path("state/outbox");
+    let mut ledger = Ledger::default();
+    let mut stored_in_all: Vec<u64> = Vec::new();
+    for run in 0..KILLS {
+        let daemon = bench.run();
+        // Killed at another moment each time: after so many events, and so many milliseconds.
+        for _ in 0..=run % 5 {
+            subscriber.expect("an event", |heard| ledger.take(heard));
+        }
+        std::thread::sleep(Duration::from_millis(run * 37 % 250));
+        kill(daemon);
+        stored_in_all.extend(stored(&folder));
+    }
+    let last = bench.run();
+    let newest = stored_in_all
+        .iter()
+        .max()
+        .copied()
+        .expect("something was stored");
+    let first_of_last = subscriber.expect("what was stored", |heard| {
+        ledger.take(heard).filter(|sequence| *sequence > newest)
+    });
+    last.terminate();
+    subscriber.expect("the end", |heard| {
+        ledger.take(heard);
+        (heard.topic == STATE && heard.text() == "offline").then_some(())
+    });
+    for sequence in &stored_in_all {
+        assert!(
+            ledger.events.contains_key(sequence),
+            "{sequence} was stored and is missing"
+        );
+    }
+    ledger.check();
+    println!(
+        "{KILLS} kills: {} events, {} of them seen in the files, {} repeated; the last run began with {first_of_last}",
+        ledger.events.len(),
+        stored_in_all.len(),
+        ledger.repeated,
+    );
+}
