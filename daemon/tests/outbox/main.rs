@@ -249,10 +249,13 @@ fn a_damaged_segment_costs_no_more_than_what_is_damaged() {
     }
 }
 
+/// A way to damage a file.
+type Damage = &'static dyn Fn(&mut Vec<u8>);
+
 #[test]
 fn a_segment_that_is_garbage_or_cannot_be_read_is_skipped_and_reported() {
     let (disk, paths, stored) = three_segments();
-    let garbage: [&dyn Fn(&mut Vec<u8>); 4] = [
+    let garbage: [Damage; 4] = [
         &|file| file.clear(),
         &|file| file.fill(0),
         &|file| file.fill(0xff),

@@ -9,6 +9,8 @@ use super::Point;
 
 const SIZE: (u32, u32) = (860, 460);
 
+type Value = fn(&Point) -> f64;
+
 /// Draws precision against recall, and all three against the threshold, as an SVG file.
 pub fn draw(points: &[Point], threshold: f32, title: &str, path: &Path) -> Result<()> {
     paint(points, threshold, title, path)
@@ -38,6 +40,7 @@ fn paint(
         .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
     chart
         .configure_mesh()
+        .light_line_style(TRANSPARENT)
         .x_desc("recall")
         .y_desc("precision")
         .draw()?;
@@ -53,8 +56,12 @@ fn paint(
         .x_label_area_size(36)
         .y_label_area_size(30)
         .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
-    chart.configure_mesh().x_desc("threshold").draw()?;
-    let curves: [(&str, RGBColor, fn(&Point) -> f64); 3] = [
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_desc("threshold")
+        .draw()?;
+    let curves: [(&str, RGBColor, Value); 3] = [
         ("precision", BLUE, |p| p.precision),
         ("recall", RGBColor(44, 160, 44), |p| p.recall),
         (
@@ -64,7 +71,9 @@ fn paint(
         ),
     ];
     for (name, colour, value) in curves {
-        let line = points.iter().map(|p| (p.threshold, value(p)));
+        // What nothing is left of has no precision.
+        let left = points.iter().filter(|p| p.recall > 0.0);
+        let line = left.map(|p| (p.threshold, value(p)));
         chart
             .draw_series(LineSeries::new(line, colour.stroke_width(2)))?
             .label(name)

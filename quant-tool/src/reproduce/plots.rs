@@ -13,7 +13,7 @@ use crate::train::parameters::Role;
 use crate::train::stage::Stage;
 
 const SIZE: (u32, u32) = (860, 480);
-const COLOURS: [RGBColor; 8] = [
+const COLOURS: [RGBColor; 9] = [
     RGBColor(30, 30, 30),
     RGBColor(127, 127, 127),
     RGBColor(148, 103, 189),
@@ -21,10 +21,13 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(23, 190, 207),
     RGBColor(188, 189, 34),
     RGBColor(255, 127, 14),
+    RGBColor(140, 86, 75),
     RGBColor(214, 39, 40),
 ];
 /// Lines of the log whose mean is one point.
 const SMOOTHED: usize = 5;
+/// Part of the pictures by which a way may be behind the best one and still be on the chart.
+const ACCURACIES_SHOWN: f64 = 0.015;
 /// Bins of a histogram.
 const BINS: usize = 61;
 
@@ -65,23 +68,25 @@ fn failed(error: impl std::fmt::Display) -> anyhow::Error {
 
 /// Loss by step of the first seed: the float training, and every way beside it from where it begins.
 fn learning(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<()> {
-    let float = losses(&folder.join("float"), 0)?;
-    let end = float.last().map_or(0, |p| p.0 as u64);
+    let float = losses(&folder.join("float"), [0.0; 2])?;
+    let float = smoothed(&float);
+    let end = experiment.float.steps as f64;
     let mut curves = vec![("float", float)];
     for method in &experiment.methods {
-        let curve = losses(&folder.join(&method.key), end)?;
+        let starts = [end, end + method.settings.soft_steps as f64];
+        let curve = losses(&folder.join(&method.key), starts)?;
         if curve.len() > 1 {
             curves.push((method.name.as_str(), curve));
         }
     }
     // The float training's end, and the ways' steps.
-    let from = end as f64 * 0.94;
+    let from = end * 0.97;
     let seen = || curves.iter().flat_map(|(_, c)| c).filter(|p| p.0 >= from);
     let right = seen().map(|p| p.0).fold(from + 1.0, f64::max);
     let top = seen().map(|p| p.1).fold(0.0, f64::max) * 1.05;
     let mut chart = ChartBuilder::on(area)
         .caption(
-            "Training loss, end of the float training and after",
+            "Training loss (with the teacher's part, where there is one)",
             ("sans-serif", 18),
         )
         .margin(12)
@@ -91,6 +96,7 @@ fn learning(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<(
         .map_err(failed)?;
     chart
         .configure_mesh()
+        .light_line_style(TRANSPARENT)
         .x_desc("step")
         .y_desc("cross-entropy")
         .x_label_formatter(&|x| format!("{x:.0}"))
@@ -113,31 +119,32 @@ fn learning(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<(
         .map_err(failed)
 }
 
-/// (step, loss) of a run's log, smoothed; stages follow each other from `offset`.
-fn losses(folder: &Path, offset: u64) -> Result<Vec<(f64, f64)>> {
+/// (step, loss) of a run's log; `starts` says where the float or soft stage begins, and where the hard one.
+fn losses(folder: &Path, starts: [f64; 2]) -> Result<Vec<(f64, f64)>> {
     let path = folder.join("log.csv");
     let Ok(text) = std::fs::read_to_string(&path) else {
         return Ok(Vec::new());
     };
-    let mut points: Vec<(f64, f64)> = Vec::new();
-    let (mut base, mut last) = (offset as f64, 0.0);
-    for line in text.lines().skip(1) {
+    let point = |line: &str| {
         let fields: Vec<&str> = line.split(',').collect();
         let number = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok());
+        let start = starts[usize::from(fields[0] == Stage::Hard.name())];
         let (Some(step), Some(loss)) = (number(1), number(4)) else {
             anyhow::bail!("{}: no step and loss in \"{line}\"", path.display());
         };
-        if step < last {
-            base += last;
-        }
-        last = step;
-        points.push((base + step, loss));
-    }
-    let smoothed = points.windows(SMOOTHED.min(points.len().max(1))).map(|w| {
+        Ok((start + step, loss))
+    };
+    text.lines().skip(1).map(point).collect()
+}
+
+/// The mean of [`SMOOTHED`] neighbours.
+fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let windows = points.windows(SMOOTHED.min(points.len().max(1)));
+    let means = windows.map(|w| {
         let mean = w.iter().map(|p| p.1).sum::<f64>() / w.len() as f64;
         (w[w.len() - 1].0, mean)
     });
-    Ok(smoothed.collect())
+    means.collect()
 }
 
 /// Histograms of one layer's weights, in its scales, after each stage of ours.
@@ -150,7 +157,7 @@ fn weights(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<()
     for ((part, stage), colour) in parts
         .iter()
         .zip([Stage::Float, Stage::Soft, Stage::Hard])
-        .zip([COLOURS[3], COLOURS[6], COLOURS[7]])
+        .zip([COLOURS[3], COLOURS[6], COLOURS[8]])
     {
         let parameters = parameters_after(&folder.join(&ours.key), stage, &network)?;
         let values = parameters.get(&layer, Role::Weight);
@@ -172,7 +179,11 @@ fn weights(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<()
             .disable_x_mesh()
             .x_labels(5)
             .x_desc("weight / scale")
-            .y_label_formatter(&|y| format!("{:.0} %", 100.0 * y))
+            .light_line_style(TRANSPARENT)
+            .y_label_formatter(&|y| match top < 0.1 {
+                true => format!("{:.1} %", 100.0 * y),
+                false => format!("{:.0} %", 100.0 * y),
+            })
             .draw()
             .map_err(failed)?;
         let width = 5.0 / BINS as f64;
@@ -204,13 +215,15 @@ fn memory(area: &Area<'_>, experiment: &Experiment, results: &Results) -> Result
         let ternary = results.ternary.iter().map(|o| o.accuracy);
         ternary.chain(results.float.iter().map(|f| f.accuracy))
     };
-    let lowest = accuracies().fold(1.0, f64::min);
     let highest = accuracies().fold(0.0, f64::max);
+    // What is far behind would press all others together.
+    let floor = highest - ACCURACIES_SHOWN;
+    let lowest = accuracies().fold(1.0, f64::min).max(floor);
     let room = (highest - lowest).max(0.001) * 0.1;
     let right = results.float_len as f64 / 1000.0 * 2.0;
     let mut chart = ChartBuilder::on(area)
         .caption(
-            "Test accuracy against the size of the parameters",
+            "Test accuracy against the size of the parameters, every seed",
             ("sans-serif", 18),
         )
         .margin(12)
@@ -223,6 +236,7 @@ fn memory(area: &Area<'_>, experiment: &Experiment, results: &Results) -> Result
         .map_err(failed)?;
     chart
         .configure_mesh()
+        .light_line_style(TRANSPARENT)
         .x_desc("kB (logarithmic)")
         .y_desc("test accuracy, %")
         .x_label_formatter(&|x| format!("{x:.0}"))
@@ -247,13 +261,20 @@ fn memory(area: &Area<'_>, experiment: &Experiment, results: &Results) -> Result
     }
     for (i, (name, points)) in series.into_iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
-        let dots = points.into_iter().map(|(len, accuracy)| {
+        let all = points.len();
+        let shown = points.into_iter().filter(|p| p.1 >= floor);
+        let shown: Vec<_> = shown.collect();
+        let label = match all - shown.len() {
+            0 => name.to_owned(),
+            below => format!("{name} ({below} below)"),
+        };
+        let dots = shown.into_iter().map(|(len, accuracy)| {
             Circle::new((len as f64 / 1000.0, 100.0 * accuracy), 5, colour.filled())
         });
         chart
             .draw_series(dots)
             .map_err(failed)?
-            .label(name)
+            .label(label)
             .legend(move |(x, y)| Circle::new((x + 9, y), 5, colour.filled()));
     }
     chart

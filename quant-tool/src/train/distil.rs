@@ -102,7 +102,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(5);
         let (mut own, teacher) = (output(&mut rng, 2, 0.0), [output(&mut rng, 2, 0.05)]);
         let (_, gradients) = boxes(std::slice::from_ref(&own), &teacher);
-        for i in 0..own.data.len() {
+        for (i, gradient) in gradients[0].iter().enumerate() {
             let before = own.data[i];
             let mut at = |v: f32| {
                 own.data[i] = v;
@@ -111,9 +111,8 @@ mod tests {
             let difference = (at(before + 2e-3) - at(before - 2e-3)) / 4e-3;
             own.data[i] = before;
             assert!(
-                (difference - gradients[0][i]).abs() < 3e-3,
-                "{i}: {difference} {}",
-                gradients[0][i]
+                (difference - gradient).abs() < 3e-3,
+                "{i}: {difference} {gradient}"
             );
         }
     }
