@@ -82,7 +82,7 @@ fn every_way_ends_in_a_bundle_and_in_the_report() {
                 .ok()
         })
         .collect();
-    assert_eq!(accuracies.len(), 8, "float and seven ways: {report}");
+    assert_eq!(accuracies.len(), 9, "float and eight ways: {report}");
     // Stripes are easy to tell apart, and guessing is right in 10 %.
     assert!(accuracies[0] > 40.0, "float: {} %", accuracies[0]);
     let best = accuracies[1..].iter().copied().fold(0.0, f64::max);
@@ -98,6 +98,7 @@ fn every_way_ends_in_a_bundle_and_in_the_report() {
         "twn-channel",
         "soft",
         "hard",
+        "untaught",
         "soft-hard",
     ] {
         let bundle = folder
