@@ -16,23 +16,6 @@ const LEN_MAX: usize = 64 << 10;
 /// Written with a failure, so that it can be repeated.
 const SEED: u64 = 0x7465_726e;
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-}
-
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../fuzz/corpus")
@@ -49,8 +32,13 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// A number below the bound; 0 if there is none.
+fn below(random: &mut fastrand::Rng, bound: usize) -> usize {
+    random.usize(..bound.max(1))
+}
+
 /// Changes an input in one of the ways in which files and messages go wrong, or are made to.
-fn mutate(data: &mut Vec<u8>, others: &[Vec<u8>], random: &mut Random) {
+fn mutate(data: &mut Vec<u8>, others: &[Vec<u8>], random: &mut fastrand::Rng) {
     const NUMBERS: [&[u8]; 6] = [
         b"0",
         b"-1",
@@ -59,35 +47,38 @@ fn mutate(data: &mut Vec<u8>, others: &[Vec<u8>], random: &mut Random) {
         b"18446744073709551616",
         b"null",
     ];
-    let at = random.below(data.len());
-    match random.below(9) {
-        0 if !data.is_empty() => data[at] ^= 1 << random.below(8),
-        1 if !data.is_empty() => data[at] = [0, 1, 0x7f, 0x80, 0xff, b'"', b'{'][random.below(7)],
+    let at = below(random, data.len());
+    match below(random, 9) {
+        0 if !data.is_empty() => data[at] ^= 1 << below(random, 8),
+        1 if !data.is_empty() => data[at] = [0, 1, 0x7f, 0x80, 0xff, b'"', b'{'][below(random, 7)],
         2 => data.truncate(at),
-        3 => data.insert(at, random.next() as u8),
+        3 => data.insert(at, random.u8(..)),
         4 => {
             // A part again.
-            let end = at + random.below(data.len() - at).min(64);
+            let end = at + below(random, data.len() - at).min(64);
             let part = data[at..end].to_vec();
             data.splice(at..at, part);
         }
         5 => {
-            let end = at + random.below(data.len() - at).min(16);
+            let end = at + below(random, data.len() - at).min(16);
             data.drain(at..end);
         }
         6 => {
-            data.splice(at..at, NUMBERS[random.below(NUMBERS.len())].iter().copied());
+            data.splice(
+                at..at,
+                NUMBERS[below(random, NUMBERS.len())].iter().copied(),
+            );
         }
         7 => {
             // The end of another one.
-            let other = &others[random.below(others.len())];
+            let other = &others[below(random, others.len())];
             data.truncate(at);
-            data.extend(&other[random.below(other.len())..]);
+            data.extend(&other[below(random, other.len())..]);
         }
         _ => {
             // A digit for a digit: the text stays what it is, its numbers do not.
             if let Some(place) = data.iter().skip(at).position(u8::is_ascii_digit) {
-                data[at + place] = b'0' + random.below(10) as u8;
+                data[at + place] = random.u8(b'0'..=b'9');
             }
         }
     }
@@ -99,11 +90,11 @@ fn run(name: &str, target: Target) -> u64 {
     let corpus = corpus(name);
     assert!(!corpus.is_empty(), "{name} has no corpus");
     corpus.iter().for_each(|data| target(data));
-    let mut random = Random(SEED);
+    let mut random = fastrand::Rng::with_seed(SEED);
     let (until, mut count) = (Instant::now() + TIME, 0);
     while Instant::now() < until {
-        let mut data = corpus[random.below(corpus.len())].clone();
-        for _ in 0..1 + random.below(6) {
+        let mut data = corpus[below(&mut random, corpus.len())].clone();
+        for _ in 0..1 + below(&mut random, 6) {
             mutate(&mut data, &corpus, &mut random);
         }
         let outcome = std::panic::catch_unwind(|| target(&data));

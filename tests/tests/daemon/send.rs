@@ -14,30 +14,16 @@ use ternwatch_bundle::testing::small_key;
 
 /// A daemon of this name at work on a video, with short trials.
 fn bench(port: u16, device: &str) -> Bench {
-    let mut bench = Bench::with_video(3000, port);
-    fs::create_dir(bench.path("state")).expect("a new folder");
-    bench.set("CAMERA__VIDEO__PACE", "real-time");
-    bench.set("MODEL__SCORE_MIN", "0.999");
-    bench.set("UPDATE__TRIAL_FRAMES", "5");
-    bench.set("UPDATE__TRIAL_S", "0");
-    bench.set("UPDATE__LATENCY_MS_MAX", "60000");
+    let mut bench = crate::update::bench(port);
     bench.set("DEVICE__ID", device);
     bench
 }
 
-/// Runs `quant-tool push` of this file: its exit code, and what it said.
-fn push(folder: &Path, file: &[u8], port: u16, arguments: &[&str]) -> (Option<i32>, String) {
-    let (bundle, key) = (folder.join("sent.tern"), folder.join("sent.pub"));
-    fs::write(&bundle, file).expect("written");
-    fs::write(&key, small_key().public_key().to_text()).expect("written");
+/// Runs quant-tool in a folder: its exit code, and what it said.
+fn quant_tool(folder: &Path, arguments: impl IntoIterator<Item = String>) -> (Option<i32>, String) {
     let output = Command::new(program("quant-tool"))
-        .args(["push", "--prefix", "site", "--host", "127.0.0.1", "--port"])
-        .arg(port.to_string())
-        .arg("--bundle")
-        .arg(bundle)
-        .arg("--key")
-        .arg(key)
         .args(arguments)
+        .current_dir(folder)
         .stdin(Stdio::null())
         .output()
         .expect("quant-tool starts");
@@ -46,6 +32,18 @@ fn push(folder: &Path, file: &[u8], port: u16, arguments: &[&str]) -> (Option<i3
         output.status.code(),
         String::from_utf8_lossy(&said).into_owned(),
     )
+}
+
+/// Runs `quant-tool push` of this file: its exit code, and what it said.
+fn push(folder: &Path, file: &[u8], port: u16, arguments: &[&str]) -> (Option<i32>, String) {
+    fs::write(folder.join("sent.tern"), file).expect("written");
+    fs::write(folder.join("sent.pub"), small_key().public_key().to_text()).expect("written");
+    let fixed = format!(
+        "push --prefix site --host 127.0.0.1 --port {port} --bundle sent.tern --key sent.pub"
+    );
+    let arguments = arguments.iter().copied();
+    let all = fixed.split_whitespace().chain(arguments).map(String::from);
+    quant_tool(folder, all)
 }
 
 /// What the broker keeps on the offer topic of this device: nothing, if it answers with the later message first.
@@ -156,17 +154,7 @@ fn a_model_is_pushed_over_an_encrypted_connection_with_a_password() {
 
 /// Runs `quant-tool` in a folder: its exit code, and what it said.
 fn tool(folder: &Path, arguments: &str) -> (Option<i32>, String) {
-    let output = Command::new(program("quant-tool"))
-        .args(arguments.split_whitespace())
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .output()
-        .expect("quant-tool starts");
-    let said = [output.stdout, output.stderr].concat();
-    (
-        output.status.code(),
-        String::from_utf8_lossy(&said).into_owned(),
-    )
+    quant_tool(folder, arguments.split_whitespace().map(String::from))
 }
 
 #[test]

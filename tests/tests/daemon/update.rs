@@ -14,7 +14,7 @@ use ternwatch_bundle::testing::small_key;
 use ternwatch_bundle::{SecretKey, hex};
 
 /// A daemon at work on a video, ten frames a second, with a state folder and short trials.
-fn bench(port: u16) -> Bench {
+pub(crate) fn bench(port: u16) -> Bench {
     let mut bench = Bench::with_video(3000, port);
     fs::create_dir(bench.path("state")).expect("a new folder");
     bench.set("CAMERA__VIDEO__PACE", "real-time");
