@@ -56,8 +56,8 @@ test_fresh_system() {
     local deb=target/deb/ternwatch_${version}_$here.deb
     if [ ! -e "$work/root.tar" ]; then
         say "making a fresh Debian 12"
-        mmdebstrap --quiet --variant=minbase --include=systemd,libgcc-s1,libc6 bookworm "$work/root.tar.part"
-        mv "$work/root.tar.part" "$work/root.tar"
+        mmdebstrap --quiet --variant=minbase --include=systemd,libgcc-s1,libc6 bookworm "$work/root.part.tar"
+        mv "$work/root.part.tar" "$work/root.tar"
     fi
     rm -rf "$root"
     mkdir -p "$root"
