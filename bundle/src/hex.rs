@@ -24,10 +24,23 @@ pub fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
         return None;
     }
     let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = digit(pair[0]) << 4 | digit(pair[1]);
-    }
+    bytes
+        .iter_mut()
+        .zip(pairs(text))
+        .for_each(|(byte, pair)| *byte = pair);
     Some(bytes)
+}
+
+/// Any even number of lower-case digits, or nothing. The caller bounds the text.
+pub fn decode_all(text: &str) -> Option<Vec<u8>> {
+    let is_even = text.len().is_multiple_of(2);
+    (is_even && is_digits(text, text.len())).then(|| pairs(text).collect())
+}
+
+/// The bytes that checked digits write.
+fn pairs(text: &str) -> impl Iterator<Item = u8> {
+    let pairs = text.as_bytes().chunks_exact(2);
+    pairs.map(|pair| digit(pair[0]) << 4 | digit(pair[1]))
 }
 
 /// Whether the text is `count` lower-case digits and nothing else.
@@ -50,6 +63,7 @@ mod tests {
     fn decode_inverts_encode() {
         let bytes: [u8; 256] = std::array::from_fn(|i| i as u8);
         assert_eq!(decode(&encode(&bytes)), Some(bytes));
+        assert_eq!(decode_all(&encode(&bytes)), Some(bytes.to_vec()));
     }
 
     #[test]
@@ -57,6 +71,9 @@ mod tests {
         assert_eq!(decode::<2>("00ff"), Some([0, 255]));
         for text in ["00FF", "00f", "00ff0", "00fg", "+0ff", ""] {
             assert_eq!(decode::<2>(text), None, "{text}");
+        }
+        for text in ["00FF", "00f", "00fg", "+0ff"] {
+            assert_eq!(decode_all(text), None, "{text}");
         }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::hex;
-use crate::keys::{KeyError, KeyId, PublicKey, TrustedKeys};
+use crate::keys::{KeyError, PublicKey, TrustedKeys};
 use crate::model::limits::NAME_LEN_MAX;
 
 /// What a keyring begins with.
@@ -290,16 +290,6 @@ fn key(text: impl AsRef<str>) -> Result<PublicKey, KeyringError> {
             text: text.chars().take(64).collect(),
             source,
         })
-}
-
-/// The ids of the keys that a file says it is signed with; what it says is not checked.
-pub fn signers(file: &[u8]) -> Result<Vec<KeyId>, KeyringError> {
-    let signatures = split(file)?.signatures;
-    let ids = signatures.chunks_exact(SIGNATURE_LEN);
-    Ok(ids
-        .filter_map(|entry| entry.first_chunk())
-        .map(|id| KeyId(*id))
-        .collect())
 }
 
 /// The bytes of a keyring that these keys signed.

@@ -3,8 +3,12 @@
 //! The network has every kind of layer, odd sizes at each stride and two heads; its weights are random, so its
 //! detections mean nothing. The golden vectors are left to `detector`, which can run it.
 
+use std::collections::BTreeMap;
+
 use ternwatch_kernels::Trit;
 
+use crate::hex;
+use crate::keyring::{self, Body};
 use crate::keys::{PublicKey, SecretKey, TrustedKeys};
 use crate::manifest::{
     Activation, Head, HeadKind, Input, Layer, Manifest, ModelId, SCHEMA, Thresholds,
@@ -16,6 +20,26 @@ use crate::write::{Draft, ParameterWriter, WriteError, sign_raw};
 /// Signs the test bundles. Everybody knows it: never trust it outside of tests.
 pub fn small_key() -> SecretKey {
     SecretKey::from_bytes(&[7; 32])
+}
+
+/// The secret key that everybody can make of this seed.
+pub fn secret(seed: u8) -> SecretKey {
+    SecretKey::from_bytes(&[seed; 32])
+}
+
+/// A keyring that trusts and revokes the keys of these seeds, signed by the roots of those.
+pub fn keyring(version: u64, models: &[u8], revoked: &[u8], roots: &[u8]) -> Vec<u8> {
+    let text = |seed: &u8| hex::encode(&secret(*seed).public_key().to_bytes());
+    let body = Body {
+        schema: keyring::SCHEMA,
+        version,
+        signed_at_s: 1_790_000_000,
+        models: models.iter().map(text).collect(),
+        revoked: revoked.iter().map(text).collect(),
+        resets: BTreeMap::new(),
+    };
+    let roots: Vec<SecretKey> = roots.iter().map(|seed| secret(*seed)).collect();
+    keyring::sign(&body, &roots).expect("within the bounds")
 }
 
 /// A signed random model without golden vectors, and the key that checks it.

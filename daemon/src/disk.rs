@@ -49,12 +49,7 @@ impl Disk for SystemDisk {
     type Lock = File;
 
     fn lock(&mut self, path: &Path) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        let file = options
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)?;
+        let file = open_or_create(path)?;
         // Held while the file is open.
         flock(&file, FlockOperation::LockExclusive)?;
         Ok(file)
@@ -98,13 +93,7 @@ impl Disk for SystemDisk {
     }
 
     fn write_at(&mut self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        let file = options
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)?;
-        file.write_all_at(bytes, offset)
+        open_or_create(path)?.write_all_at(bytes, offset)
     }
 
     fn sync_file(&mut self, path: &Path) -> io::Result<()> {
@@ -126,6 +115,12 @@ impl Disk for SystemDisk {
     fn remove_folder(&mut self, path: &Path) -> io::Result<()> {
         unless(ErrorKind::NotFound, fs::remove_dir(path))
     }
+}
+
+/// A file to write to, with what is in it.
+pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).open(path)
 }
 
 fn unless(wanted: ErrorKind, result: io::Result<()>) -> io::Result<()> {

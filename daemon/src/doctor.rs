@@ -89,30 +89,18 @@ pub fn run(config: Result<Config, Failure>) -> Result<(), Failure> {
         }
     };
     let board = Board::here();
-    match config {
-        Ok(config) => {
-            tell(Finding::good("settings", "valid"));
-            tell(model(&config));
-            tell(processor(&config));
-            tell(board.memory());
-            tell(board.power());
-            tell(board.clock(SystemTime::now()));
-            tell(board::state(&config.update.state_dir));
-            tell(camera::look(&config.camera, &board));
-            tell(broker(&config.mqtt, &config.device.id()));
-        }
-        Err(failure) => {
-            let remedy = "mend the named key; docs/configuration.md explains each";
-            tell(Finding::new(
-                Level::Bad(Reason::Config),
-                "settings",
-                failure.to_string(),
-                remedy,
-            ));
-            tell(board.memory());
-            tell(board.power());
-            tell(board.clock(SystemTime::now()));
-        }
+    tell(settings(&config));
+    if let Ok(config) = &config {
+        tell(model(config));
+        tell(processor(config));
+    }
+    tell(board.memory());
+    tell(board.power());
+    tell(board.clock(SystemTime::now()));
+    if let Ok(config) = &config {
+        tell(board::state(&config.update.state_dir));
+        tell(camera::look(&config.camera, &board));
+        tell(broker(&config.mqtt, &config.device.id()));
     }
     match bad.first() {
         None => Ok(()),
@@ -123,6 +111,18 @@ pub fn run(config: Result<Config, Failure>) -> Result<(), Failure> {
                 anyhow!("bad: {}", subjects.join(", ")),
             ))
         }
+    }
+}
+
+fn settings(config: &Result<Config, Failure>) -> Finding {
+    match config {
+        Ok(_) => Finding::good("settings", "valid"),
+        Err(failure) => Finding::new(
+            Level::Bad(Reason::Config),
+            "settings",
+            failure.to_string(),
+            "mend the named key; docs/configuration.md explains each",
+        ),
     }
 }
 

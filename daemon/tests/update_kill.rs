@@ -9,8 +9,8 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use ternwatch_daemon::disk::{Disk, SystemDisk};
 use ternwatch_daemon::update::digest::Digest;
-use ternwatch_daemon::update::disk::{Disk, SystemDisk};
 use ternwatch_daemon::update::machine::{Event, Identity};
 use ternwatch_daemon::update::store::{Store, StoreError};
 

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use ternwatch_bundle::{BundleError, KeyError, KeyringError, ModelError};
 use ternwatch_detector::golden::GoldenMismatch;
-
 use ternwatch_ota::push::PushError;
 
 use crate::data::{BadData, dataset::NotAnnotated};

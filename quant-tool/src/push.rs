@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ternwatch_bundle::TrustedKeys;
-use ternwatch_ota::identity::{JOB_BYTES_MAX, is_word};
+use ternwatch_ota::identity::JOB_BYTES_MAX;
 use ternwatch_ota::offer::Offer;
 use ternwatch_ota::push::{self, Broker, Mode, Tls};
 use ternwatch_ota::sender::{Device, Ending, Package, Sender};
@@ -105,8 +104,8 @@ pub fn run(args: &Push) -> Result<()> {
 fn package(args: &Push) -> Result<Package> {
     let key = files::key_of(&args.bundle)?;
     let file = files::read(&args.bundle.bundle)?;
-    let model = sign::checked(&file, &TrustedKeys::from_iter([key]))
-        .with_context(|| args.bundle.bundle.display().to_string())?;
+    let model =
+        sign::checked(&file, key).with_context(|| args.bundle.bundle.display().to_string())?;
     let job = match &args.job {
         Some(job) => job.clone(),
         None => {
@@ -114,11 +113,9 @@ fn package(args: &Push) -> Result<Package> {
             format!("{digest:.8}-{}", files::seconds_since_1970())
         }
     };
-    ensure!(
-        is_word(&job, JOB_BYTES_MAX),
-        "--job: {job:?} is not 1 to {JOB_BYTES_MAX} letters, digits, `.`, `_` and `-`"
-    );
-    Package::new(&job, &model.id().name, model.id().version, file).context("the job is a word")
+    Package::new(&job, &model.id().name, model.id().version, file).with_context(|| {
+        format!("--job: {job:?} is not 1 to {JOB_BYTES_MAX} letters, digits, `.`, `_` and `-`")
+    })
 }
 
 fn broker(args: &Push) -> Result<Broker> {

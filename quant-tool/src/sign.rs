@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use ternwatch_bundle::manifest::Release;
 use ternwatch_bundle::write::Draft;
-use ternwatch_bundle::{Model, TrustedKeys, UnverifiedBundle, hex};
+use ternwatch_bundle::{Model, PublicKey, TrustedKeys, UnverifiedBundle, hex};
 use ternwatch_detector::golden;
 use ternwatch_kernels::Isa;
 use ternwatch_ota::identity::VERSION_MAX;
@@ -18,8 +18,7 @@ const DAY_S: u64 = 86_400;
 pub fn verify(file: &BundleFile) -> Result<()> {
     let (key, bytes) = (files::key_of(file)?, files::read(&file.bundle)?);
     let id = key.id();
-    let model = checked(&bytes, &TrustedKeys::from_iter([key]))
-        .with_context(|| file.bundle.display().to_string())?;
+    let model = checked(&bytes, key).with_context(|| file.bundle.display().to_string())?;
     println!(
         "{} version {}, sha256 {}, {} bytes, signed with key {id}, {} golden vectors match",
         model.id().name,
@@ -53,7 +52,7 @@ pub fn sign(args: &Sign) -> Result<()> {
     });
     let key = files::secret_key(&args.with)?;
     let signed = draft.sign(&key)?;
-    let model = checked(&signed, &TrustedKeys::from_iter([key.public_key()])).with_context(path)?;
+    let model = checked(&signed, key.public_key()).with_context(path)?;
     files::write(&args.out, &signed)?;
     println!(
         "{}: {} version {}, signed with key {}",
@@ -67,8 +66,8 @@ pub fn sign(args: &Sign) -> Result<()> {
 
 /// The model in a bundle that a device takes: its signature is good, its numbers make sense, it has recorded answers and
 /// gives them here.
-pub fn checked(file: &[u8], keys: &TrustedKeys) -> Result<Model> {
-    let model = Model::load(&UnverifiedBundle::from_bytes(file)?.verify(keys)?)?;
+pub fn checked(file: &[u8], key: PublicKey) -> Result<Model> {
+    let model = files::model_from(file, key)?;
     golden::check(&model, Isa::detect())?;
     Ok(model)
 }

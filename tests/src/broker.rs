@@ -4,7 +4,6 @@
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::{Client, Event, Incoming, MqttOptions};
-use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -83,21 +82,6 @@ impl Broker {
             process.kill().expect("it is our child");
             process.wait().expect("it is our child");
         }
-    }
-
-    /// Lets it do nothing for a while, its connections open.
-    pub fn pause(&self) {
-        self.signal(Signal::STOP);
-    }
-
-    /// Lets it go on.
-    pub fn resume(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let process = self.process.as_ref().expect("it runs");
-        kill_process(Pid::from_child(process), signal).expect("it is our child");
     }
 
     /// Starts it again on the same port.
@@ -249,19 +233,6 @@ impl Subscriber {
                     panic!("waited {DEADLINE:?} for {what}; heard\n{}", self.history)
                 }
                 Err(RecvTimeoutError::Disconnected) => panic!("the subscriber ended: {what}"),
-            }
-        }
-    }
-}
-
-impl Subscriber {
-    /// Takes what had come before the broker was lost.
-    pub fn until_lost(self, mut take: impl FnMut(&Heard)) {
-        loop {
-            match self.messages.recv_timeout(DEADLINE) {
-                Ok(Ok(heard)) => take(&heard),
-                Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => panic!("waited {DEADLINE:?} for the loss"),
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Memory, power supply, clock and memory card, as the kernel tells of them.
 
 use super::{Finding, Level};
+use crate::disk::{Disk, SystemDisk};
 use crate::exit::Reason;
-use rustix::fs::{Access, access, statvfs};
+use rustix::fs::{Access, access};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -158,8 +159,8 @@ pub(super) fn state(folder: &Path) -> Finding {
             "run this as the service's user: `sudo -u ternwatch ternwatchd doctor`",
         );
     }
-    let free = match statvfs(folder) {
-        Ok(free) => free.f_bavail.saturating_mul(free.f_frsize),
+    let free = match SystemDisk.free_bytes(folder) {
+        Ok(free) => free,
         Err(error) => {
             let text = format!("{name}: {error}");
             return Finding::new(

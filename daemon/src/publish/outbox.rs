@@ -149,12 +149,8 @@ impl Outbox {
 
     /// Appends an event once there is room; gives it back if there was none in time.
     pub fn offer(&self, event: Event, timeout: Duration) -> Result<(), Event> {
-        let (mut state, _) = self
-            .moved
-            .wait_timeout_while(self.lock(), timeout, |state| {
-                !state.has_room(&self.bounds, &event)
-            })
-            .unwrap_or_else(PoisonError::into_inner);
+        let until = Instant::now() + timeout;
+        let mut state = self.wait(until, |state| !state.has_room(&self.bounds, &event));
         if !state.has_room(&self.bounds, &event) {
             return Err(event);
         }
@@ -267,25 +263,8 @@ impl Outbox {
 
     /// For the writer: waits until there are events to store, or until `until`, or until no confirmation will follow. Not more at
     /// once than a batch.
-    fn work(&self, until: Option<Instant>) -> (Work, Ending) {
-        let mut state = self.lock();
-        loop {
-            let has_new = state.next > state.stored_below && state.has_unstored();
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if has_new || state.is_over || left.is_some_and(|left| left.is_zero()) {
-                break;
-            }
-            state = match left {
-                Some(left) => {
-                    let waited = self.moved.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => {
-                    let waited = self.moved.wait(state);
-                    waited.unwrap_or_else(PoisonError::into_inner)
-                }
-            };
-        }
+    fn work(&self, until: Instant) -> (Work, Ending) {
+        let state = self.wait(until, |state| !state.has_unstored() && !state.is_over);
         let ending = if state.is_over {
             Ending::Last
         } else {
@@ -296,15 +275,16 @@ impl Outbox {
 
     /// For the writer: waits so long, unless nothing will follow.
     fn pause(&self, until: Instant) {
-        let mut state = self.lock();
-        while !state.is_closed {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            let waited = self.moved.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        drop(self.wait(until, |state| !state.is_closed));
+    }
+
+    /// Waits while `condition` holds, but not longer than until then.
+    fn wait(&self, until: Instant, condition: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let left = until.saturating_duration_since(Instant::now());
+        let waited = self
+            .moved
+            .wait_timeout_while(self.lock(), left, |state| condition(state));
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// For the writer: events before this one are done with.
@@ -509,7 +489,7 @@ mod tests {
         let outbox = Outbox::kept(bounds(9), Recovered::default());
         outbox.push(event(0));
         assert_eq!(first_now(&outbox), None);
-        let (work, ending) = outbox.work(None);
+        let (work, ending) = outbox.work(Instant::now() + Duration::from_secs(9));
         assert_eq!(work.events, [event(0)]);
         assert_eq!((work.next, work.done_below), (1, 0));
         assert_eq!(ending, Ending::GoOn);
@@ -523,7 +503,7 @@ mod tests {
         assert_eq!(first_now(&outbox), Some(event(1)));
         assert_eq!((outbox.durable(), outbox.is_durable()), (0, false));
         outbox.push(event(2));
-        let (work, _) = outbox.work(None);
+        let (work, _) = outbox.work(Instant::now() + Duration::from_secs(9));
         assert_eq!(work.events, [event(1), event(2)]);
         assert_eq!((work.next, work.done_below), (3, 1));
     }
@@ -540,7 +520,7 @@ mod tests {
         assert_eq!(first_now(&outbox), Some(event(4)), "it is durable already");
         outbox.confirm(4);
         outbox.leave();
-        let (work, ending) = outbox.work(None);
+        let (work, ending) = outbox.work(Instant::now() + Duration::from_secs(9));
         assert_eq!((work.events, work.next, work.done_below), (vec![], 6, 5));
         assert_eq!(ending, Ending::Last);
     }

@@ -11,7 +11,6 @@ use super::check::{self, chain};
 use super::chunks::{Chunk, Download};
 use super::config::Config;
 use super::digest::Digest;
-use super::disk::SystemDisk;
 use super::fetch::Fetch;
 use super::machine::{Event, Identity, Phase};
 use super::offer::Offer;
@@ -21,7 +20,7 @@ use super::slot::Slot;
 use super::status;
 use super::store::{Store, StoreError};
 use super::trust::{self, TrustError};
-use crate::clock;
+use crate::disk::SystemDisk;
 use crate::model::{self, Loaded};
 use crate::publish::payload::ModelIdentity;
 use crate::stop::Stop;
@@ -442,11 +441,8 @@ impl Agent {
                 return self.reject(&offer.job, None, Reason::BadSignature);
             }
         };
-        let now = release::Now {
-            clock_s: clock::seconds(),
-            floor_s: self.store.machine().record().time_floor_s,
-        };
-        if let Some(reason) = release::objection(release.as_ref(), now, release::daemon_version()) {
+        let floor_s = self.store.machine().record().time_floor_s;
+        if let Some(reason) = release::objection_now(release.as_ref(), floor_s) {
             log::error!("model {} is refused: {reason}", identity.version);
             return self.reject(&offer.job, Some(identity), reason);
         }

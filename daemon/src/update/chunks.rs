@@ -6,8 +6,8 @@
 //! bit is never more than a hint.
 
 use super::digest::Digest;
-use super::disk::{Disk, write_whole};
 use super::offer::{CHUNK_BYTES, OFFER_BYTES_MAX, Offer};
+use crate::disk::{Disk, write_whole};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use ternwatch_bundle::parse::FILE_LEN_MAX;

@@ -2,16 +2,15 @@
 
 use super::check::{self, Refusal, chain};
 use super::digest::Digest;
-use super::disk::SystemDisk;
 use super::machine::{Ending, Event, Identity, NotNow, Phase};
 use super::reason::Reason as ModelReason;
 use super::start::open_store;
 use super::store::{Store, StoreError};
 use super::{release, trust};
 use crate::cli::ModelAction;
-use crate::clock;
 use crate::config::Config;
 use crate::config::choice::Choice;
+use crate::disk::SystemDisk;
 use crate::exit::{Failure, Reason};
 use crate::model;
 use anyhow::anyhow;
@@ -87,11 +86,8 @@ fn install(config: &Config, store: &mut Store<SystemDisk>, path: &Path) -> Resul
         Err(refusal) => return Err(refused(store, refusal)),
     };
     let (identity, release) = (checked.identity, checked.release);
-    let now = release::Now {
-        clock_s: clock::seconds(),
-        floor_s: store.machine().record().time_floor_s,
-    };
-    if let Some(reason) = release::objection(release.as_ref(), now, release::daemon_version()) {
+    let floor_s = store.machine().record().time_floor_s;
+    if let Some(reason) = release::objection_now(release.as_ref(), floor_s) {
         let message = format!("{reason}: {} cannot be taken now", name(&identity));
         return Err(Failure::new(Reason::Data, anyhow!(message)));
     }

@@ -1,7 +1,7 @@
 //! Asking for chunks: few at a time, so that detections are not held up, and again when no answer comes.
 
 use super::chunks::{Chunk, Download};
-use super::disk::Disk;
+use crate::disk::Disk;
 use std::io;
 use std::time::{Duration, Instant};
 use ternwatch_ota::request::CHUNKS_AT_ONCE_MAX;
@@ -66,9 +66,9 @@ impl Fetch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::disk::SystemDisk;
     use super::super::offer::{CHUNK_BYTES, Offer};
     use super::*;
+    use crate::disk::SystemDisk;
 
     #[test]
     fn few_chunks_are_asked_for_at_a_time_and_again_without_an_answer() {

@@ -23,5 +23,3 @@ pub mod trial;
 pub mod trust;
 
 pub use ternwatch_ota::{digest, offer};
-
-pub use crate::disk;

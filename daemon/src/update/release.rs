@@ -1,4 +1,4 @@
-//! Until when a model may be installed, and by which daemon: pure, the times are passed in.
+//! Until when a model may be installed, and by which daemon.
 //!
 //! A board without a battery does not know the time after a power cut. What it knows is that the present is not before
 //! the latest time at which something that it holds was signed. So the clock is believed where it is later than that,
@@ -6,19 +6,27 @@
 //! expires: a camera that goes blind is the greater harm.
 
 use super::reason::Reason;
+use crate::clock;
 use ternwatch_bundle::manifest::Release;
+
+/// Why a model that says this of its release must not be installed here and now, if so. `floor_s` is the latest signed
+/// time, in seconds since 1970.
+pub fn objection_now(release: Option<&Release>, floor_s: u64) -> Option<Reason> {
+    let clock_s = clock::seconds();
+    objection(release, Now { clock_s, floor_s }, daemon_version())
+}
 
 /// What is known of the present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
+struct Now {
     /// The system's clock, in seconds since 1970.
-    pub clock_s: u64,
+    clock_s: u64,
     /// The latest signed time, in seconds since 1970.
-    pub floor_s: u64,
+    floor_s: u64,
 }
 
 /// The version of this program: major, minor, patch.
-pub fn daemon_version() -> [u32; 3] {
+fn daemon_version() -> [u32; 3] {
     let number = |text: &str| text.parse().unwrap_or(0);
     [
         number(env!("CARGO_PKG_VERSION_MAJOR")),
@@ -27,8 +35,8 @@ pub fn daemon_version() -> [u32; 3] {
     ]
 }
 
-/// Why a model that says this of its release must not be installed now, if so.
-pub fn objection(release: Option<&Release>, now: Now, daemon: [u32; 3]) -> Option<Reason> {
+/// The same of any present and any daemon: pure.
+fn objection(release: Option<&Release>, now: Now, daemon: [u32; 3]) -> Option<Reason> {
     let release = release?;
     if release.daemon_min.is_some_and(|least| daemon < least) {
         return Some(Reason::DaemonTooOld);

@@ -1,12 +1,12 @@
 //! Which model the daemon begins with. Whatever the state folder has become, there is an answer.
 
 use super::check::{self, Refusal, chain};
-use super::disk::{Disk, SystemDisk};
 use super::machine::{Event, Identity};
 use super::reason::Reason;
 use super::store::{Store, StoreError};
 use super::trust;
 use crate::config::Config;
+use crate::disk::{Disk, SystemDisk};
 use crate::model::{self, LoadError, Loaded};
 use ternwatch_bundle::parse::FILE_LEN_MAX;
 use ternwatch_detector::Isa;

@@ -6,8 +6,8 @@
 //! costs the updates, never the start: the packaged model is always there.
 
 use super::digest::Digest;
-use super::disk::{Disk, write_whole};
 use super::machine::{Event, Identity, Machine, NotNow, Record};
+use crate::disk::{Disk, write_whole};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use ternwatch_bundle::parse::FILE_LEN_MAX;

@@ -6,8 +6,7 @@
 
 use super::machine::{Event, Record, StoredKeyring};
 use crate::model::{self, LoadError};
-use std::path::Path;
-use ternwatch_bundle::keyring::{self, Keyring, KeyringError, Roots};
+use ternwatch_bundle::keyring::{Keyring, KeyringError, Roots};
 use ternwatch_bundle::{TrustedKeys, hex};
 use thiserror::Error;
 
@@ -41,19 +40,21 @@ pub enum TrustError {
 /// The keys that models from elsewhere must be signed with. A stored keyring that the present roots did not sign is
 /// not in effect: the package that brought other roots decides.
 pub fn model_keys(config: &model::Config, record: &Record) -> Result<TrustedKeys, LoadError> {
-    match effective(config, record)? {
-        Some(keyring) => Ok(keyring.models().clone()),
-        None => model::trusted_keys(config),
+    // Without a keyring nobody needs the roots.
+    if record.keyring.is_some()
+        && let Some(roots) = roots(config)?
+        && let Some(keyring) = effective(record, &roots)
+    {
+        return Ok(keyring.models().clone());
     }
+    model::trusted_keys(config)
 }
 
 /// Checks a keyring from outside: the event that puts it into effect.
 pub fn consider(config: &model::Config, record: &Record, file: &[u8]) -> Result<Event, TrustError> {
-    if config.roots.as_os_str().is_empty() {
-        return Err(TrustError::NoRoots);
-    }
-    let keyring = Keyring::verify(file, &roots(&config.roots)?)?;
-    if let Some(present) = effective(config, record)?
+    let roots = roots(config)?.ok_or(TrustError::NoRoots)?;
+    let keyring = Keyring::verify(file, &roots)?;
+    if let Some(present) = effective(record, &roots)
         && !keyring.follows(&present)
     {
         return Err(TrustError::DoesNotFollow {
@@ -72,28 +73,22 @@ pub fn consider(config: &model::Config, record: &Record, file: &[u8]) -> Result<
     })
 }
 
-fn effective(config: &model::Config, record: &Record) -> Result<Option<Keyring>, LoadError> {
-    let (false, Some(stored)) = (config.roots.as_os_str().is_empty(), &record.keyring) else {
-        return Ok(None);
-    };
-    let roots = roots(&config.roots)?;
-    Ok(bytes(&stored.file).and_then(|file| Keyring::verify(&file, &roots).ok()))
+/// The stored keyring, if these roots signed it. The record bounds its length.
+fn effective(record: &Record, roots: &Roots) -> Option<Keyring> {
+    let file = hex::decode_all(&record.keyring.as_ref()?.file)?;
+    Keyring::verify(&file, roots).ok()
 }
 
-fn roots(path: &Path) -> Result<Roots, LoadError> {
+/// The packaged roots; none if the settings name no file.
+fn roots(config: &model::Config) -> Result<Option<Roots>, LoadError> {
+    let path = &config.roots;
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
     let text = model::read(path, ROOTS_BYTES_MAX)?;
-    Roots::from_text(&String::from_utf8_lossy(&text)).map_err(|source| LoadError::Roots {
-        path: path.into(),
+    let roots = Roots::from_text(&String::from_utf8_lossy(&text));
+    roots.map(Some).map_err(|source| LoadError::Roots {
+        path: path.clone(),
         source,
     })
-}
-
-/// The bytes that the text writes in hexadecimal.
-fn bytes(text: &str) -> Option<Vec<u8>> {
-    if text.len() > 2 * keyring::FILE_LEN_MAX || !text.is_ascii() {
-        return None;
-    }
-    let pairs = text.as_bytes().chunks(2);
-    let byte = |pair| hex::decode::<1>(std::str::from_utf8(pair).ok()?).map(|[byte]| byte);
-    pairs.map(byte).collect()
 }

@@ -3,8 +3,8 @@
 use crate::faults::{CUTS, Cut, Fault, SimulatedDisk};
 use proptest::prelude::*;
 use std::path::Path;
+use ternwatch_daemon::disk::Disk;
 use ternwatch_daemon::update::chunks::{Chunk, Download};
-use ternwatch_daemon::update::disk::Disk;
 use ternwatch_daemon::update::offer::{CHUNK_BYTES, Offer};
 
 const ROOT: &str = "/state";

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use ternwatch_daemon::update::disk::Disk;
+use ternwatch_daemon::disk::Disk;
 
 #[derive(Clone, Debug, PartialEq)]
 enum Entry {

@@ -1,17 +1,12 @@
 //! Whose signatures count: keyrings before and after others, with few and with other roots.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use ternwatch_bundle::keyring::{Body, Roots, sign};
-use ternwatch_bundle::testing::small_key;
-use ternwatch_bundle::{PublicKey, SecretKey, hex};
+use ternwatch_bundle::PublicKey;
+use ternwatch_bundle::keyring::Roots;
+use ternwatch_bundle::testing::{keyring, secret, small_key};
 use ternwatch_daemon::model::Config;
 use ternwatch_daemon::update::machine::{Machine, Record};
 use ternwatch_daemon::update::trust::{TrustError, consider, model_keys};
-
-fn secret(seed: u8) -> SecretKey {
-    SecretKey::from_bytes(&[seed; 32])
-}
 
 fn config(folder: &Path, roots: &[u8]) -> Config {
     let (key, file) = (folder.join("key.pub"), folder.join("roots"));
@@ -27,20 +22,6 @@ fn config(folder: &Path, roots: &[u8]) -> Config {
         iou_max: 0.0,
         isa: "auto".into(),
     }
-}
-
-fn keyring(version: u64, models: &[u8], revoked: &[u8], roots: &[u8]) -> Vec<u8> {
-    let text = |seed: &u8| hex::encode(&secret(*seed).public_key().to_bytes());
-    let body = Body {
-        schema: 1,
-        version,
-        signed_at_s: 1_790_000_000,
-        models: models.iter().map(text).collect(),
-        revoked: revoked.iter().map(text).collect(),
-        resets: BTreeMap::new(),
-    };
-    let roots: Vec<SecretKey> = roots.iter().map(|seed| secret(*seed)).collect();
-    sign(&body, &roots).expect("within the bounds")
 }
 
 fn keys(config: &Config, machine: &Machine) -> Vec<PublicKey> {

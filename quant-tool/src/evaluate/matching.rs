@@ -113,20 +113,26 @@ impl Outcomes {
 
     pub(super) fn score(mut self, threshold: f32) -> Score {
         self.detections.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let shown = self.detections.iter().filter(|d| d.score >= threshold);
-        let (shown, hits) = (shown.clone().count(), shown.filter(|d| d.hit).count());
-        let boxes = self.boxes.values().sum();
-        let part = |n: usize, of: usize| if of == 0 { 0.0 } else { n as f64 / of as f64 };
+        let (precision, recall) = self.precision_and_recall(threshold);
         let classes = self.boxes.iter();
         let precisions = classes.map(|(&class, &boxes)| self.average_precision(class, boxes));
         Score {
             // The sum of nothing is -0.
             ap50: precisions.sum::<f64>().abs() / self.boxes.len().max(1) as f64,
-            precision: part(hits, shown),
-            recall: part(hits, boxes),
+            precision,
+            recall,
             images: self.images,
-            boxes,
+            boxes: self.boxes.values().sum(),
         }
+    }
+
+    /// Part of what is shown at this threshold that is a hit, and part of the boxes that are hit; 0 of nothing.
+    pub(super) fn precision_and_recall(&self, threshold: f32) -> (f64, f64) {
+        let shown = self.detections.iter().filter(|d| d.score >= threshold);
+        let (shown, hits) = (shown.clone().count(), shown.filter(|d| d.hit).count());
+        let boxes = self.boxes.values().sum();
+        let part = |n: usize, of: usize| if of == 0 { 0.0 } else { n as f64 / of as f64 };
+        (part(hits, shown), part(hits, boxes))
     }
 
     /// Of one class, detections sorted best first.

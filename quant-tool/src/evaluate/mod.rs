@@ -242,18 +242,18 @@ fn summary(model: &Model, dataset: &Dataset, seen: &[Seen]) -> Evaluation {
             .filter(|s| **s >= threshold);
         shown.count() as f64 / vacant.len().max(1) as f64
     };
-    let all = sources.get(OVERALL).cloned().unwrap_or_default();
-    let curve = (1..20).map(|i| {
+    let point = |i: u32| {
         let threshold = f64::from(i) / 20.0;
-        let score = all.clone().score(threshold as f32);
-        Point {
+        let all = sources.get(OVERALL)?;
+        let (precision, recall) = all.precision_and_recall(threshold as f32);
+        Some(Point {
             threshold,
-            precision: score.precision,
-            recall: score.recall,
+            precision,
+            recall,
             false_alarms: alarms(threshold as f32),
-        }
-    });
-    let sources = sources.into_iter();
+        })
+    };
+    let curve = (1..20).filter_map(point).collect();
     let heights = HEIGHTS
         .iter()
         .zip(heights)
@@ -262,8 +262,11 @@ fn summary(model: &Model, dataset: &Dataset, seen: &[Seen]) -> Evaluation {
             score: o.score(threshold),
         });
     Evaluation {
-        curve: curve.collect(),
-        sources: sources.map(|(set, o)| (set, o.score(threshold))).collect(),
+        curve,
+        sources: sources
+            .into_iter()
+            .map(|(set, o)| (set, o.score(threshold)))
+            .collect(),
         heights: heights.collect(),
         vacant_regions: vacant.len(),
         false_alarms: alarms(threshold),

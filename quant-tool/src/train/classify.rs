@@ -33,19 +33,11 @@ impl Task for Classification {
     fn loss(&self, outputs: &[HeadOutput], truth: &[u8]) -> (Loss, Vec<Vec<f32>>) {
         let mut sum = Loss::default();
         let gradients = outputs.iter().map(|output| {
-            let cells = output.height * output.width;
-            let mut gradient = Vec::with_capacity(output.data.len());
-            for (picture, &label) in output.data.chunks_exact(output.channels * cells).zip(truth) {
-                let logits = mean_logits(picture, cells);
-                let (value, slopes) = cross_entropy(&logits, usize::from(label));
-                sum.score += value / truth.len() as f32;
-                sum.positives += usize::from(argmax(&logits) == usize::from(label));
-                let share = 1.0 / (cells * truth.len()) as f32;
-                for slope in slopes {
-                    gradient.extend(std::iter::repeat_n(slope * share, cells));
-                }
-            }
-            gradient
+            each_picture(output, &mut sum, |sum, index, logits| {
+                let label = usize::from(truth[index]);
+                sum.positives += usize::from(argmax(logits) == label);
+                cross_entropy(logits, label)
+            })
         });
         let gradients = gradients.collect();
         (sum, gradients)
@@ -54,28 +46,40 @@ impl Task for Classification {
     fn distil(&self, outputs: &[HeadOutput], teacher: &[HeadOutput]) -> (Loss, Vec<Vec<f32>>) {
         let mut sum = Loss::default();
         let gradients = outputs.iter().zip(teacher).map(|(output, teacher)| {
-            let cells = output.height * output.width;
-            let each = (output.channels * cells).max(1);
-            let pictures = output.data.len() / each;
-            let share = 1.0 / (cells * pictures) as f32;
-            let pairs = output
+            let cells = teacher.height * teacher.width;
+            let pictures: Vec<&[f32]> = teacher
                 .data
-                .chunks_exact(each)
-                .zip(teacher.data.chunks_exact(each));
-            let mut gradient = Vec::with_capacity(output.data.len());
-            for (own, teacher) in pairs {
-                let (value, slopes) =
-                    distil::logits(&mean_logits(own, cells), &mean_logits(teacher, cells));
-                sum.score += value / pictures as f32;
-                for slope in slopes {
-                    gradient.extend(std::iter::repeat_n(slope * share, cells));
-                }
-            }
-            gradient
+                .chunks_exact(teacher.channels * cells)
+                .collect();
+            each_picture(output, &mut sum, |_, index, logits| {
+                distil::logits(logits, &mean_logits(pictures[index], cells))
+            })
         });
         let gradients = gradients.collect();
         (sum, gradients)
     }
+}
+
+/// Adds the mean of the pictures' losses to `sum` and gives the gradient with respect to the output. `loss` takes a
+/// picture's index and logits, and gives its loss and the slopes.
+fn each_picture(
+    output: &HeadOutput,
+    sum: &mut Loss,
+    loss: impl Fn(&mut Loss, usize, &[f32]) -> (f32, Vec<f32>),
+) -> Vec<f32> {
+    let cells = output.height * output.width;
+    let each = output.channels * cells;
+    let count = output.data.len() / each;
+    let share = 1.0 / (cells * count) as f32;
+    let mut gradient = Vec::with_capacity(output.data.len());
+    for (index, picture) in output.data.chunks_exact(each).enumerate() {
+        let (value, slopes) = loss(sum, index, &mean_logits(picture, cells));
+        sum.score += value / count as f32;
+        for slope in slopes {
+            gradient.extend(std::iter::repeat_n(slope * share, cells));
+        }
+    }
+    gradient
 }
 
 /// Calls `place(index in [3][height][width], u7 value)` for every pixel of a picture that falls into a canvas of

@@ -2,7 +2,7 @@
 //! the truth (Hinton et al. 2015, "Distilling the knowledge in a neural network").
 
 use super::graph::HeadOutput;
-use super::loss::{BOX_WEIGHT, SIDES, giou_loss, quality_focal_loss};
+use super::loss::{BOX_WEIGHT, SIDES, giou_loss, quality_focal_loss, sigmoid};
 use super::task::Loss;
 
 /// Softens a classifier's probabilities, so that the order of the wrong classes counts, too (there, section 2).
@@ -26,7 +26,7 @@ pub fn boxes(outputs: &[HeadOutput], teacher: &[HeadOutput]) -> (Loss, Vec<Vec<f
             for cell in 0..cells {
                 let mut best = 0.0f32;
                 for index in (0..classes).map(|class| base + class * cells + cell) {
-                    let score = 1.0 / (1.0 + (-teacher.data[index]).exp());
+                    let score = sigmoid(teacher.data[index]);
                     let (value, slope) = quality_focal_loss(output.data[index], score);
                     sum.score += value;
                     gradient[index] = slope;

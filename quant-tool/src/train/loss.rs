@@ -124,9 +124,14 @@ fn responsible(candidates: &[&Target], x: f32, y: f32, stride: f32) -> Option<(u
     Some((target.class, distances.map(|d| d / stride)))
 }
 
+/// The score that a logit says.
+pub fn sigmoid(logit: f32) -> f32 {
+    1.0 / (1.0 + (-logit).exp())
+}
+
 /// Quality focal loss of one logit: value and slope.
 pub fn quality_focal_loss(logit: f32, quality: f32) -> (f32, f32) {
-    let p = 1.0 / (1.0 + (-logit).exp());
+    let p = sigmoid(logit);
     // Binary cross-entropy with logits in its stable form.
     let cross_entropy = logit.max(0.0) - logit * quality + (-logit.abs()).exp().ln_1p();
     let error = p - quality;

@@ -441,25 +441,23 @@ impl Workers {
                 rest = after;
                 let work = move || {
                     let mode = (stage.activations(), Statistics::Batch);
-                    let taught = match teacher {
-                        Some((teacher, weight)) => {
+                    let taught = teacher
+                        .map(|(teacher, weight)| {
                             let mode = (Activations::Float, Statistics::Batch);
-                            let images = part.clone();
-                            let none = graph::Gradients::None;
-                            Some((forward(network, teacher, images, mode, none)?, weight))
-                        }
-                        None => None,
-                    };
+                            let (images, none) = (part.clone(), graph::Gradients::None);
+                            let pass = forward(network, teacher, images, mode, none)?;
+                            Ok::<_, anyhow::Error>((pass.outputs, weight))
+                        })
+                        .transpose()?;
                     let mut pass =
                         forward(network, parameters, part, mode, graph::Gradients::Kept)?;
                     let (mut loss, mut output_gradients) = task.loss(&pass.outputs, truth);
                     if let Some((taught, weight)) = taught {
-                        let (distance, slopes) = task.distil(&pass.outputs, &taught.outputs);
+                        let (distance, slopes) = task.distil(&pass.outputs, &taught);
                         loss.add(weight, distance);
-                        let pairs = output_gradients.iter_mut().flatten();
-                        pairs
-                            .zip(slopes.into_iter().flatten())
-                            .for_each(|(g, s)| *g += weight * s);
+                        let slopes = slopes.into_iter().flatten();
+                        let pairs = output_gradients.iter_mut().flatten().zip(slopes);
+                        pairs.for_each(|(g, s)| *g += weight * s);
                     }
                     let statistics = std::mem::take(&mut pass.statistics);
                     Ok((loss, statistics, pass.backward(output_gradients)?))

@@ -5,13 +5,13 @@ use crate::push::{Pusher, bundle, bundle_signed_by, long_bundle};
 use crate::{document, expect_state, sequences};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use system_tests::broker::{Broker, Cable, Heard, Subscriber, wait_for};
-use ternwatch_bundle::keyring::{Body, Roots, sign};
+use ternwatch_bundle::SecretKey;
+use ternwatch_bundle::keyring::Roots;
 use ternwatch_bundle::manifest::Release;
-use ternwatch_bundle::testing::small_key;
-use ternwatch_bundle::{SecretKey, hex};
+use ternwatch_bundle::testing::{secret, small_key};
 
 /// A daemon at work on a video, ten frames a second, with a state folder and short trials.
 pub(crate) fn bench(port: u16) -> Bench {
@@ -411,22 +411,9 @@ fn a_damaged_state_folder_never_keeps_the_daemon_from_its_work() {
     assert!(daemon.terminate().contains("updates begin anew"));
 }
 
-fn secret(seed: u8) -> SecretKey {
-    SecretKey::from_bytes(&[seed; 32])
-}
-
 /// A keyring that the roots 1 and 2 signed.
 fn keyring(version: u64, models: &[u8], revoked: &[u8]) -> Vec<u8> {
-    let text = |seed: &u8| hex::encode(&secret(*seed).public_key().to_bytes());
-    let body = Body {
-        schema: 1,
-        version,
-        signed_at_s: 1_790_000_000,
-        models: models.iter().map(text).collect(),
-        revoked: revoked.iter().map(text).collect(),
-        resets: BTreeMap::new(),
-    };
-    sign(&body, &[secret(1), secret(2)]).expect("within the bounds")
+    ternwatch_bundle::testing::keyring(version, models, revoked, &[1, 2])
 }
 
 #[test]

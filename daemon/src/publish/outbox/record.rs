@@ -5,6 +5,8 @@
 //! event: it only says what is done, and which number comes next. Whatever a file has become, reading it gives the
 //! records that are whole and says how many bytes were none.
 
+use crc32fast::hash as crc32;
+
 /// Where a record begins. No JSON document has a zero byte.
 const MARK: [u8; 4] = [0xe5, 0x00, b'E', 0x01];
 /// Mark, checksum, length, number, and what is done.
@@ -89,29 +91,6 @@ fn first(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
         document,
     };
     Some((record, after))
-}
-
-/// CRC-32 as in Ethernet, zip and PNG (ISO 3309), reflected, 0xedb88320.
-fn crc32(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = table();
-    let step = |crc: u32, byte: &u8| TABLE[usize::from(crc as u8 ^ byte)] ^ (crc >> 8);
-    !bytes.iter().fold(!0, step)
-}
-
-const fn table() -> [u32; 256] {
-    let mut table = [0; 256];
-    let mut index = 0;
-    while index < 256 {
-        let mut crc = index as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = (crc >> 1) ^ (0xedb8_8320 * (crc & 1));
-            bit += 1;
-        }
-        table[index] = crc;
-        index += 1;
-    }
-    table
 }
 
 #[cfg(test)]

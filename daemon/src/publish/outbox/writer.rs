@@ -5,7 +5,7 @@
 //! written along with the next events, or alone after half a minute without any.
 
 use super::{Bounds, Ending, Log, Outbox, Recovered, SEGMENT_BYTES};
-use crate::disk::{Disk, SystemDisk};
+use crate::disk::{Disk, SystemDisk, open_or_create};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io;
@@ -47,12 +47,7 @@ pub fn open(state_dir: &Path, bounds: Bounds) -> Option<(Kept, Recovered)> {
 }
 
 fn try_open(state_dir: &Path, folder: &Path, bounds: Bounds) -> io::Result<(Kept, Recovered)> {
-    let mut options = File::options();
-    let lock = options
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(state_dir.join("outbox.lock"))?;
+    let lock = open_or_create(&state_dir.join("outbox.lock"))?;
     // Another daemon of the same folder would give the same numbers.
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .map_err(|error| io::Error::other(format!("another process has it ({error})")))?;
@@ -101,7 +96,7 @@ impl Kept {
 fn write_all<D: Disk>(log: &mut Log<D>, outbox: &Outbox, pause: Duration) {
     let mut marked_below = outbox.done_below();
     loop {
-        let (work, ending) = outbox.work(Some(Instant::now() + QUIET));
+        let (work, ending) = outbox.work(Instant::now() + QUIET);
         let has_news = !work.events.is_empty() || marked_below != work.done_below;
         if has_news {
             let result = log.append(&work.events, work.next, work.done_below);
