@@ -66,22 +66,32 @@ fn failed(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("drawing: {error}")
 }
 
+/// The colour of the float network (0) and of each way, in their order, in every picture.
+fn colour(index: usize) -> RGBColor {
+    COLOURS[index % COLOURS.len()]
+}
+
 /// Loss by step of the first seed: the float training, and every way beside it from where it begins.
 fn learning(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<()> {
     let float = losses(&folder.join("float"), [0.0; 2])?;
     let float = smoothed(&float);
     let end = experiment.float.steps as f64;
-    let mut curves = vec![("float", float)];
-    for method in &experiment.methods {
+    let mut curves = vec![("float", colour(0), float)];
+    for (i, method) in experiment.methods.iter().enumerate() {
         let starts = [end, end + method.settings.soft_steps as f64];
         let curve = losses(&folder.join(&method.key), starts)?;
         if curve.len() > 1 {
-            curves.push((method.name.as_str(), curve));
+            curves.push((method.name.as_str(), colour(i + 1), curve));
         }
     }
     // The float training's end, and the ways' steps.
     let from = end * 0.97;
-    let seen = || curves.iter().flat_map(|(_, c)| c).filter(|p| p.0 >= from);
+    let seen = || {
+        curves
+            .iter()
+            .flat_map(|(_, _, c)| c)
+            .filter(|p| p.0 >= from)
+    };
     let right = seen().map(|p| p.0).fold(from + 1.0, f64::max);
     let top = seen().map(|p| p.1).fold(0.0, f64::max) * 1.05;
     let mut chart = ChartBuilder::on(area)
@@ -102,17 +112,18 @@ fn learning(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<(
         .x_label_formatter(&|x| format!("{x:.0}"))
         .draw()
         .map_err(failed)?;
-    for (i, (name, curve)) in curves.iter().enumerate() {
-        let colour = COLOURS[i % COLOURS.len()];
-        let points = curve.iter().copied().filter(|p| p.0 >= from);
+    for (name, colour, curve) in curves {
+        let points = curve.into_iter().filter(|p| p.0 >= from);
         chart
             .draw_series(LineSeries::new(points, colour.stroke_width(2)))
             .map_err(failed)?
-            .label(*name)
+            .label(name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
     }
+    // The float training's end is low: there is room above it.
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.4))
         .draw()
@@ -260,7 +271,7 @@ fn memory(area: &Area<'_>, experiment: &Experiment, results: &Results) -> Result
         ));
     }
     for (i, (name, points)) in series.into_iter().enumerate() {
-        let colour = COLOURS[i % COLOURS.len()];
+        let colour = colour(i);
         let all = points.len();
         let shown = points.into_iter().filter(|p| p.1 >= floor);
         let shown: Vec<_> = shown.collect();
