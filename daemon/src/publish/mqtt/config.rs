@@ -1,0 +1,223 @@
+//! The `[mqtt]` section, and the session that it describes.
+
+use super::link::{Session, Tls};
+use crate::config::choice::Choice;
+use crate::config::{Invalid, Secret, in_range};
+use crate::publish::topic;
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// A file with a certificate or a password that is longer is neither.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The `[mqtt]` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Whether to publish over MQTT at all.
+    pub enabled: bool,
+    /// Name or address of the broker.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Version of the protocol.
+    #[serde(with = "crate::config::choice")]
+    pub protocol: Protocol,
+    /// First part of every topic.
+    pub prefix: String,
+    /// Empty: `ternwatch-` and the device id.
+    pub client_id: String,
+    /// Seconds.
+    pub keep_alive_s: u16,
+    /// Empty: none.
+    pub username: String,
+    /// Empty: none.
+    pub password: Secret,
+    /// Empty: none. A name without a slash is one of systemd's credentials.
+    pub password_file: PathBuf,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+    /// Empty: the system's authorities.
+    pub ca_file: PathBuf,
+    /// Bound of the queue of frames' documents.
+    pub queue_documents_max: usize,
+    /// Bound of the events that wait.
+    pub queue_events_max: usize,
+    /// Bound of the memory and of the files for them, in MiB.
+    pub outbox_mib_max: usize,
+    /// Seconds between two times that events are written to the card.
+    pub outbox_sync_s: f64,
+}
+
+/// Versions of MQTT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// MQTT 5.
+    V5,
+    /// MQTT 3.1.1.
+    V311,
+}
+
+impl Choice for Protocol {
+    const NAMED: &'static [(&'static str, Self)] = &[("5", Self::V5), ("3.1.1", Self::V311)];
+}
+
+/// Why there is no session to open.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// A file that the configuration names is not there or not readable.
+    #[error("`mqtt.{key}`: cannot read {}", path.display())]
+    Read {
+        /// The setting.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A credential is named, but systemd gave none.
+    #[error(
+        "`mqtt.password_file`: {0:?} is a credential, and systemd passed none ($CREDENTIALS_DIRECTORY is not set)"
+    )]
+    NoCredentials(PathBuf),
+    /// A file of the wrong kind.
+    #[error("`mqtt.ca_file`: {} has no certificate in PEM form", .0.display())]
+    NoCertificate(PathBuf),
+    /// A password that is not text.
+    #[error("`mqtt.password_file`: {} is not text", .0.display())]
+    PasswordNotText(PathBuf),
+    /// The system has no usable certificate authorities, or the library refuses the options.
+    #[error("cannot prepare the connection: {0}")]
+    Options(String),
+}
+
+impl Config {
+    /// Checks the values.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        let text = |key, value: &str, len_max: usize| {
+            if value.len() > len_max || value.chars().any(char::is_control) {
+                let reason = format!("is longer than {len_max} bytes or has control characters");
+                return Err(Invalid::new(key, reason));
+            }
+            Ok(())
+        };
+        topic::validate_prefix("mqtt.prefix", &self.prefix)?;
+        if self.host.is_empty() {
+            return Err(Invalid::new("mqtt.host", "is empty"));
+        }
+        text("mqtt.host", &self.host, 255)?;
+        text("mqtt.client_id", &self.client_id, 128)?;
+        text("mqtt.username", &self.username, 1024)?;
+        in_range("mqtt.port", self.port, 1..=u16::MAX)?;
+        // The library panics below 5 s with MQTT 5.
+        in_range("mqtt.keep_alive_s", self.keep_alive_s, 5..=3600)?;
+        in_range(
+            "mqtt.queue_documents_max",
+            self.queue_documents_max,
+            1..=10_000,
+        )?;
+        in_range("mqtt.queue_events_max", self.queue_events_max, 1..=100_000)?;
+        in_range("mqtt.outbox_mib_max", self.outbox_mib_max, 2..=1024)?;
+        in_range("mqtt.outbox_sync_s", self.outbox_sync_s, 0.0..=60.0)?;
+        let has_password = !self.password.expose().is_empty();
+        let has_password_file = !self.password_file.as_os_str().is_empty();
+        if has_password && has_password_file {
+            let reason = "is set, and `mqtt.password_file` is set too; keep one";
+            return Err(Invalid::new("mqtt.password", reason));
+        }
+        if (has_password || has_password_file) && self.username.is_empty() {
+            let key = if has_password {
+                "mqtt.password"
+            } else {
+                "mqtt.password_file"
+            };
+            return Err(Invalid::new(key, "is set, but `mqtt.username` is empty"));
+        }
+        if !self.tls && !self.ca_file.as_os_str().is_empty() {
+            let reason = "is set, but `mqtt.tls` is false: the connection would not be encrypted";
+            return Err(Invalid::new("mqtt.ca_file", reason));
+        }
+        Ok(())
+    }
+
+    /// What a connection needs to know; reads the files that the configuration names.
+    pub fn session(&self, device: &str) -> Result<Session, SessionError> {
+        let password = self.password()?;
+        if !self.tls && password.is_some() && !is_loopback(&self.host) {
+            log::warn!(
+                "the password goes to {} unencrypted; see mqtt.tls",
+                self.host
+            );
+        }
+        Ok(Session {
+            protocol: self.protocol,
+            host: self.host.clone(),
+            port: self.port,
+            client_id: if self.client_id.is_empty() {
+                format!("ternwatch-{device}")
+            } else {
+                self.client_id.clone()
+            },
+            keep_alive_s: self.keep_alive_s,
+            credentials: (!self.username.is_empty())
+                .then(|| (self.username.clone(), password.unwrap_or_default())),
+            tls: self.tls()?,
+            state_topic: topic::state(&self.prefix, device),
+        })
+    }
+
+    fn password(&self) -> Result<Option<String>, SessionError> {
+        let file = &self.password_file;
+        if file.as_os_str().is_empty() {
+            let password = self.password.expose();
+            return Ok((!password.is_empty()).then(|| password.into()));
+        }
+        let path = if file.components().count() == 1 && file.is_relative() {
+            let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
+                .ok_or_else(|| SessionError::NoCredentials(file.clone()))?;
+            Path::new(&folder).join(file)
+        } else {
+            file.clone()
+        };
+        let bytes = read("password_file", &path)?;
+        let text = String::from_utf8(bytes).map_err(|_| SessionError::PasswordNotText(path))?;
+        // Editors end a file with a line end; a password does not.
+        Ok(Some(text.trim_end_matches(['\r', '\n']).into()))
+    }
+
+    fn tls(&self) -> Result<Option<Tls>, SessionError> {
+        if !self.tls {
+            return Ok(None);
+        }
+        if self.ca_file.as_os_str().is_empty() {
+            return Ok(Some(Tls::SystemAuthorities));
+        }
+        let pem = read("ca_file", &self.ca_file)?;
+        let mark = b"-----BEGIN CERTIFICATE-----";
+        if !pem.windows(mark.len()).any(|window| window == mark) {
+            return Err(SessionError::NoCertificate(self.ca_file.clone()));
+        }
+        Ok(Some(Tls::Authorities(pem)))
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse()
+            .is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
+fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, SessionError> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes))
+        .map_err(|source| SessionError::Read {
+            key,
+            path: path.into(),
+            source,
+        })?;
+    Ok(bytes)
+}

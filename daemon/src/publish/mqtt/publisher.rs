@@ -1,0 +1,237 @@
+//! Publishes what waits, over the connection that another task keeps.
+
+use super::conversation::{self, Dialogue, Remark};
+use super::link::{Link, Message, Said};
+use super::{Connection, Destination, Term};
+use crate::health::Health;
+use crate::publish::Outgoing;
+use crate::publish::outbox::Event;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Time to say `offline` and to leave.
+const FAREWELL: Duration = Duration::from_millis(400);
+
+/// What is on its way to the broker, and how far it is.
+pub(super) struct Publisher<'a> {
+    pub(super) link: Link,
+    pub(super) state_topic: &'a str,
+    pub(super) destination: &'a Destination,
+    pub(super) outgoing: &'a Outgoing,
+    pub(super) health: &'a Health,
+    pub(super) dialogue: Option<Dialogue>,
+    pub(super) connection: watch::Receiver<Connection>,
+    pub(super) term: watch::Receiver<Term>,
+    /// Documents of frames taken from the queue and not written to a connection.
+    pub(super) lost: u64,
+    /// Events that the broker did not want.
+    pub(super) refused: u64,
+    /// Documents and events that were dropped, as far as it was logged.
+    pub(super) dropped_told: u64,
+}
+
+impl Publisher<'_> {
+    /// Until nothing will follow or the term is over.
+    pub(super) async fn publish_all(&mut self) {
+        let mut greeted = Connection::Lost;
+        // Changes of the connection and of the term wake every wait below.
+        let mut connection = self.connection.clone();
+        let mut term = self.term.clone();
+        while !self.outgoing.is_finished() {
+            let deadline = *term.borrow_and_update();
+            if matches!(deadline, Term::Until(deadline) if deadline <= Instant::now()) {
+                return;
+            }
+            let now = *connection.borrow_and_update();
+            let is_connected = now != Connection::Lost;
+            if is_connected && now != greeted {
+                // A broker may have forgotten the retained state, or published the last will meanwhile.
+                if self.say(Message::state(self.state_topic, "online")).await == Said::Refused {
+                    log::warn!("the broker does not accept {}", self.state_topic);
+                }
+                self.outgoing.counts.tell_again();
+                greeted = now;
+                self.tell_drops();
+                self.converse_again().await;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = over(deadline) => return,
+                Ok(()) = term.changed() => {}
+                Ok(()) = connection.changed() => {}
+                remark = conversation::next(self.dialogue.as_mut()), if is_connected => {
+                    self.converse(remark).await;
+                }
+                event = self.outgoing.events.first(), if is_connected => {
+                    self.publish_event(event).await;
+                }
+                (version, counts) = self.outgoing.counts.next(), if is_connected => {
+                    self.publish_counts(version, counts).await;
+                }
+                // Nothing comes once everything is closed: then the condition above decides.
+                frame = self.outgoing.frames.pop(), if is_connected => {
+                    if let Some(frame) = frame {
+                        self.publish_frame(frame).await;
+                    }
+                }
+                // What waits for nothing needs no connection any more.
+                () = self.outgoing.finished(), if !is_connected => return,
+            }
+        }
+    }
+
+    /// Logs what was dropped while there was no connection: once a connection, not once a document.
+    fn tell_drops(&mut self) {
+        let dropped = self.outgoing.dropped();
+        if dropped > self.dropped_told {
+            let count = dropped - self.dropped_told;
+            log::warn!("the oldest {count} documents were dropped while the broker was away");
+            self.dropped_told = dropped;
+        }
+    }
+
+    /// On a new connection: listens, and says the state again.
+    async fn converse_again(&mut self) {
+        let Some(dialogue) = &mut self.dialogue else {
+            return;
+        };
+        let (filters, state) = (dialogue.filters.clone(), dialogue.state());
+        let connection = *self.connection.borrow();
+        for filter in &filters {
+            if !self.listen(filter).await && *self.connection.borrow() == connection {
+                log::warn!("the broker does not let this device listen to {filter}");
+            }
+        }
+        self.converse(Remark::State(state)).await;
+    }
+
+    /// Whether the broker granted it before the connection or the term ended.
+    async fn listen(&mut self, filter: &str) -> bool {
+        let mut connection = self.connection.clone();
+        let before = *connection.borrow_and_update();
+        let term = *self.term.borrow();
+        tokio::select! {
+            granted = self.link.subscribe(filter) => granted,
+            _ = connection.wait_for(|now| *now != before) => false,
+            () = over(term) => false,
+        }
+    }
+
+    async fn converse(&mut self, remark: Remark) {
+        let Some(dialogue) = &self.dialogue else {
+            return;
+        };
+        let (state_topic, request_topic) =
+            (dialogue.state_topic.clone(), dialogue.request_topic.clone());
+        // A state that is lost with the connection is said again on the next one, a request is made again.
+        match remark {
+            Remark::State(state) if state.is_empty() => {}
+            Remark::State(state) => {
+                if self.say(Message::status(&state_topic, state)).await == Said::Refused {
+                    log::warn!("the broker does not accept {state_topic}");
+                }
+            }
+            Remark::Request(request) => {
+                self.say(Message::once(&request_topic, request)).await;
+            }
+        }
+    }
+
+    async fn publish_event(&mut self, event: Event) {
+        let Event { sequence, document } = event;
+        let Destination {
+            events: topic,
+            event_expiry_s,
+            ..
+        } = self.destination;
+        match self
+            .say(Message::event(topic, document, *event_expiry_s))
+            .await
+        {
+            Said::Heard => {
+                self.health.published.fetch_add(1, Ordering::Relaxed);
+                self.outgoing.events.confirm(sequence);
+            }
+            Said::Refused => {
+                // The events behind it may be wanted, so it must not stay in their way.
+                if self.refused == 0 {
+                    log::warn!("the broker does not accept {topic}");
+                }
+                self.refused += 1;
+                self.outgoing.events.confirm(sequence);
+            }
+            Said::Lost => {}
+        }
+    }
+
+    async fn publish_counts(&mut self, version: u64, counts: Vec<u8>) {
+        let topic = &self.destination.counts;
+        match self.say(Message::status(topic, counts)).await {
+            Said::Heard => {
+                self.health.published.fetch_add(1, Ordering::Relaxed);
+                self.outgoing.counts.told(version);
+            }
+            Said::Refused => {
+                log::warn!("the broker does not accept {topic}");
+                self.outgoing.counts.told(version);
+            }
+            Said::Lost => {}
+        }
+    }
+
+    async fn publish_frame(&mut self, document: Vec<u8>) {
+        let topic = &self.destination.frames;
+        if self.say(Message::once(topic, document)).await == Said::Heard {
+            self.health.published.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    /// Publishes a message, unless the connection or the term ends before.
+    async fn say(&self, message: Message<'_>) -> Said {
+        let mut connection = self.connection.clone();
+        let before = *connection.borrow_and_update();
+        let term = *self.term.borrow();
+        tokio::select! {
+            said = self.link.publish(message) => said,
+            // Frames are not published twice. Events are, since the connection may have taken this one with it.
+            _ = connection.wait_for(|now| *now != before) => Said::Lost,
+            () = over(term) => Said::Lost,
+        }
+    }
+
+    /// Says `offline` and closes the connection, so that the broker drops the last will.
+    pub(super) async fn leave(&mut self) {
+        if *self.connection.borrow() == Connection::Lost {
+            return;
+        }
+        let farewell = async {
+            let offline = Message::state(self.state_topic, "offline");
+            if self.link.publish(offline).await != Said::Heard {
+                log::warn!("the broker did not confirm that this device is offline");
+            }
+            self.link.disconnect().await;
+            // The connection ends once the broker has the last packet.
+            let _ = self
+                .connection
+                .wait_for(|now| *now == Connection::Lost)
+                .await;
+        };
+        if timeout(FAREWELL, farewell).await.is_err() {
+            log::warn!("the broker did not answer the farewell");
+        }
+    }
+}
+
+async fn over(term: Term) {
+    match term {
+        Term::Open => std::future::pending().await,
+        Term::Until(deadline) => {
+            let _ = timeout_at(deadline, std::future::pending::<()>()).await;
+        }
+    }
+}
