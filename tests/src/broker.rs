@@ -3,7 +3,8 @@
 //! Everything ends when it is dropped. Waits have a deadline and say what they waited for.
 
 use rumqttc::mqttbytes::QoS;
-use rumqttc::{Client, Event, Incoming, MqttOptions};
+use rumqttc::{BrokerSessionResumePolicy, Client, Event, Incoming, MqttOptions};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -84,6 +85,29 @@ impl Broker {
         }
     }
 
+    /// Ends it in order, so that it keeps what its settings say it keeps.
+    pub fn shut_down(&mut self) {
+        self.signal(Signal::TERM);
+        if let Some(mut process) = self.process.take() {
+            process.wait().expect("it is our child");
+        }
+    }
+
+    /// Lets it do nothing for a while, its connections open.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("it runs");
+        kill_process(Pid::from_child(process), signal).expect("it is our child");
+    }
+
     /// Starts it again on the same port.
     pub fn start_again(&mut self) {
         assert!(self.process.is_none(), "it runs");
@@ -101,8 +125,10 @@ impl Broker {
         let folder = self.folder.path();
         let config = folder.join("mosquitto.conf");
         let text = format!(
-            "listener {} 127.0.0.1\npersistence false\n{}",
-            self.port, self.settings
+            "listener {} 127.0.0.1\npersistence_location {}/\n{}",
+            self.port,
+            folder.display(),
+            self.settings
         );
         fs::write(&config, text).expect("written");
         let log = fs::File::create(folder.join("log")).expect("created");
@@ -176,6 +202,22 @@ impl Subscriber {
     pub fn connect(port: u16, name: &str) -> Self {
         let mut options = MqttOptions::new(name, ("127.0.0.1", port));
         options.set_max_packet_size(Some(1 << 20));
+        Self::with_options(options, name)
+    }
+
+    /// Connects as one for whom the broker keeps what comes while it is away; it gets that first.
+    pub fn connect_durably(port: u16, name: &str) -> Self {
+        let mut options = MqttOptions::new(name, ("127.0.0.1", port));
+        options
+            .set_max_packet_size(Some(1 << 20))
+            .set_clean_start(false)
+            .set_session_expiry_interval(Some(3600))
+            // We are a new process each time, so to speak.
+            .set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly);
+        Self::with_options(options, name)
+    }
+
+    fn with_options(options: MqttOptions, name: &str) -> Self {
         let (client, mut connection) = Client::builder(options).capacity(8).build();
         client
             .subscribe("#", QoS::AtLeastOnce)
@@ -233,6 +275,19 @@ impl Subscriber {
                     panic!("waited {DEADLINE:?} for {what}; heard\n{}", self.history)
                 }
                 Err(RecvTimeoutError::Disconnected) => panic!("the subscriber ended: {what}"),
+            }
+        }
+    }
+}
+
+impl Subscriber {
+    /// Takes what had come before the broker was lost.
+    pub fn until_lost(self, mut take: impl FnMut(&Heard)) {
+        loop {
+            match self.messages.recv_timeout(DEADLINE) {
+                Ok(Ok(heard)) => take(&heard),
+                Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => panic!("waited {DEADLINE:?} for the loss"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Events survive the daemon's worst days: it is killed at work, again and again.
+//! Events survive the worst days of the daemon and of the broker: both are killed at work, again and again.
 
 use super::STATE;
 use super::bench::{Bench, Daemon};
@@ -7,12 +7,14 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
-use system_tests::broker::{Broker, Heard, Subscriber};
+use std::time::{Duration, Instant};
+use system_tests::broker::{Broker, Cable, Heard, Subscriber, wait_for};
 
 const EVENTS: &str = "site/pi/door/events";
 /// How often the daemon is killed.
-const KILLS: u64 = 20;
+const KILLS: u64 = 50;
+/// How often the broker is.
+const BROKERS: u64 = 6;
 
 /// A picture that does not move, for ten minutes: every object in it is told of five times a second.
 fn eventful(port: u16) -> Bench {
@@ -148,4 +150,136 @@ fn a_daemon_that_is_killed_again_and_again_loses_no_stored_event() {
         stored_in_all.len(),
         ledger.repeated,
     );
+}
+
+/// A daemon, a broker, and a cable between them that is plugged in while somebody listens.
+struct Line {
+    broker: Broker,
+    cable: Cable,
+    ledger: Ledger,
+}
+
+impl Line {
+    fn new(broker: Broker) -> Self {
+        let cable = Cable::new(broker.port());
+        Self {
+            broker,
+            cable,
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// Somebody who listens, before the daemon is let through.
+    fn listen(&mut self, name: &str) -> Subscriber {
+        let subscriber = Subscriber::connect(self.broker.port(), name);
+        self.cable.plug();
+        subscriber
+    }
+
+    /// Waits for so many events that are new.
+    fn hear(&mut self, subscriber: &mut Subscriber, count: usize) {
+        for _ in 0..count {
+            subscriber.expect("an event", |heard| self.ledger.take(heard));
+        }
+    }
+
+    /// The daemon ends; nothing that it knew of is missing.
+    fn finish(mut self, daemon: Daemon, mut subscriber: Subscriber) {
+        let log = daemon.terminate();
+        subscriber.expect("the end", |heard| {
+            self.ledger.take(heard);
+            (heard.topic == STATE && heard.text() == "offline").then_some(())
+        });
+        self.ledger.check();
+        println!(
+            "{} events, {} repeated",
+            self.ledger.events.len(),
+            self.ledger.repeated
+        );
+        assert!(!log.contains("were dropped"), "{log}");
+    }
+}
+
+#[test]
+fn a_broker_that_is_killed_at_work_and_forgets_everything_costs_no_event() {
+    let mut line = Line::new(Broker::start());
+    let bench = eventful(line.cable.port());
+    let daemon = bench.run();
+    for round in 0..BROKERS {
+        let mut subscriber = line.listen(&format!("round-{round}"));
+        line.hear(&mut subscriber, 3 + round as usize % 4);
+        std::thread::sleep(Duration::from_millis(round * 61 % 200));
+        line.broker.stop();
+        subscriber.until_lost(|heard| {
+            line.ledger.take(heard);
+        });
+        line.cable.unplug();
+        line.broker.start_again();
+    }
+    let mut subscriber = line.listen("last");
+    line.hear(&mut subscriber, 8);
+    line.finish(daemon, subscriber);
+}
+
+#[test]
+fn a_broker_that_is_paused_and_slowed_costs_no_event() {
+    let mut line = Line::new(Broker::start());
+    let bench = eventful(line.cable.port());
+    let daemon = bench.run();
+    let mut subscriber = line.listen("test");
+    line.hear(&mut subscriber, 3);
+    // So short that nobody notices.
+    line.broker.pause();
+    std::thread::sleep(Duration::from_millis(700));
+    line.broker.resume();
+    line.hear(&mut subscriber, 8);
+    // At work a tenth of the time.
+    let until = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < until {
+        line.broker.pause();
+        std::thread::sleep(Duration::from_millis(90));
+        line.broker.resume();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    line.hear(&mut subscriber, 8);
+    // So long that the daemon takes the connection for lost: what the broker then finds comes twice.
+    line.broker.pause();
+    wait_for("the silence to be noticed", || {
+        daemon
+            .log()
+            .contains("no connection to the broker")
+            .then_some(())
+    });
+    line.broker.resume();
+    line.hear(&mut subscriber, 8);
+    line.finish(daemon, subscriber);
+}
+
+#[test]
+fn a_broker_that_keeps_its_state_has_everything_for_who_was_away() {
+    let settings = "allow_anonymous true\npersistence true\n";
+    let mut line = Line::new(Broker::start_with(settings));
+    let bench = eventful(line.cable.port());
+    let port = line.broker.port();
+    let durable = || Subscriber::connect_durably(port, "durable");
+    let mut subscriber = durable();
+    line.cable.plug();
+    let daemon = bench.run();
+    line.hear(&mut subscriber, 3);
+    line.broker.shut_down();
+    subscriber.until_lost(|heard| {
+        line.ledger.take(heard);
+    });
+    line.broker.start_again();
+    // Nobody listens; the broker keeps it.
+    let mut witness = Subscriber::connect(port, "witness");
+    for _ in 0..5 {
+        witness.expect("an event", |heard| (heard.topic == EVENTS).then_some(()));
+    }
+    line.broker.shut_down();
+    witness.until_lost(|_| ());
+    line.broker.start_again();
+    let mut subscriber = durable();
+    line.hear(&mut subscriber, 8);
+    line.finish(daemon, subscriber);
 }

@@ -9,6 +9,7 @@ mod config;
 pub mod conversation;
 mod link;
 mod publisher;
+mod recent;
 
 pub use config::{Config, Protocol, SessionError};
 pub use link::Session;
@@ -19,6 +20,8 @@ use crate::health::Health;
 use conversation::{Conversation, Deliver, Delivery};
 use link::{Polled, Poller};
 use publisher::Publisher;
+use recent::Recent;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -89,6 +92,8 @@ pub async fn run(
         lost: 0,
         refused: 0,
         dropped_told: 0,
+        recent: Recent::default(),
+        again: VecDeque::new(),
     };
     publisher.publish_all().await;
     publisher.leave().await;

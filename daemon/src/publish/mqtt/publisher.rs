@@ -2,10 +2,12 @@
 
 use super::conversation::{self, Dialogue, Remark};
 use super::link::{Link, Message, Said};
+use super::recent::Recent;
 use super::{Connection, Destination, Term};
 use crate::health::Health;
 use crate::publish::Outgoing;
 use crate::publish::outbox::Event;
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -30,6 +32,10 @@ pub(super) struct Publisher<'a> {
     pub(super) refused: u64,
     /// Documents and events that were dropped, as far as it was logged.
     pub(super) dropped_told: u64,
+    /// Events that the broker has confirmed a moment ago.
+    pub(super) recent: Recent,
+    /// Those of them that may have been lost with the broker, to be published once more.
+    pub(super) again: VecDeque<Event>,
 }
 
 impl Publisher<'_> {
@@ -39,13 +45,17 @@ impl Publisher<'_> {
         // Changes of the connection and of the term wake every wait below.
         let mut connection = self.connection.clone();
         let mut term = self.term.clone();
-        while !self.outgoing.is_finished() {
+        while !self.outgoing.is_finished() || !self.again.is_empty() {
             let deadline = *term.borrow_and_update();
             if matches!(deadline, Term::Until(deadline) if deadline <= Instant::now()) {
                 return;
             }
             let now = *connection.borrow_and_update();
             let is_connected = now != Connection::Lost;
+            if greeted != Connection::Lost && now != greeted {
+                greeted = Connection::Lost;
+                self.take_again();
+            }
             if is_connected && now != greeted {
                 // A broker may have forgotten the retained state, or published the last will meanwhile.
                 if self.say(Message::state(self.state_topic, "online")).await == Said::Refused {
@@ -65,6 +75,7 @@ impl Publisher<'_> {
                 remark = conversation::next(self.dialogue.as_mut()), if is_connected => {
                     self.converse(remark).await;
                 }
+                event = first(&self.again), if is_connected => self.publish_again(event).await,
                 event = self.outgoing.events.first(), if is_connected => {
                     self.publish_event(event).await;
                 }
@@ -80,6 +91,17 @@ impl Publisher<'_> {
                 // What waits for nothing needs no connection any more.
                 () = self.outgoing.finished(), if !is_connected => return,
             }
+        }
+    }
+
+    /// What the broker had confirmed shortly before it was lost is to be published once more, before anything newer.
+    fn take_again(&mut self) {
+        let mut again = self.recent.lost(Instant::now());
+        again.append(&mut self.again);
+        self.again = again;
+        if !self.again.is_empty() {
+            let count = self.again.len();
+            log::info!("the last {count} events are going to be published again");
         }
     }
 
@@ -141,16 +163,8 @@ impl Publisher<'_> {
     }
 
     async fn publish_event(&mut self, event: Event) {
-        let Event { sequence, document } = event;
-        let Destination {
-            events: topic,
-            event_expiry_s,
-            ..
-        } = self.destination;
-        match self
-            .say(Message::event(topic, document, *event_expiry_s))
-            .await
-        {
+        let sequence = event.sequence;
+        match self.say_event(event).await {
             Said::Heard => {
                 self.health.published.fetch_add(1, Ordering::Relaxed);
                 self.outgoing.events.confirm(sequence);
@@ -158,13 +172,36 @@ impl Publisher<'_> {
             Said::Refused => {
                 // The events behind it may be wanted, so it must not stay in their way.
                 if self.refused == 0 {
-                    log::warn!("the broker does not accept {topic}");
+                    log::warn!("the broker does not accept {}", self.destination.events);
                 }
                 self.refused += 1;
                 self.outgoing.events.confirm(sequence);
             }
             Said::Lost => {}
         }
+    }
+
+    async fn publish_again(&mut self, event: Event) {
+        if self.say_event(event).await != Said::Lost {
+            self.again.pop_front();
+        }
+    }
+
+    /// Publishes an event and remembers that the broker confirmed it.
+    async fn say_event(&mut self, event: Event) -> Said {
+        let Destination {
+            events,
+            event_expiry_s,
+            ..
+        } = self.destination;
+        let document = event.document.clone();
+        let said = self
+            .say(Message::event(events, document, *event_expiry_s))
+            .await;
+        if said == Said::Heard {
+            self.recent.confirmed(event, Instant::now());
+        }
+        said
     }
 
     async fn publish_counts(&mut self, version: u64, counts: Vec<u8>) {
@@ -224,6 +261,14 @@ impl Publisher<'_> {
         if timeout(FAREWELL, farewell).await.is_err() {
             log::warn!("the broker did not answer the farewell");
         }
+    }
+}
+
+/// The first of them; never, if there is none.
+async fn first(events: &VecDeque<Event>) -> Event {
+    match events.front() {
+        Some(event) => event.clone(),
+        None => std::future::pending().await,
     }
 }
 
