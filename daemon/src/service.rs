@@ -47,7 +47,7 @@ struct Publishing {
     session: Session,
     destination: Destination,
     outgoing: Arc<Outgoing>,
-    conversation: Option<Conversation>,
+    conversations: Vec<Conversation>,
 }
 
 /// How a thread ended.
@@ -69,7 +69,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
         let identity = loaded.identity.clone();
         Agent::new(config, isa, store, slot.clone(), ends.outbox, identity)
     });
-    let conversation = agent.is_some().then_some(conversation);
+    let conversations = agent.is_some().then_some(conversation);
     let (outbox, kept) = open_outbox(config);
     let publishing = config
         .mqtt
@@ -86,7 +86,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
                     event_expiry_s: (expiry_s > 0).then_some(expiry_s),
                 },
                 outgoing: Arc::new(Outgoing::new(outbox, mqtt.queue_documents_max)),
-                conversation,
+                conversations: conversations.into_iter().collect(),
             })
         })
         .transpose()
@@ -337,14 +337,14 @@ async fn supervise(
             session,
             destination,
             outgoing,
-            conversation,
+            conversations,
         } = publishing;
         mqtt::run(
             &session,
             &destination,
             &outgoing,
             &health,
-            conversation,
+            conversations,
             term,
         )
         .await

@@ -13,6 +13,7 @@ use super::config::Config;
 use super::digest::Digest;
 use super::fetch::Fetch;
 use super::machine::{Event, Identity, Phase};
+use super::network::Requests;
 use super::offer::Offer;
 use super::reason::Reason;
 use super::release;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use ternwatch_detector::Isa;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// How often the state file, the trial and the download are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -61,8 +62,8 @@ pub enum Input {
 pub struct Outbox {
     /// The newest state document.
     pub state: watch::Sender<Vec<u8>>,
-    /// Requests for chunks. When nobody takes them they are lost, and asked for again later.
-    pub requests: mpsc::Sender<Vec<u8>>,
+    /// Requests for chunks.
+    pub requests: Requests,
 }
 
 /// The update thread.
@@ -468,8 +469,7 @@ impl Agent {
             let wanted = fetch.wanted(Instant::now());
             if !wanted.is_empty() {
                 let request = status::request(&fetch.download.offer().sha256, wanted);
-                // A full queue means that there is no connection: asked for again later.
-                let _ = self.outbox.requests.try_send(request);
+                self.outbox.requests.make(request);
             }
         }
     }

@@ -2,7 +2,8 @@
 
 use super::agent::{Input, Outbox};
 use super::offer::{CHUNK_BYTES, OFFER_BYTES_MAX};
-use crate::publish::mqtt::conversation::{Conversation, Deliver, Delivery};
+use crate::publish::mqtt::conversation::{Conversation, Deliver, Delivery, State};
+use crate::publish::mqtt::message::Message;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use ternwatch_bundle::keyring;
 use ternwatch_ota::topic as wire;
@@ -22,11 +23,27 @@ pub struct Ends {
     pub inbox: Receiver<Input>,
 }
 
+/// Where the update thread asks for chunks.
+#[derive(Clone, Debug)]
+pub struct Requests {
+    topic: String,
+    remarks: mpsc::Sender<Message<'static>>,
+}
+
+impl Requests {
+    /// Makes a request. When nobody takes it it is lost, and to be made again later.
+    pub fn make(&self, request: Vec<u8>) {
+        let _ = self
+            .remarks
+            .try_send(Message::once(self.topic.clone(), request));
+    }
+}
+
 /// Makes a conversation on the topics of this device; `listens` says whether offers are taken.
 pub fn connect(prefix: &str, device: &str, listens: bool) -> (Conversation, Ends) {
     let base = wire::model(prefix, device);
-    let (state, state_seen) = watch::channel(Vec::new());
-    let (requests, requests_made) = mpsc::channel(REQUESTS_MAX);
+    let (state, document) = watch::channel(Vec::new());
+    let (remarks, remarks_made) = mpsc::channel(REQUESTS_MAX);
     let (sender, inbox) = sync_channel(INBOX_MAX);
     let filters = if listens {
         vec![
@@ -37,13 +54,18 @@ pub fn connect(prefix: &str, device: &str, listens: bool) -> (Conversation, Ends
     } else {
         Vec::new()
     };
+    let requests = Requests {
+        topic: wire::request(&base),
+        remarks,
+    };
     let conversation = Conversation {
         filters,
-        request_topic: wire::request(&base),
         deliver: deliver(format!("{base}/"), sender),
-        state_topic: base,
-        state: state_seen,
-        requests: requests_made,
+        states: vec![State {
+            topic: base,
+            document,
+        }],
+        remarks: remarks_made,
     };
     let outbox = Outbox { state, requests };
     (conversation, Ends { outbox, inbox })
@@ -53,9 +75,10 @@ fn deliver(base: String, inbox: SyncSender<Input>) -> Deliver {
     Box::new(move |delivery| {
         let input = match delivery {
             Delivery::Connected => Some(Input::Connected),
-            Delivery::Message { topic, payload } => topic
+            Delivery::Message(heard) => heard
+                .topic
                 .strip_prefix(base.as_bytes())
-                .and_then(|rest| parse(rest, payload)),
+                .and_then(|rest| parse(rest, &heard.payload)),
         };
         if let Some(input) = input {
             // The connection does not wait for the memory card.
@@ -87,6 +110,7 @@ fn parse(topic: &[u8], payload: &[u8]) -> Option<Input> {
 mod tests {
     use super::super::digest::Digest;
     use super::*;
+    use crate::publish::mqtt::message::Heard;
 
     #[test]
     fn only_offers_and_chunks_of_this_device_come_through() {
@@ -106,8 +130,11 @@ mod tests {
             ("site/pi/model/other", b"{}"),
         ];
         for (topic, payload) in messages {
-            let topic = topic.as_bytes();
-            (conversation.deliver)(Delivery::Message { topic, payload });
+            (conversation.deliver)(Delivery::Message(&Heard {
+                topic: topic.into(),
+                payload: payload.into(),
+                is_retained: false,
+            }));
         }
         let heard: Vec<Input> = ends.inbox.try_iter().collect();
         assert!(

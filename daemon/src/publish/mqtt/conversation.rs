@@ -1,5 +1,13 @@
-//! Another conversation on the same connection: a retained state, requests, and what is sent to this device.
+//! Other conversations on the same connection: each has retained states and remarks, and listens to topics of its own.
+//!
+//! On every connection the publisher subscribes to what a conversation listens to, then says its states again. Whatever
+//! comes in goes to the conversations that listen to it, and to them only.
 
+use super::message::{Heard, Message};
+use rumqttc::mqttbytes::matches;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use tokio::sync::{mpsc, watch};
 
 /// Takes what comes in. Called by the task that polls the connection: it must not wait.
@@ -10,75 +18,261 @@ pub type Deliver = Box<dyn FnMut(Delivery<'_>) + Send>;
 pub enum Delivery<'a> {
     /// There is a new connection.
     Connected,
-    /// Somebody published something.
-    Message {
-        /// Where.
-        topic: &'a [u8],
-        /// What.
-        payload: &'a [u8],
-    },
+    /// Somebody published something that this conversation listens to.
+    Message(&'a Heard),
 }
 
-/// The conversation.
+/// A conversation.
 pub struct Conversation {
-    /// What is listened to; subscribed to on every connection.
+    /// What is listened to; subscribed to on every connection, in this order.
     pub filters: Vec<String>,
-    /// Where the state is published: retained, on every connection and change.
-    pub state_topic: String,
-    /// The newest state; an empty one is not published.
-    pub state: watch::Receiver<Vec<u8>>,
-    /// Where requests are published.
-    pub request_topic: String,
-    /// Requests, at most once each.
-    pub requests: mpsc::Receiver<Vec<u8>>,
+    /// What is published on every connection and change, in this order.
+    pub states: Vec<State>,
+    /// What is published once. What is lost with the connection is not said again.
+    pub remarks: mpsc::Receiver<Message<'static>>,
     /// Takes what comes in.
     pub deliver: Deliver,
 }
 
-/// What the publisher needs of it.
-pub(super) struct Dialogue {
-    pub(super) filters: Vec<String>,
-    pub(super) state_topic: String,
-    pub(super) state: watch::Receiver<Vec<u8>>,
-    pub(super) request_topic: String,
-    pub(super) requests: mpsc::Receiver<Vec<u8>>,
+/// A JSON document that the broker retains.
+pub struct State {
+    /// Where.
+    pub topic: String,
+    /// The newest one; an empty one is not published.
+    pub document: watch::Receiver<Vec<u8>>,
 }
 
-/// Something to publish.
-pub(super) enum Remark {
-    State(Vec<u8>),
-    Request(Vec<u8>),
+/// The half that takes what comes in.
+pub(super) struct Listener {
+    filters: Vec<String>,
+    deliver: Deliver,
+}
+
+/// The half that is published.
+pub(super) struct Dialogue {
+    pub(super) filters: Vec<String>,
+    states: Vec<State>,
+    remarks: mpsc::Receiver<Message<'static>>,
 }
 
 impl Conversation {
     /// The half that is published, and the one that takes what comes in.
-    pub(super) fn split(self) -> (Dialogue, Deliver) {
+    pub(super) fn split(self) -> (Dialogue, Listener) {
+        let listener = Listener {
+            filters: self.filters.clone(),
+            deliver: self.deliver,
+        };
         let dialogue = Dialogue {
             filters: self.filters,
-            state_topic: self.state_topic,
-            state: self.state,
-            request_topic: self.request_topic,
-            requests: self.requests,
+            states: self.states,
+            remarks: self.remarks,
         };
-        (dialogue, self.deliver)
+        (dialogue, listener)
+    }
+}
+
+impl Listener {
+    pub(super) fn connected(&mut self) {
+        (self.deliver)(Delivery::Connected);
+    }
+
+    /// Takes the message if it was listened to.
+    pub(super) fn hear(&mut self, heard: &Heard) {
+        let Ok(topic) = std::str::from_utf8(&heard.topic) else {
+            return;
+        };
+        if self.filters.iter().any(|filter| matches(topic, filter)) {
+            (self.deliver)(Delivery::Message(heard));
+        }
     }
 }
 
 impl Dialogue {
-    /// The state as it is now.
-    pub(super) fn state(&mut self) -> Vec<u8> {
-        self.state.borrow_and_update().clone()
+    /// All states as they are now.
+    pub(super) fn states(&mut self) -> Vec<Message<'static>> {
+        self.states.iter_mut().filter_map(State::message).collect()
+    }
+
+    /// The next thing to say; never, if the other ends are gone.
+    async fn next(&mut self) -> Message<'static> {
+        loop {
+            let changed = first_ready(self.states.iter_mut().map(State::changed));
+            tokio::select! {
+                message = changed => if let Some(message) = message {
+                    return message;
+                },
+                Some(message) = self.remarks.recv() => return message,
+            }
+        }
     }
 }
 
-/// The next thing to say; never, if there is no conversation or its other end is gone. May be dropped while it waits.
-pub(super) async fn next(dialogue: Option<&mut Dialogue>) -> Remark {
-    let Some(dialogue) = dialogue else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        Ok(()) = dialogue.state.changed() => Remark::State(dialogue.state.borrow_and_update().clone()),
-        Some(request) = dialogue.requests.recv() => Remark::Request(request),
-        else => std::future::pending().await,
+impl State {
+    /// The document as it is now, if there is one.
+    fn message(&mut self) -> Option<Message<'static>> {
+        let document = self.document.borrow_and_update().clone();
+        (!document.is_empty()).then(|| Message::status(self.topic.clone(), document))
+    }
+
+    /// The document, once it is another one than before; never, if its other end is gone.
+    async fn changed(&mut self) -> Option<Message<'static>> {
+        if self.document.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.message()
+    }
+}
+
+/// The next thing that any of them says; never, if there is none or all other ends are gone. May be dropped while it
+/// waits.
+pub(super) async fn next(dialogues: &mut [Dialogue]) -> Message<'static> {
+    first_ready(dialogues.iter_mut().map(Dialogue::next)).await
+}
+
+/// What the first of these futures gives that is ready, the earlier ones first.
+async fn first_ready<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> T {
+    let mut waiting: Vec<Pin<Box<_>>> = futures.map(Box::pin).collect();
+    poll_fn(|context| {
+        for future in &mut waiting {
+            if let Poll::Ready(result) = future.as_mut().poll(context) {
+                return Poll::Ready(result);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    struct Ends {
+        state: watch::Sender<Vec<u8>>,
+        remarks: mpsc::Sender<Message<'static>>,
+        heard: Arc<Mutex<Vec<String>>>,
+    }
+
+    fn conversation(name: &str, filters: &[&str]) -> (Dialogue, Listener, Ends) {
+        let (state, document) = watch::channel(Vec::new());
+        let (speak, remarks) = mpsc::channel(8);
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let conversation = Conversation {
+            filters: filters.iter().map(|filter| (*filter).into()).collect(),
+            states: vec![State {
+                topic: format!("{name}/state"),
+                document,
+            }],
+            remarks,
+            deliver: Box::new({
+                let heard = heard.clone();
+                move |delivery| {
+                    if let Delivery::Message(message) = delivery {
+                        let topic = String::from_utf8_lossy(&message.topic).into_owned();
+                        heard.lock().expect("no panic").push(topic);
+                    }
+                }
+            }),
+        };
+        let (dialogue, listener) = conversation.split();
+        let ends = Ends {
+            state,
+            remarks: speak,
+            heard,
+        };
+        (dialogue, listener, ends)
+    }
+
+    fn run<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime")
+            .block_on(future)
+    }
+
+    #[test]
+    fn whatever_is_said_comes_from_whichever_conversation_it_is_in() {
+        let (first, _, first_ends) = conversation("a", &[]);
+        let (second, _, second_ends) = conversation("b", &[]);
+        let mut dialogues = [first, second];
+        run(async {
+            let silence = tokio::time::timeout(Duration::from_millis(1), next(&mut dialogues));
+            assert!(silence.await.is_err(), "nobody has said anything");
+            second_ends.state.send_replace(b"1".to_vec());
+            let said = next(&mut dialogues).await;
+            assert_eq!(said, Message::status("b/state", b"1".to_vec()));
+            let remark = Message::once("a/request", b"2".to_vec());
+            first_ends
+                .remarks
+                .try_send(remark.clone())
+                .expect("there is room");
+            assert_eq!(next(&mut dialogues).await, remark);
+            // A conversation whose other end is gone does not keep the others from speaking.
+            drop(first_ends);
+            second_ends
+                .remarks
+                .try_send(remark.clone())
+                .expect("there is room");
+            assert_eq!(next(&mut dialogues).await, remark);
+            // An empty state is none.
+            second_ends.state.send_replace(Vec::new());
+            let silence = tokio::time::timeout(Duration::from_millis(1), next(&mut dialogues));
+            assert!(silence.await.is_err());
+            assert!(dialogues[1].states().is_empty());
+        });
+    }
+
+    #[test]
+    fn a_wait_that_is_given_up_loses_nothing() {
+        let (dialogue, _, ends) = conversation("a", &[]);
+        let mut dialogues = [dialogue];
+        run(async {
+            let speaking = tokio::spawn(async move {
+                for number in 0..100u8 {
+                    ends.remarks
+                        .send(Message::once("a", vec![number]))
+                        .await
+                        .expect("somebody listens");
+                    tokio::task::yield_now().await;
+                }
+                ends
+            });
+            let mut said = Vec::new();
+            while said.len() < 100 {
+                tokio::select! {
+                    biased;
+                    message = next(&mut dialogues) => said.push(message.payload[0]),
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+            assert_eq!(said, (0..100).collect::<Vec<u8>>());
+            drop(speaking.await);
+        });
+    }
+
+    #[test]
+    fn a_message_goes_to_those_who_listen_to_it() {
+        let (_, mut first, first_ends) = conversation("a", &["site/pi/model/offer", "x/+/y"]);
+        let (_, mut second, second_ends) = conversation("b", &["x/#"]);
+        for topic in [
+            "site/pi/model/offer",
+            "x/1/y",
+            "x/1/y/z",
+            "site/pi/model/offer/",
+        ] {
+            let heard = Heard {
+                topic: topic.into(),
+                payload: Vec::new(),
+                is_retained: false,
+            };
+            first.hear(&heard);
+            second.hear(&heard);
+        }
+        let heard = |ends: &Ends| ends.heard.lock().expect("no panic").clone();
+        assert_eq!(heard(&first_ends), ["site/pi/model/offer", "x/1/y"]);
+        assert_eq!(heard(&second_ends), ["x/1/y", "x/1/y/z"]);
     }
 }

@@ -1,5 +1,6 @@
 //! One connection, whatever the version of the protocol: all that the rest of the program knows of the library.
 
+use super::message::{Heard, Kind, Message};
 use super::{Protocol, SessionError};
 use rumqttc as v5;
 use rumqttc_v4 as v4;
@@ -33,70 +34,6 @@ pub(super) enum Tls {
     Authorities(Vec<u8>),
 }
 
-/// Something to publish.
-pub(super) struct Message<'a> {
-    topic: &'a str,
-    payload: Vec<u8>,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    /// Retained, QoS 1, a word.
-    State,
-    /// Retained, QoS 1, JSON.
-    Status,
-    /// QoS 1; the broker drops it after so many seconds.
-    Event(Option<u32>),
-    /// QoS 0.
-    Once,
-}
-
-impl<'a> Message<'a> {
-    pub(super) fn state(topic: &'a str, state: &str) -> Self {
-        Self::new(topic, state.into(), Kind::State)
-    }
-
-    pub(super) fn status(topic: &'a str, payload: Vec<u8>) -> Self {
-        Self::new(topic, payload, Kind::Status)
-    }
-
-    pub(super) fn event(topic: &'a str, payload: Vec<u8>, expiry_s: Option<u32>) -> Self {
-        Self::new(topic, payload, Kind::Event(expiry_s))
-    }
-
-    pub(super) fn once(topic: &'a str, payload: Vec<u8>) -> Self {
-        Self::new(topic, payload, Kind::Once)
-    }
-
-    fn new(topic: &'a str, payload: Vec<u8>, kind: Kind) -> Self {
-        Self {
-            topic,
-            payload,
-            kind,
-        }
-    }
-
-    fn is_retained(&self) -> bool {
-        matches!(self.kind, Kind::State | Kind::Status)
-    }
-
-    fn properties(&self) -> v5::PublishProperties {
-        let (content_type, expiry_s) = match self.kind {
-            Kind::State => ("text/plain", None),
-            Kind::Status | Kind::Once => ("application/json", None),
-            Kind::Event(expiry_s) => ("application/json", expiry_s),
-        };
-        v5::PublishProperties {
-            // The payload is UTF-8.
-            payload_format_indicator: Some(1),
-            content_type: Some(content_type.into()),
-            message_expiry_interval: expiry_s,
-            ..v5::PublishProperties::default()
-        }
-    }
-}
-
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
@@ -126,12 +63,7 @@ pub(super) enum Polled {
     /// The broker accepted the connection.
     Connected,
     /// Somebody published something that is subscribed to.
-    Message {
-        /// Where.
-        topic: Vec<u8>,
-        /// What.
-        payload: Vec<u8>,
-    },
+    Message(Heard),
     /// Nothing of interest.
     Other,
     /// The publisher has left.
@@ -223,20 +155,37 @@ fn options_v311(session: &Session) -> Result<v4::MqttOptions, SessionError> {
     Ok(options)
 }
 
+fn properties(kind: Kind) -> v5::PublishProperties {
+    let (content_type, expiry_s) = match kind {
+        Kind::State => ("text/plain", None),
+        Kind::Status | Kind::Once => ("application/json", None),
+        Kind::Event(expiry_s) => ("application/json", expiry_s),
+    };
+    v5::PublishProperties {
+        // The payload is UTF-8.
+        payload_format_indicator: Some(1),
+        content_type: Some(content_type.into()),
+        message_expiry_interval: expiry_s,
+        ..v5::PublishProperties::default()
+    }
+}
+
 impl Link {
     /// Publishes a message. Waits while there is no connection.
     pub(super) async fn publish(&self, message: Message<'_>) -> Said {
         match self {
             Self::V5(client) => {
-                let mut options = match message.kind {
-                    Kind::Once => v5::PublishOptions::at_most_once(),
-                    _ => v5::PublishOptions::at_least_once(),
+                let mut options = if message.is_confirmed() {
+                    v5::PublishOptions::at_least_once()
+                } else {
+                    v5::PublishOptions::at_most_once()
                 };
                 if message.is_retained() {
                     options = options.retained();
                 }
-                options = options.properties(message.properties());
-                let published = client.publish_tracked(message.topic, message.payload, options);
+                options = options.properties(properties(message.kind));
+                let published =
+                    client.publish_tracked(message.topic.as_ref(), message.payload, options);
                 let Ok(notice) = published.await else {
                     return Said::Refused;
                 };
@@ -248,14 +197,16 @@ impl Link {
                 }
             }
             Self::V311(client) => {
-                let mut options = match message.kind {
-                    Kind::Once => v4::PublishOptions::at_most_once(),
-                    _ => v4::PublishOptions::at_least_once(),
+                let mut options = if message.is_confirmed() {
+                    v4::PublishOptions::at_least_once()
+                } else {
+                    v4::PublishOptions::at_most_once()
                 };
                 if message.is_retained() {
                     options = options.retained();
                 }
-                let published = client.publish_tracked(message.topic, message.payload, options);
+                let published =
+                    client.publish_tracked(message.topic.as_ref(), message.payload, options);
                 let Ok(notice) = published.await else {
                     return Said::Refused;
                 };
@@ -303,10 +254,11 @@ impl Poller {
         match self {
             Self::V5(event_loop) => match event_loop.poll().await {
                 Ok(v5::Event::Incoming(v5::Incoming::ConnAck(_))) => Polled::Connected,
-                Ok(v5::Event::Incoming(v5::Incoming::Publish(message))) => Polled::Message {
+                Ok(v5::Event::Incoming(v5::Incoming::Publish(message))) => Polled::Message(Heard {
                     topic: message.topic.to_vec(),
                     payload: message.payload.to_vec(),
-                },
+                    is_retained: message.retain,
+                }),
                 Ok(v5::Event::Outgoing(v5::Outgoing::Disconnect))
                 | Err(v5::ConnectionError::RequestsDone) => Polled::Ended,
                 Ok(_) => Polled::Other,
@@ -314,10 +266,11 @@ impl Poller {
             },
             Self::V311(event_loop) => match event_loop.poll().await {
                 Ok(v4::Event::Incoming(v4::Incoming::ConnAck(_))) => Polled::Connected,
-                Ok(v4::Event::Incoming(v4::Incoming::Publish(message))) => Polled::Message {
+                Ok(v4::Event::Incoming(v4::Incoming::Publish(message))) => Polled::Message(Heard {
                     topic: message.topic.to_vec(),
                     payload: message.payload.to_vec(),
-                },
+                    is_retained: message.retain,
+                }),
                 Ok(v4::Event::Outgoing(v4::Outgoing::Disconnect))
                 | Err(v4::ConnectionError::RequestsDone) => Polled::Ended,
                 Ok(_) => Polled::Other,

@@ -8,6 +8,7 @@
 mod config;
 pub mod conversation;
 mod link;
+pub mod message;
 mod publisher;
 mod recent;
 
@@ -17,7 +18,7 @@ pub use link::Session;
 use super::Outgoing;
 use crate::backoff::Backoff;
 use crate::health::Health;
-use conversation::{Conversation, Deliver, Delivery};
+use conversation::{Conversation, Listener};
 use link::{Polled, Poller};
 use publisher::Publisher;
 use recent::Recent;
@@ -66,11 +67,11 @@ pub async fn run(
     destination: &Destination,
     outgoing: &Outgoing,
     health: &Arc<Health>,
-    conversation: Option<Conversation>,
+    conversations: Vec<Conversation>,
     term: watch::Receiver<Term>,
 ) -> Result<(), SessionError> {
     let (link, poller) = link::prepare(session)?;
-    let (dialogue, deliver) = conversation.map(Conversation::split).unzip();
+    let (dialogues, listeners) = conversations.into_iter().map(Conversation::split).unzip();
     let (report, connection) = watch::channel(Connection::Lost);
     let broker = format!("{}:{}", session.host, session.port);
     let polling = tokio::spawn(keep_connected(
@@ -78,7 +79,7 @@ pub async fn run(
         broker,
         report,
         health.clone(),
-        deliver,
+        listeners,
     ));
     let mut publisher = Publisher {
         link,
@@ -86,7 +87,7 @@ pub async fn run(
         destination,
         outgoing,
         health,
-        dialogue,
+        dialogues,
         connection,
         term,
         lost: 0,
@@ -121,7 +122,7 @@ async fn keep_connected(
     broker: String,
     report: watch::Sender<Connection>,
     health: Arc<Health>,
-    mut deliver: Option<Deliver>,
+    mut listeners: Vec<Listener>,
 ) {
     let mut backoff = Backoff::default();
     let mut count = 0;
@@ -134,15 +135,12 @@ async fn keep_connected(
                 log::info!("connected to the broker at {broker}");
                 health.broker_is_here.store(true, Ordering::Relaxed);
                 report.send_replace(Connection::Made(count));
-                if let Some(deliver) = &mut deliver {
-                    deliver(Delivery::Connected);
-                }
+                listeners.iter_mut().for_each(Listener::connected);
             }
-            Polled::Message { topic, payload } => {
-                if let Some(deliver) = &mut deliver {
-                    let (topic, payload) = (topic.as_slice(), payload.as_slice());
-                    deliver(Delivery::Message { topic, payload });
-                }
+            Polled::Message(heard) => {
+                listeners
+                    .iter_mut()
+                    .for_each(|listener| listener.hear(&heard));
             }
             Polled::Other => {}
             Polled::Ended => return,

@@ -1,7 +1,8 @@
 //! Publishes what waits, over the connection that another task keeps.
 
-use super::conversation::{self, Dialogue, Remark};
-use super::link::{Link, Message, Said};
+use super::conversation::{self, Dialogue};
+use super::link::{Link, Said};
+use super::message::Message;
 use super::recent::Recent;
 use super::{Connection, Destination, Term};
 use crate::health::Health;
@@ -23,7 +24,7 @@ pub(super) struct Publisher<'a> {
     pub(super) destination: &'a Destination,
     pub(super) outgoing: &'a Outgoing,
     pub(super) health: &'a Health,
-    pub(super) dialogue: Option<Dialogue>,
+    pub(super) dialogues: Vec<Dialogue>,
     pub(super) connection: watch::Receiver<Connection>,
     pub(super) term: watch::Receiver<Term>,
     /// Documents of frames taken from the queue and not written to a connection.
@@ -72,8 +73,8 @@ impl Publisher<'_> {
                 () = over(deadline) => return,
                 Ok(()) = term.changed() => {}
                 Ok(()) = connection.changed() => {}
-                remark = conversation::next(self.dialogue.as_mut()), if is_connected => {
-                    self.converse(remark).await;
+                message = conversation::next(&mut self.dialogues), if is_connected => {
+                    self.remark(message).await;
                 }
                 event = first(&self.again), if is_connected => self.publish_again(event).await,
                 event = self.outgoing.events.first(), if is_connected => {
@@ -115,19 +116,21 @@ impl Publisher<'_> {
         }
     }
 
-    /// On a new connection: listens, and says the state again.
+    /// On a new connection: listens, and says the states again.
     async fn converse_again(&mut self) {
-        let Some(dialogue) = &mut self.dialogue else {
-            return;
-        };
-        let (filters, state) = (dialogue.filters.clone(), dialogue.state());
         let connection = *self.connection.borrow();
-        for filter in &filters {
-            if !self.listen(filter).await && *self.connection.borrow() == connection {
-                log::warn!("the broker does not let this device listen to {filter}");
+        let mut dialogues = std::mem::take(&mut self.dialogues);
+        for dialogue in &mut dialogues {
+            for filter in &dialogue.filters {
+                if !self.listen(filter).await && *self.connection.borrow() == connection {
+                    log::warn!("the broker does not let this device listen to {filter}");
+                }
+            }
+            for state in dialogue.states() {
+                self.remark(state).await;
             }
         }
-        self.converse(Remark::State(state)).await;
+        self.dialogues = dialogues;
     }
 
     /// Whether the broker granted it before the connection or the term ended.
@@ -142,23 +145,11 @@ impl Publisher<'_> {
         }
     }
 
-    async fn converse(&mut self, remark: Remark) {
-        let Some(dialogue) = &self.dialogue else {
-            return;
-        };
-        let (state_topic, request_topic) =
-            (dialogue.state_topic.clone(), dialogue.request_topic.clone());
-        // A state that is lost with the connection is said again on the next one, a request is made again.
-        match remark {
-            Remark::State(state) if state.is_empty() => {}
-            Remark::State(state) => {
-                if self.say(Message::status(&state_topic, state)).await == Said::Refused {
-                    log::warn!("the broker does not accept {state_topic}");
-                }
-            }
-            Remark::Request(request) => {
-                self.say(Message::once(&request_topic, request)).await;
-            }
+    /// A state that is lost with the connection is said again on the next one; a remark is not.
+    async fn remark(&self, message: Message<'static>) {
+        let topic = message.topic.clone();
+        if self.say(message).await == Said::Refused {
+            log::warn!("the broker does not accept {topic}");
         }
     }
 
