@@ -10,11 +10,12 @@ ARMV7 := armv7-unknown-linux-gnueabihf
 DEMO_VIDEO ?= /usr/share/doc/opencv-doc/examples/data/vtest.avi
 DEMO_SECONDS ?= 30
 QUANT_TOOL := target/train/quant-tool
-RUN ?= target/person
+MODEL ?= person
+RUN ?= target/$(MODEL)
 # One after the other: together, cargo would give the daemon the demonstration's ability to sign.
 DEMO_BUILD = $(CARGO) build --release --locked -p ternwatchd && $(CARGO) build --release --locked -p ternwatch-demo
 
-.PHONY: help demo check test bench gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test release exposure deny train-default demo-ota
+.PHONY: help demo check test bench gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test release exposure deny train-default evaluate demo-ota
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -85,10 +86,16 @@ deny: ## licences, sources, duplicates and known vulnerabilities of the dependen
 	@deploy/install-deps.sh build deny
 	$(CARGO) deny --locked check $(DENY)
 
-train-default: ## train the model that ships, for hours: DATA=FOLDER (with train/ and val/) KEY=SECRET.secret
+train-default: ## train a model that ships, for hours: DATA=FOLDER (with train/ and val/) KEY=SECRET.secret MODEL=person
 	@deploy/install-deps.sh build
 	@[ -n "$(DATA)" ] && [ -n "$(KEY)" ] || { echo "say DATA=FOLDER and KEY=FILE, see models/README.md" >&2; exit 64; }
 	$(CARGO) build --profile train --locked -p quant-tool
-	$(QUANT_TOOL) train --config models/person.toml --data "$(DATA)/train" --run "$(RUN)"
-	$(QUANT_TOOL) quantize --config models/person.toml --data "$(DATA)/train" --run "$(RUN)"
-	$(QUANT_TOOL) export --config models/person.toml --run "$(RUN)" --key "$(KEY)" --evaluate "$(DATA)/val" --out "$(RUN)/person.tern"
+	$(QUANT_TOOL) train --config models/$(MODEL).toml --data "$(DATA)/train" --run "$(RUN)"
+	$(QUANT_TOOL) quantize --config models/$(MODEL).toml --data "$(DATA)/train" --run "$(RUN)"
+	$(QUANT_TOOL) export --config models/$(MODEL).toml --run "$(RUN)" --key "$(KEY)" --evaluate "$(DATA)/val" --out "$(RUN)/$(MODEL).tern"
+
+evaluate: ## how well the models that ship find people on annotated pictures: DATA=FOLDER (with val/)
+	@deploy/install-deps.sh build
+	@[ -n "$(DATA)" ] || { echo "say DATA=FOLDER, see models/README.md" >&2; exit 64; }
+	$(CARGO) build --profile train --locked -p quant-tool
+	for model in models/*.tern; do $(QUANT_TOOL) evaluate --bundle "$$model" --data "$(DATA)/val"; done

@@ -1,7 +1,8 @@
 //! The command line.
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use ternwatch_detector::PixelFormat;
 
 /// Where the package installs the configuration.
 pub const CONFIG_PATH_DEFAULT: &str = "/etc/ternwatch/ternwatch.toml";
@@ -29,12 +30,70 @@ pub enum Command {
     /// Look at everything that the daemon needs on this board, and tell what is wrong and how to mend it: exit code 0 if
     /// nothing is. Changes nothing, and can run beside the service.
     Doctor,
+    /// Measure how fast this board runs the model: every stage, every layer, and the memory that it takes.
+    Bench(Bench),
     /// Look at the model, replace it, or take the one before back.
     Model {
         /// What to do with it.
         #[command(subcommand)]
         action: ModelAction,
     },
+}
+
+/// What to measure.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Bench {
+    /// How many frames.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub frames: u32,
+    /// Width and height of a frame, in pixels.
+    #[arg(long, default_value = "640x480", value_name = "WIDTHxHEIGHT", value_parser = frame_size)]
+    pub size: [u32; 2],
+    /// How the camera delivers it.
+    #[arg(long, value_enum, default_value_t = FrameFormat::Yuyv)]
+    pub format: FrameFormat,
+    /// A picture (JPEG) instead of the drawn frame, decoded anew each time.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["size", "format"])]
+    pub picture: Option<PathBuf>,
+    /// Another model than the configured one, signed with the same key.
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a camera delivers frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FrameFormat {
+    /// YUV 4:2:2, most USB cameras.
+    Yuyv,
+    /// YUV 4:2:0 in two planes.
+    Nv12,
+    /// YUV 4:2:0 in three planes: files, network cameras and those on the ribbon connector.
+    I420,
+    /// Red, green, blue.
+    Rgb,
+    /// JPEG, USB cameras at high resolution.
+    Jpeg,
+}
+
+impl FrameFormat {
+    /// What the detector is given.
+    pub fn pixel_format(self) -> PixelFormat {
+        match self {
+            Self::Yuyv => PixelFormat::Yuyv,
+            Self::Nv12 => PixelFormat::Nv12,
+            Self::I420 => PixelFormat::I420,
+            Self::Rgb | Self::Jpeg => PixelFormat::Rgb8,
+        }
+    }
+}
+
+fn frame_size(text: &str) -> Result<[u32; 2], String> {
+    let sides = text.split_once('x');
+    let sides = sides.and_then(|(width, height)| Some([width.parse().ok()?, height.parse().ok()?]));
+    sides.ok_or_else(|| format!("{text:?} is not WIDTHxHEIGHT"))
 }
 
 /// What to do with the model. Run it as the user whom the state folder belongs to.

@@ -5,6 +5,7 @@
 //! has no unsafe code, and knows nothing of how a model computes.
 
 pub mod backoff;
+pub mod bench;
 pub mod camera;
 pub mod cli;
 pub mod clock;

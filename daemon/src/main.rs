@@ -7,7 +7,7 @@ use ternwatch_daemon::cli::{Arguments, CONFIG_PATH_DEFAULT, Command};
 use ternwatch_daemon::config::Config;
 use ternwatch_daemon::exit::{Failure, Reason};
 use ternwatch_daemon::update::{command, start};
-use ternwatch_daemon::{doctor, logging, service};
+use ternwatch_daemon::{bench, doctor, logging, service};
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -25,6 +25,9 @@ fn main() -> ExitCode {
     let load = || load_config(&arguments);
     let result = match arguments.command.clone().unwrap_or_default() {
         Command::Doctor => doctor::run(load()),
+        Command::Bench(wanted) => {
+            bench::run(load(), &wanted).inspect_err(|failure| eprintln!("ternwatchd: {failure}"))
+        }
         Command::CheckConfig => load().map(|config| {
             config.lines().iter().for_each(|line| println!("{line}"));
         }),

@@ -37,7 +37,7 @@ pub enum Command {
     Onnx(Onnx),
     /// Check a bundle's signature and golden vectors, and say who signed it.
     Verify(BundleFile),
-    /// Sign a bundle anew: with another key, as another version.
+    /// Sign a bundle anew: with another key, as another version, for another input size.
     Sign(Sign),
     /// Show in what two bundles differ: manifest, layers, weights.
     Diff(Diff),
@@ -67,6 +67,13 @@ pub struct Sign {
     /// The oldest daemon that may run it, MAJOR.MINOR.PATCH.
     #[arg(long, value_parser = daemon_version)]
     pub daemon_min: Option<[u32; 3]>,
+    /// Another size of the network's input, WIDTHxHEIGHT in pixels: larger finds smaller people, smaller is faster. The
+    /// weights stay; golden vectors are recorded anew.
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = input_size)]
+    pub input: Option<[u32; 2]>,
+    /// The new name [default: as it is].
+    #[arg(long)]
+    pub name: Option<String>,
     /// The bundle to write.
     #[arg(long)]
     pub out: PathBuf,
@@ -119,6 +126,12 @@ fn daemon_version(text: &str) -> Result<[u32; 3], String> {
     let numbers: Result<Vec<u32>, _> = text.split('.').map(str::parse).collect();
     let numbers = numbers.ok().and_then(|numbers| numbers.try_into().ok());
     numbers.ok_or_else(|| format!("{text:?} is not MAJOR.MINOR.PATCH"))
+}
+
+fn input_size(text: &str) -> Result<[u32; 2], String> {
+    let sides = text.split_once('x');
+    let sides = sides.and_then(|(width, height)| Some([width.parse().ok()?, height.parse().ok()?]));
+    sides.ok_or_else(|| format!("{text:?} is not WIDTHxHEIGHT"))
 }
 
 /// What to compare.

@@ -1,6 +1,7 @@
 //! Exit codes (sysexits.h) and the last line on standard error.
 
 use std::io::ErrorKind;
+use std::panic;
 use std::process::ExitCode;
 
 use ternwatch_bundle::{BundleError, KeyError, KeyringError, ModelError};
@@ -23,6 +24,23 @@ const CANNOT_CREATE: u8 = 73;
 const NOT_DECIDED: u8 = 75;
 const NO_PERMISSION: u8 = 77;
 const CONFIG: u8 = 78;
+
+/// Lets the program end in silence when whoever reads its output has read enough, as in `quant-tool inspect | head`;
+/// printing would panic.
+pub fn end_with_the_reader() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let text = info.payload().downcast_ref::<String>();
+        // The words of the standard library's `print!`.
+        let reader_is_gone = text.is_some_and(|text| {
+            text.starts_with("failed printing to stdout") && text.contains("Broken pipe")
+        });
+        if reader_is_gone {
+            std::process::exit(0);
+        }
+        usual(info);
+    }));
+}
 
 /// Prints clap's message; help and version are no errors.
 pub fn usage(error: &clap::Error) -> ExitCode {

@@ -15,6 +15,7 @@ use quant_tool::{diff, exit, files, inspect, keyring, onnx, push, reproduce, run
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    exit::end_with_the_reader();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),

@@ -1,4 +1,5 @@
-//! Signatures of bundles that are there already: checked, and made anew with another key or as another version.
+//! Signatures of bundles that are there already: checked, and made anew with another key, as another version, or for
+//! another size of the input.
 
 use anyhow::{Context, Result, ensure};
 use ternwatch_bundle::manifest::Release;
@@ -9,7 +10,7 @@ use ternwatch_kernels::Isa;
 use ternwatch_ota::identity::VERSION_MAX;
 
 use crate::cli::{BundleFile, Sign};
-use crate::files;
+use crate::{export, files};
 
 /// Seconds of a day.
 const DAY_S: u64 = 86_400;
@@ -30,7 +31,7 @@ pub fn verify(file: &BundleFile) -> Result<()> {
     Ok(())
 }
 
-/// Signs a bundle anew. The golden vectors stay: they do not depend on the version or the key.
+/// Signs a bundle anew. The golden vectors stay where the input's size does: they do not depend on the version or the key.
 pub fn sign(args: &Sign) -> Result<()> {
     let keys = TrustedKeys::from_iter([files::key_of(&args.bundle)?]);
     let path = || args.bundle.bundle.display().to_string();
@@ -44,6 +45,9 @@ pub fn sign(args: &Sign) -> Result<()> {
         );
         draft.manifest.model.version = version;
     }
+    if let Some(name) = &args.name {
+        draft.manifest.model.name.clone_from(name);
+    }
     let signed_at_s = files::seconds_since_1970();
     draft.manifest.release = Some(Release {
         signed_at_s,
@@ -51,6 +55,17 @@ pub fn sign(args: &Sign) -> Result<()> {
         daemon_min: args.daemon_min,
     });
     let key = files::secret_key(&args.with)?;
+    if let Some([width, height]) = args.input {
+        let input = &mut draft.manifest.input;
+        let before = [input.width, input.height];
+        (input.width, input.height) = (width, height);
+        if let Some(card) = draft.manifest.card.as_object_mut() {
+            // It was measured at another size.
+            card.remove("evaluation");
+            card.insert("resized_from".into(), before.into());
+        }
+        export::record_golden(&mut draft, &key)?;
+    }
     let signed = draft.sign(&key)?;
     let model = checked(&signed, key.public_key()).with_context(path)?;
     files::write(&args.out, &signed)?;

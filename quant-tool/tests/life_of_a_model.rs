@@ -223,6 +223,65 @@ fn an_exported_bundle_is_inspected_and_evaluated() {
     assert_eq!(model.card()["evaluation"]["ternary"], scores);
     assert_eq!(model.card()["training"]["stages"]["float"]["steps"], 6);
     assert_levels_are_in_the_bundle(&bench.state("run"), &model);
+    assert_resized(&bench, &model);
+    assert_a_reader_may_leave(&bench);
+}
+
+/// Whether a bundle that is signed anew for another input has the same weights, answers of its own, and tells so.
+fn assert_resized(bench: &Bench, before: &ternwatch_bundle::Model) {
+    let common = [
+        "sign",
+        "--bundle",
+        "default.tern",
+        "--key",
+        "key.pub",
+        "--with",
+        "key.secret",
+        "--out",
+        "wide.tern",
+    ];
+    bench.fail(
+        &[&common[..], &["--input", "wide"]].concat(),
+        64,
+        "WIDTHxHEIGHT",
+    );
+    bench.fail(&[&common[..], &["--input", "0x64"]].concat(), 65, "input");
+    bench.succeed(&[&common[..], &["--input", "128x64", "--name", "wide"]].concat());
+    bench.succeed(&["verify", "--bundle", "wide.tern", "--key", "key.pub"]);
+    let bytes = std::fs::read(bench.path("wide.tern")).unwrap();
+    let key = ternwatch_bundle::PublicKey::from_text(&read(&bench.path("key.pub"))).unwrap();
+    let after = quant_tool::files::model_from(&bytes, key).unwrap();
+    assert_eq!(after.id().name, "wide");
+    assert_eq!((after.input().width, after.input().height), (128, 64));
+    assert_ne!(after.golden(), before.golden());
+    assert_eq!(after.card()["evaluation"], serde_json::Value::Null);
+    let trits = |model: &ternwatch_bundle::Model| {
+        let convs = model.layers().iter().filter_map(|layer| match layer {
+            ModelLayer::Conv(conv) => Some(conv.trits.clone()),
+            ModelLayer::AddUpsampled(_) => None,
+        });
+        convs.collect::<Vec<_>>()
+    };
+    assert_eq!(trits(&after), trits(before));
+}
+
+/// Whether the program ends in silence when nobody reads on.
+fn assert_a_reader_may_leave(bench: &Bench) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quant-tool"));
+    let arguments = ["inspect", "--bundle", "default.tern", "--key", "key.pub"];
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command
+        .args(arguments)
+        .current_dir(bench.0.path())
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap();
+    assert!(output.status.success(), "{:?}", output.status);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
 /// Whether every weight of the run is on a level, and the bundle has those levels and no others.
