@@ -8,6 +8,9 @@ const FIRST: Duration = Duration::from_millis(500);
 /// The longest wait, before chance.
 const LAST: Duration = Duration::from_secs(30);
 
+/// What worked for so long worked well: the next attempt after its end comes soon.
+const LASTING: Duration = Duration::from_secs(10);
+
 /// Waits that double from half a second to half a minute. Chance takes up to a half off, so that the devices of a
 /// site do not all return in the same moment.
 #[derive(Clone, Debug, Default)]
@@ -23,9 +26,12 @@ impl Backoff {
         delay
     }
 
-    /// After a success that lasted.
-    pub fn reset(&mut self) {
-        self.attempts = 0;
+    /// After a success that lasted so long. A short one changes nothing: what fails again and again soon after it began is
+    /// to be tried as seldom as what never begins.
+    pub fn worked_for(&mut self, duration: Duration) {
+        if duration >= LASTING {
+            self.attempts = 0;
+        }
     }
 }
 
@@ -49,6 +55,19 @@ mod tests {
         let waits: Vec<f64> = (0..9).map(|n| delay(n, 0).as_secs_f64()).collect();
         assert_eq!(waits, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]);
         assert_eq!(delay(u32::MAX, 0), LAST);
+    }
+
+    #[test]
+    fn only_what_lasted_begins_the_waits_anew() {
+        let mut backoff = Backoff::default();
+        for attempts in 1..=7 {
+            // It works, but never for long.
+            backoff.worked_for(LASTING - Duration::from_millis(1));
+            backoff.next_delay();
+            assert_eq!(backoff.attempts, attempts);
+        }
+        backoff.worked_for(LASTING);
+        assert!(backoff.next_delay() <= FIRST);
     }
 
     #[test]

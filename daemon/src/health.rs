@@ -8,8 +8,11 @@
 //! missing and which setting names another.
 
 use crate::clock::Timestamp;
+use crate::latency::{Histogram, Summary};
+use crate::publish::camera_state::{Condition, Reporter};
+use crate::publish::payload::ModelIdentity;
 use sd_notify::NotifyState;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +20,13 @@ use std::time::{Duration, Instant};
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// Added to the time that the capture thread may wait for a frame, before its silence means that it hangs.
 const CAPTURE_SLACK: Duration = Duration::from_secs(5);
+
+/// Nothing was heard of the camera yet.
+const CAMERA_UNKNOWN: u8 = 0;
+/// The last that was heard of the camera is a frame.
+const CAMERA_WORKS: u8 = 1;
+/// The last that was heard of the camera is a failure.
+const CAMERA_AWAY: u8 = 2;
 
 /// Counters of a run and the line to the service manager.
 #[derive(Debug)]
@@ -33,7 +43,12 @@ pub struct Health {
     pub documents_dropped: AtomicU64,
     /// Whether there is a connection to the broker.
     pub broker_is_here: AtomicBool,
-    camera_is_away: AtomicBool,
+    /// Whether the camera delivers, for everybody who wants to know.
+    pub camera: Reporter,
+    /// One of [`CAMERA_UNKNOWN`], [`CAMERA_WORKS`], [`CAMERA_AWAY`].
+    camera_state: AtomicU8,
+    inference: Mutex<Histogram>,
+    model: Mutex<ModelIdentity>,
     capture_alive_ns: AtomicU64,
     /// `host:port`, if documents go to a broker.
     broker: Option<String>,
@@ -53,8 +68,9 @@ struct Line {
 }
 
 impl Health {
-    /// Of a program whose source may be silent for `patience` at a time, and whose documents go to `broker` (`host:port`).
-    pub fn new(patience: Duration, broker: Option<String>) -> Self {
+    /// Of a program whose source, called `camera`, may be silent for `patience` at a time, and whose documents go to
+    /// `broker` (`host:port`).
+    pub fn new(patience: Duration, broker: Option<String>, camera: &str) -> Self {
         Self {
             captured: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -62,7 +78,10 @@ impl Health {
             published: AtomicU64::new(0),
             documents_dropped: AtomicU64::new(0),
             broker_is_here: AtomicBool::new(false),
-            camera_is_away: AtomicBool::new(false),
+            camera: Reporter::new(camera),
+            camera_state: AtomicU8::new(CAMERA_UNKNOWN),
+            inference: Mutex::new(Histogram::default()),
+            model: Mutex::new(ModelIdentity::default()),
             capture_alive_ns: AtomicU64::new(Timestamp::now().monotonic_ns),
             broker,
             patience,
@@ -87,7 +106,8 @@ impl Health {
     /// all the same: waiting is what it does now.
     pub fn camera_failed(&self, trouble: &str) {
         let mut line = self.lock();
-        self.camera_is_away.store(true, Ordering::Relaxed);
+        self.camera_state.store(CAMERA_AWAY, Ordering::Relaxed);
+        self.camera.tell(Condition::Away, trouble, Timestamp::now());
         trouble.clone_into(&mut line.camera_trouble);
         if !line.is_ready {
             line.is_ready = true;
@@ -98,11 +118,41 @@ impl Health {
 
     /// The camera delivered a frame; tells whether it was away.
     pub fn camera_works(&self) -> bool {
-        self.camera_is_away.swap(false, Ordering::Relaxed)
+        let before = self.camera_state.swap(CAMERA_WORKS, Ordering::Relaxed);
+        if before != CAMERA_WORKS {
+            self.camera.tell(Condition::Ok, "", Timestamp::now());
+        }
+        before == CAMERA_AWAY
     }
 
-    /// The inference thread examined a frame: the service is ready with the first one.
-    pub fn frame_examined(&self) {
+    /// Frames are examined with this model from now on.
+    pub fn model_is(&self, model: ModelIdentity) {
+        *self.model.lock().unwrap_or_else(PoisonError::into_inner) = model;
+    }
+
+    /// The model that frames are examined with.
+    pub fn model(&self) -> ModelIdentity {
+        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        model.clone()
+    }
+
+    /// How long inferences took since this was called the last time; `None` if there were none.
+    pub fn take_inference_times(&self) -> Option<Summary> {
+        let mut times = self
+            .inference
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let summary = times.summary();
+        times.clear();
+        summary
+    }
+
+    /// The inference thread examined a frame, in so much time: the service is ready with the first one.
+    pub fn frame_examined(&self, inference: Duration) {
+        self.inference
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .record(inference);
         self.examined.fetch_add(1, Ordering::Relaxed);
         let mut line = self.lock();
         if !line.is_ready {
@@ -154,7 +204,7 @@ impl Health {
     }
 
     fn status(&self, line: &Line, rate: f64) -> String {
-        let camera = if self.camera_is_away.load(Ordering::Relaxed) {
+        let camera = if self.camera_state.load(Ordering::Relaxed) == CAMERA_AWAY {
             format!("camera away: {}", line.camera_trouble)
         } else {
             format!("{rate:.1} frames/s")
@@ -199,7 +249,11 @@ mod tests {
 
     #[test]
     fn the_status_tells_of_a_missing_camera_and_broker() {
-        let health = Health::new(Duration::from_secs(1), Some("broker.lan:1883".into()));
+        let health = Health::new(
+            Duration::from_secs(1),
+            Some("broker.lan:1883".into()),
+            "door",
+        );
         health.examined.store(7, Ordering::Relaxed);
         let status = |rate| health.status(&health.lock(), rate);
         assert_eq!(
@@ -232,7 +286,7 @@ mod tests {
 
     #[test]
     fn silence_ends_with_a_sign_of_life() {
-        let health = Health::new(Duration::from_secs(1), None);
+        let health = Health::new(Duration::from_secs(1), None, "door");
         health.capture_alive_ns.store(0, Ordering::Relaxed);
         assert!(health.capture_silence() > Duration::ZERO);
         health.capture_lives();

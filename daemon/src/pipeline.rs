@@ -101,6 +101,7 @@ pub fn capture(
         shared,
         buffer: FrameBuffer::empty(),
         sequence: 0,
+        worked: None,
         backoff: Backoff::default(),
     };
     loop {
@@ -117,7 +118,7 @@ pub fn capture(
         // A camera that is not there yet may be plugged in; one that is named wrongly is told of until it is mended.
         let trouble = format!("{:#} ({advice})", anyhow::Error::new(error));
         shared.health.camera_failed(&trouble);
-        let delay = capture.backoff.next_delay();
+        let delay = capture.next_delay();
         log::warn!("{trouble}; next attempt in {:.1} s", delay.as_secs_f32());
         if capture.wait(delay) {
             return Ok(());
@@ -129,6 +130,8 @@ struct Capture<'a> {
     shared: &'a Shared,
     buffer: FrameBuffer,
     sequence: u64,
+    /// When the first and the last frame came since the camera was opened.
+    worked: Option<(Instant, Instant)>,
     backoff: Backoff,
 }
 
@@ -144,7 +147,9 @@ impl Capture<'_> {
             if health.camera_works() {
                 log::info!("the camera is back");
             }
-            self.backoff.reset();
+            let now = Instant::now();
+            let (first, _) = self.worked.unwrap_or((now, now));
+            self.worked = Some((first, now));
             self.buffer.sequence = self.sequence;
             self.sequence += 1;
             health.captured.fetch_add(1, Ordering::Relaxed);
@@ -179,6 +184,14 @@ impl Capture<'_> {
                 Put::TimedOut => health.capture_lives(),
             }
         }
+    }
+
+    /// The wait before the next attempt: a short one only if the camera delivered for a while.
+    fn next_delay(&mut self) -> Duration {
+        if let Some((first, last)) = self.worked.take() {
+            self.backoff.worked_for(last - first);
+        }
+        self.backoff.next_delay()
     }
 
     /// Waits on purpose; tells whether a stop was asked for.
@@ -250,7 +263,7 @@ impl Inference {
         let mut documents = Vec::new();
         let mut examined = 0;
         loop {
-            self.change_model();
+            self.change_model(&shared.health);
             self.change_settings(&mut documents);
             match shared.mailbox.take(&mut buffer, WAIT) {
                 Taken::Closed => {
@@ -260,9 +273,10 @@ impl Inference {
                 Taken::TimedOut => shared.health.inference_lives(),
                 Taken::Item => {
                     // Frames are numbered without gaps: those missing before this one were dropped.
-                    self.examine(&buffer, buffer.sequence - examined, &mut documents)?;
+                    let dropped = buffer.sequence - examined;
+                    let inference = self.examine(&buffer, dropped, &mut documents)?;
                     examined += 1;
-                    shared.health.frame_examined();
+                    shared.health.frame_examined(inference);
                     self.hand_over(&mut documents, shared)?;
                 }
             }
@@ -270,12 +284,13 @@ impl Inference {
     }
 
     /// Takes another model, if there is one: between two frames, so that none is lost.
-    fn change_model(&mut self) {
+    fn change_model(&mut self, health: &Health) {
         self.slot.take(|next| {
             mem::swap(&mut self.detector, &mut next.detector);
             mem::swap(&mut self.recommended, &mut next.recommended);
             // By the settings of now, which may be newer than those that it was prepared with.
             self.thresholds = self.model.thresholds(self.recommended);
+            health.model_is(next.identity.clone());
             self.watch.change_model(next, self.thresholds.score);
             if let Some(source) = &mut self.source {
                 self.watch.name_model(source);
@@ -296,12 +311,13 @@ impl Inference {
         }
     }
 
+    /// Gives the time that the detector took.
     fn examine(
         &mut self,
         buffer: &FrameBuffer,
         dropped: u64,
         documents: &mut Vec<Document>,
-    ) -> Result<(), InferenceError> {
+    ) -> Result<Duration, InferenceError> {
         let frame = buffer.frame().map_err(|source| InferenceError::Frame {
             sequence: buffer.sequence,
             source,
@@ -330,7 +346,7 @@ impl Inference {
             })));
         }
         self.watch.step(buffer, detections, documents);
-        Ok(())
+        Ok(inference)
     }
 
     fn hand_over(
@@ -394,7 +410,7 @@ mod tests {
             mailbox: Arc::new(Mailbox::new(FrameBuffer::empty())),
             when_busy,
             stop: Stop::default(),
-            health: Arc::new(Health::new(Duration::from_secs(1), None)),
+            health: Arc::new(Health::new(Duration::from_secs(1), None, "test")),
         }
     }
 
@@ -504,6 +520,34 @@ mod tests {
         capture(&shared, REOPEN, open).expect("ends");
         assert_eq!(shared.health.captured.load(Ordering::Relaxed), 5);
         assert!(!shared.health.camera_works(), "it is not away any more");
+    }
+
+    #[test]
+    fn a_camera_that_dies_after_every_frame_is_opened_ever_more_seldom() {
+        let shared = shared(WhenBusy::DropOldest);
+        let mut capture = Capture {
+            shared: &shared,
+            buffer: FrameBuffer::empty(),
+            sequence: 0,
+            worked: None,
+            backoff: Backoff::default(),
+        };
+        for _ in 0..6 {
+            let mut source = Script {
+                frames: 1,
+                ending: Some(stalled()),
+            };
+            capture.deliver(&mut source).expect_err("it dies");
+            capture.next_delay();
+        }
+        // After six short lives the wait is half a minute, less a half at most.
+        let delay = capture.next_delay();
+        assert!(delay >= Duration::from_secs(15), "{delay:?}");
+        assert_eq!(shared.health.captured.load(Ordering::Relaxed), 6);
+        let first = Instant::now();
+        capture.worked = Some((first, first + Duration::from_secs(30)));
+        let delay = capture.next_delay();
+        assert!(delay <= Duration::from_millis(500), "{delay:?}");
     }
 
     #[test]

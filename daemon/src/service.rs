@@ -15,7 +15,7 @@ use crate::publish::mqtt::{self, Destination, Session, Term};
 use crate::publish::outbox::writer::{self, Kept};
 use crate::publish::outbox::{Bounds, Outbox};
 use crate::publish::payload::Source;
-use crate::publish::{Outgoing, topic};
+use crate::publish::{Outgoing, about, topic};
 use crate::reload::{self, Mail};
 use crate::stop::Stop;
 use crate::track::Tracker;
@@ -50,6 +50,31 @@ struct Publishing {
     conversations: Vec<Conversation>,
 }
 
+impl Publishing {
+    fn prepare(config: &Config, device: &str, outbox: Outbox) -> Result<Self, mqtt::SessionError> {
+        let (mqtt, camera) = (&config.mqtt, &config.camera.name);
+        let expiry_s = config.publish.event_expiry_s;
+        Ok(Self {
+            session: mqtt.session(device)?,
+            destination: Destination {
+                events: topic::events(&mqtt.prefix, device, camera),
+                counts: topic::counts(&mqtt.prefix, device, camera),
+                frames: topic::detections(&mqtt.prefix, device, camera),
+                event_expiry_s: (expiry_s > 0).then_some(expiry_s),
+            },
+            outgoing: Arc::new(Outgoing::new(outbox, mqtt.queue_documents_max)),
+            conversations: Vec::new(),
+        })
+    }
+
+    /// Adds what the device says of itself. Within the runtime.
+    fn tell_about_itself(&mut self, config: &Config, device: &str, health: &Arc<Health>) {
+        let (conversation, measuring) = about::connect(config, device, health, &self.outgoing);
+        self.conversations.push(conversation);
+        tokio::spawn(measuring);
+    }
+}
+
 /// How a thread ended.
 type Ended = Result<(), Failure>;
 
@@ -69,33 +94,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
         let identity = loaded.identity.clone();
         Agent::new(config, isa, store, slot.clone(), ends.outbox, identity)
     });
-    let conversations = agent.is_some().then_some(conversation);
     let (outbox, kept) = open_outbox(config);
-    let publishing = config
-        .mqtt
-        .enabled
-        .then(|| {
-            let (mqtt, camera) = (&config.mqtt, &config.camera.name);
-            let expiry_s = config.publish.event_expiry_s;
-            Ok(Publishing {
-                session: mqtt.session(&device)?,
-                destination: Destination {
-                    events: topic::events(&mqtt.prefix, &device, camera),
-                    counts: topic::counts(&mqtt.prefix, &device, camera),
-                    frames: topic::detections(&mqtt.prefix, &device, camera),
-                    event_expiry_s: (expiry_s > 0).then_some(expiry_s),
-                },
-                outgoing: Arc::new(Outgoing::new(outbox, mqtt.queue_documents_max)),
-                conversations: conversations.into_iter().collect(),
-            })
-        })
-        .transpose()
-        .map_err(|error: mqtt::SessionError| Failure::new(Reason::Config, error))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot prepare the network")
-        .map_err(unavailable)?;
     let shared = Shared {
         mailbox: Arc::new(Mailbox::new(camera::FrameBuffer::empty())),
         when_busy: config.pipeline.when_busy,
@@ -103,12 +102,33 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
         health: Arc::new(Health::new(
             config.camera.patience(),
             (config.mqtt.enabled).then(|| format!("{}:{}", config.mqtt.host, config.mqtt.port)),
+            &config.camera.name,
         )),
     };
+    shared.health.model_is(loaded.identity.clone());
+    let mut publishing = config
+        .mqtt
+        .enabled
+        .then(|| Publishing::prepare(config, &device, outbox))
+        .transpose()
+        .map_err(|error: mqtt::SessionError| Failure::new(Reason::Config, error))?;
+    if let Some(publishing) = &mut publishing {
+        publishing
+            .conversations
+            .extend(agent.is_some().then_some(conversation));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot prepare the network")
+        .map_err(unavailable)?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()
             .context("cannot listen to signals")
             .map_err(unavailable)?;
+        if let Some(publishing) = &mut publishing {
+            publishing.tell_about_itself(config, &device, &shared.health);
+        }
         let outgoing = publishing
             .as_ref()
             .map(|publishing| publishing.outgoing.clone());

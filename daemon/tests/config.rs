@@ -123,6 +123,10 @@ fn a_bad_value_is_named_with_its_origin() {
         ("[track]\nscore_low = 0.0\n", "`track.score_low`"),
         ("[track]\nlost_s = 0.0\n", "`track.lost_s`"),
         (
+            "[publish]\nstatistics_s = 86401\n",
+            "`publish.statistics_s`",
+        ),
+        (
             "[publish]\nevent_expiry_s = -1\n",
             "`publish.event_expiry_s`",
         ),

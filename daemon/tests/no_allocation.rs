@@ -1,4 +1,4 @@
-//! Tracker and zones allocate when they are made, and never again.
+//! Tracker and zones allocate when they are made, and never again; what is noted of every frame does not either.
 
 #![expect(
     unsafe_code,
@@ -7,6 +7,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::time::Duration;
+use ternwatch_daemon::health::Health;
 use ternwatch_daemon::track::{Config, Tracker};
 use ternwatch_daemon::zones::{LINES_MAX, LineConfig, Subject, ZONES_MAX, ZoneConfig, Zones};
 use ternwatch_detector::{DETECTIONS_MAX, Detection};
@@ -139,4 +141,22 @@ fn neither_a_crowd_nor_its_end_allocates() {
     assert_eq!(tracker.tracks().count(), 0);
     assert_eq!(allocations_of(|| tracker.finish()), 0);
     assert_eq!(allocations_of(|| zones.forget(1, 0)), 0);
+}
+
+#[test]
+fn what_is_noted_of_a_frame_does_not_allocate() {
+    let health = Health::new(Duration::from_secs(1), None, "door");
+    // The first frame is told of.
+    health.camera_works();
+    health.frame_examined(Duration::from_millis(20));
+    let allocations = allocations_of(|| {
+        for ms in 0..1000 {
+            health.capture_lives();
+            health.camera_works();
+            health.frame_examined(Duration::from_millis(ms));
+        }
+        let summary = health.take_inference_times().expect("counted");
+        assert_eq!(summary.max, Duration::from_millis(999));
+    });
+    assert_eq!(allocations, 0);
 }

@@ -1,6 +1,8 @@
 //! What was seen leaves the device: events, counts and, if wanted, a document a frame; over MQTT and, if wanted, to
-//! standard output.
+//! standard output. So does how the device and its camera are doing, over MQTT only.
 
+pub mod about;
+pub mod camera_state;
 pub mod counts;
 pub mod event;
 pub mod latest;
@@ -8,6 +10,7 @@ pub mod mqtt;
 pub mod outbox;
 pub mod payload;
 pub mod queue;
+pub mod statistics;
 pub mod topic;
 
 use crate::config::{Invalid, in_range};
@@ -25,6 +28,8 @@ pub struct Config {
     pub frames: bool,
     /// Seconds after which the broker drops an event that a subscriber did not fetch; 0: never.
     pub event_expiry_s: u32,
+    /// Seconds between two documents about the device itself; 0: none.
+    pub statistics_s: u32,
 }
 
 impl Config {
@@ -34,7 +39,8 @@ impl Config {
             "publish.event_expiry_s",
             self.event_expiry_s,
             0..=31_536_000,
-        )
+        )?;
+        in_range("publish.statistics_s", self.statistics_s, 0..=86_400)
     }
 }
 

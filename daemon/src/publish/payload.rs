@@ -40,7 +40,7 @@ struct Found<'a> {
 }
 
 /// Which model looked at the frame.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ModelIdentity {
     /// Its name.
     pub name: String,

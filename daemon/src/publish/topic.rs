@@ -82,6 +82,16 @@ pub fn state(prefix: &str, device: &str) -> String {
     format!("{prefix}/{device}/state")
 }
 
+/// `<prefix>/<device>/statistics`: how the device is doing, retained.
+pub fn statistics(prefix: &str, device: &str) -> String {
+    format!("{prefix}/{device}/statistics")
+}
+
+/// `<prefix>/<device>/<camera>/state`: whether the camera delivers, retained.
+pub fn camera_state(prefix: &str, device: &str, camera: &str) -> String {
+    format!("{prefix}/{device}/{camera}/state")
+}
+
 /// `<prefix>/<device>/<camera>/events`: a document an event.
 pub fn events(prefix: &str, device: &str, camera: &str) -> String {
     format!("{prefix}/{device}/{camera}/events")
@@ -135,6 +145,8 @@ mod tests {
     #[test]
     fn topics_are_as_documented() {
         assert_eq!(state("ternwatch", "pi"), "ternwatch/pi/state");
+        assert_eq!(statistics("a/b", "pi"), "a/b/pi/statistics");
+        assert_eq!(camera_state("a/b", "pi", "door"), "a/b/pi/door/state");
         assert_eq!(detections("a/b", "pi", "door"), "a/b/pi/door/detections");
         assert_eq!(events("a/b", "pi", "door"), "a/b/pi/door/events");
         assert_eq!(counts("a/b", "pi", "door"), "a/b/pi/door/counts");

@@ -2,7 +2,7 @@
 
 use super::agent::{Input, Outbox};
 use super::offer::{CHUNK_BYTES, OFFER_BYTES_MAX};
-use crate::publish::mqtt::conversation::{Conversation, Deliver, Delivery, State};
+use crate::publish::mqtt::conversation::{Assurance, Conversation, Deliver, Delivery, State};
 use crate::publish::mqtt::message::Message;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use ternwatch_bundle::keyring;
@@ -64,6 +64,7 @@ pub fn connect(prefix: &str, device: &str, listens: bool) -> (Conversation, Ends
         states: vec![State {
             topic: base,
             document,
+            assurance: Assurance::Confirmed,
         }],
         remarks: remarks_made,
     };

@@ -1,5 +1,6 @@
 //! `ternwatchd` from outside: a real video through a real ffmpeg, a real broker, real signals.
 
+mod about;
 mod bench;
 mod events;
 mod outbox;
@@ -7,6 +8,9 @@ mod push;
 mod reload;
 mod send;
 mod update;
+
+#[path = "../../../daemon/tests/schema/mod.rs"]
+mod schema;
 
 use bench::{Bench, HEIGHT, MODEL_SEED, WIDTH};
 use rustix::process::Signal;

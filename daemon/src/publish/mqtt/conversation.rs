@@ -23,6 +23,9 @@ pub enum Delivery<'a> {
 }
 
 /// A conversation.
+///
+/// Who listens to what: the update of the model to offers, keyrings and chunks (`update/network.rs`). What is said of
+/// the device itself listens to nothing (`publish/about.rs`).
 pub struct Conversation {
     /// What is listened to; subscribed to on every connection, in this order.
     pub filters: Vec<String>,
@@ -40,6 +43,17 @@ pub struct State {
     pub topic: String,
     /// The newest one; an empty one is not published.
     pub document: watch::Receiver<Vec<u8>>,
+    /// Whether the broker has to confirm it.
+    pub assurance: Assurance,
+}
+
+/// How sure it must be that the broker has a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Assurance {
+    /// QoS 1: for what changes seldom.
+    Confirmed,
+    /// QoS 0: for what is soon followed by another one.
+    Unconfirmed,
 }
 
 /// The half that takes what comes in.
@@ -111,7 +125,10 @@ impl State {
     /// The document as it is now, if there is one.
     fn message(&mut self) -> Option<Message<'static>> {
         let document = self.document.borrow_and_update().clone();
-        (!document.is_empty()).then(|| Message::status(self.topic.clone(), document))
+        (!document.is_empty()).then(|| match self.assurance {
+            Assurance::Confirmed => Message::status(self.topic.clone(), document),
+            Assurance::Unconfirmed => Message::reading(self.topic.clone(), document),
+        })
     }
 
     /// The document, once it is another one than before; never, if its other end is gone.
@@ -164,6 +181,7 @@ mod tests {
             states: vec![State {
                 topic: format!("{name}/state"),
                 document,
+                assurance: Assurance::Confirmed,
             }],
             remarks,
             deliver: Box::new({

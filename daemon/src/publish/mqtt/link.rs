@@ -158,7 +158,7 @@ fn options_v311(session: &Session) -> Result<v4::MqttOptions, SessionError> {
 fn properties(kind: Kind) -> v5::PublishProperties {
     let (content_type, expiry_s) = match kind {
         Kind::State => ("text/plain", None),
-        Kind::Status | Kind::Once => ("application/json", None),
+        Kind::Status | Kind::Reading | Kind::Once => ("application/json", None),
         Kind::Event(expiry_s) => ("application/json", expiry_s),
     };
     v5::PublishProperties {

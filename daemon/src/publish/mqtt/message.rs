@@ -16,6 +16,8 @@ pub(super) enum Kind {
     State,
     /// Retained, QoS 1, JSON.
     Status,
+    /// Retained, QoS 0, JSON.
+    Reading,
     /// QoS 1; the broker drops it after so many seconds.
     Event(Option<u32>),
     /// QoS 0.
@@ -31,6 +33,11 @@ impl<'a> Message<'a> {
     /// JSON that the broker retains.
     pub fn status(topic: impl Into<Cow<'a, str>>, payload: Vec<u8>) -> Self {
         Self::new(topic, payload, Kind::Status)
+    }
+
+    /// JSON that the broker retains, but need not confirm: another one comes soon.
+    pub fn reading(topic: impl Into<Cow<'a, str>>, payload: Vec<u8>) -> Self {
+        Self::new(topic, payload, Kind::Reading)
     }
 
     /// JSON that is confirmed, and dropped after `expiry_s` seconds.
@@ -52,11 +59,11 @@ impl<'a> Message<'a> {
     }
 
     pub(super) fn is_retained(&self) -> bool {
-        matches!(self.kind, Kind::State | Kind::Status)
+        matches!(self.kind, Kind::State | Kind::Status | Kind::Reading)
     }
 
     pub(super) fn is_confirmed(&self) -> bool {
-        !matches!(self.kind, Kind::Once)
+        !matches!(self.kind, Kind::Reading | Kind::Once)
     }
 }
 

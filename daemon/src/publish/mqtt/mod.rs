@@ -25,12 +25,8 @@ use recent::Recent;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-
-/// A connection that lasted so long was a good one: the next attempt after its loss comes soon.
-const GOOD_CONNECTION: Duration = Duration::from_secs(10);
 
 /// How long the publisher may go on.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -147,11 +143,8 @@ async fn keep_connected(
             Polled::Failed(reason) => {
                 health.broker_is_here.store(false, Ordering::Relaxed);
                 report.send_replace(Connection::Lost);
-                if connected_at
-                    .take()
-                    .is_some_and(|at: Instant| at.elapsed() >= GOOD_CONNECTION)
-                {
-                    backoff.reset();
+                if let Some(connected_at) = connected_at.take() {
+                    backoff.worked_for(Instant::elapsed(&connected_at));
                 }
                 let delay = backoff.next_delay();
                 log::warn!(
