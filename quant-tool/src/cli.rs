@@ -282,6 +282,9 @@ pub struct Evaluate {
     /// Also draw precision, recall and false alarms by threshold, as SVG.
     #[arg(long)]
     pub curve: Option<PathBuf>,
+    /// Also write the boxes and what was detected into this folder, in COCO's format: truth.json, detections.json.
+    #[arg(long, value_name = "FOLDER")]
+    pub coco: Option<PathBuf>,
 }
 
 /// What to write as ONNX.

@@ -11,7 +11,7 @@ use ternwatch_kernels::Isa;
 
 use crate::data::augment::Photos;
 use crate::data::dataset::Dataset;
-use crate::evaluate::{Evaluation, OVERALL, Score, curve};
+use crate::evaluate::{Evaluation, OVERALL, Score, coco, curve};
 use crate::network::Network;
 use crate::train::config::Config;
 use crate::train::stage::{Session, Stage, State};
@@ -155,6 +155,9 @@ pub fn evaluate(args: &cli::Evaluate) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(&scores)?);
     } else {
         print_table(&model, &scores);
+    }
+    if let Some(folder) = &args.coco {
+        coco::write(&dataset, model.classes(), &scores.detections, folder)?;
     }
     if let Some(path) = &args.curve {
         let id = model.id();

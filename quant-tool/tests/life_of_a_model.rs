@@ -204,6 +204,8 @@ fn an_exported_bundle_is_inspected_and_evaluated() {
         "--data",
         "data",
         "--json",
+        "--coco",
+        "coco",
     ]);
     let scores: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(scores["sources"]["overall"]["images"], 6);
@@ -216,6 +218,8 @@ fn an_exported_bundle_is_inspected_and_evaluated() {
         "every box has a height"
     );
 
+    assert_coco_files(&bench);
+
     // The card tells where the model comes from and how well it does.
     let bytes = std::fs::read(bench.path("default.tern")).unwrap();
     let key = ternwatch_bundle::PublicKey::from_text(&read(&bench.path("key.pub"))).unwrap();
@@ -225,6 +229,27 @@ fn an_exported_bundle_is_inspected_and_evaluated() {
     assert_levels_are_in_the_bundle(&bench.state("run"), &model);
     assert_resized(&bench, &model);
     assert_a_reader_may_leave(&bench);
+}
+
+/// Whether the files have every box, and detections of no others than their images.
+fn assert_coco_files(bench: &Bench) {
+    let json = |name: &str| -> serde_json::Value {
+        serde_json::from_str(&read(&bench.path(name))).unwrap()
+    };
+    let truth = json("coco/truth.json");
+    assert_eq!(truth["annotations"].as_array().unwrap().len(), 6);
+    assert_eq!(
+        truth["annotations"][1]["bbox"],
+        serde_json::json!([14.0, 11.0, 14.0, 30.0])
+    );
+    for detection in json("coco/detections.json").as_array().unwrap() {
+        let (image, score) = (&detection["image_id"], &detection["score"]);
+        assert!((1..=6).contains(&image.as_u64().unwrap()), "{detection}");
+        assert!(
+            (0.0..=1.0).contains(&score.as_f64().unwrap()),
+            "{detection}"
+        );
+    }
 }
 
 /// Whether a bundle that is signed anew for another input has the same weights, answers of its own, and tells so.

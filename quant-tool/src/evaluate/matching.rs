@@ -63,9 +63,9 @@ pub(super) fn matched(
         let best = |ignore: bool, free: &[bool]| {
             let own = |i: &usize| spared_box(&boxes[*i]) == ignore && boxes[*i].class == d.class;
             (0..boxes.len())
-                .filter(|i| own(i) && free[*i])
-                .map(|i| (i, iou(&d.xyxy, &boxes[i].xyxy)))
-                .filter(|(_, iou)| *iou >= IOU_MIN)
+                .filter(|i| own(i) && (free[*i] || boxes[*i].ignore))
+                .map(|i| (i, overlap(&d.xyxy, &boxes[i])))
+                .filter(|(_, overlap)| *overlap >= IOU_MIN)
                 .max_by(|a, b| a.1.total_cmp(&b.1))
         };
         let hit = best(false, &free);
@@ -90,16 +90,18 @@ pub(super) fn matched(
     outcomes
 }
 
-fn iou(a: &[f32; 4], b: &[f32; 4]) -> f32 {
+/// Intersection over union; of an ignored box, which stands for a crowd, the part of the detection that lies within, as COCO
+/// has it. Any number of detections may lie there.
+fn overlap(detection: &[f32; 4], annotation: &Annotation) -> f32 {
+    let (a, b) = (detection, &annotation.xyxy);
     let side = |k: usize| (a[k + 2].min(b[k + 2]) - a[k].max(b[k])).max(0.0);
     let area = |v: &[f32; 4]| (v[2] - v[0]) * (v[3] - v[1]);
     let intersection = side(0) * side(1);
-    let union = area(a) + area(b) - intersection;
-    if union > 0.0 {
-        intersection / union
-    } else {
-        0.0
-    }
+    let whole = match annotation.ignore {
+        true => area(a),
+        false => area(a) + area(b) - intersection,
+    };
+    if whole > 0.0 { intersection / whole } else { 0.0 }
 }
 
 impl Outcomes {
@@ -200,6 +202,7 @@ mod tests {
             detection(0.9, [0.0, 0.0, 10.0, 9.0]),
             detection(0.8, [0.0, 0.0, 10.0, 8.0]),
             detection(0.7, [50.0, 0.0, 60.0, 9.0]),
+            detection(0.65, [52.0, 0.0, 55.0, 9.0]),
             detection(0.6, [80.0, 0.0, 90.0, 9.0]),
         ];
         let found = matched(&detections, &boxes, |_| true);

@@ -3,6 +3,7 @@
 //!
 //! The bundle is verified, loaded and run as the daemon does it, by the same detector.
 
+pub mod coco;
 pub mod curve;
 mod matching;
 mod vacant;
@@ -58,6 +59,9 @@ pub struct Evaluation {
     pub false_alarms: f64,
     /// What every threshold would give.
     pub curve: Vec<Point>,
+    /// What was detected in each image, best first.
+    #[serde(skip)]
+    pub detections: Vec<Vec<Detection>>,
 }
 
 /// The result for the boxes of some heights.
@@ -85,6 +89,7 @@ pub struct Point {
 
 /// What one image gives.
 struct Seen {
+    detections: Vec<Detection>,
     all: Outcomes,
     /// As [`HEIGHTS`].
     heights: Vec<Outcomes>,
@@ -161,7 +166,7 @@ where
     let bar = crate::progress::bar(dataset.images.len() as u64, "evaluating");
     // Fails before the work starts, so that the workers' copies cannot.
     Detector::new(model, isa)?;
-    let seen: Vec<Seen> = dataset
+    let mut seen: Vec<Seen> = dataset
         .images
         .par_iter()
         .progress_with(bar)
@@ -175,7 +180,10 @@ where
             },
         )
         .collect::<Result<_>>()?;
-    Ok(summary(model, dataset, &seen))
+    let mut evaluation = summary(model, dataset, &seen);
+    let detections = seen.iter_mut().map(|s| std::mem::take(&mut s.detections));
+    evaluation.detections = detections.collect();
+    Ok(evaluation)
 }
 
 /// Detects in one image, and in its part without people.
@@ -216,6 +224,7 @@ fn look(
         None => None,
     };
     Ok(Seen {
+        detections,
         all,
         heights,
         alarms,
@@ -262,6 +271,7 @@ fn summary(model: &Model, dataset: &Dataset, seen: &[Seen]) -> Evaluation {
             score: o.score(threshold),
         });
     Evaluation {
+        detections: Vec::new(),
         curve,
         sources: sources
             .into_iter()
