@@ -15,7 +15,7 @@ RUN ?= target/$(MODEL)
 # One after the other: together, cargo would give the daemon the demonstration's ability to sign.
 DEMO_BUILD = $(CARGO) build --release --locked -p ternwatchd && $(CARGO) build --release --locked -p ternwatch-demo
 
-.PHONY: help demo check test bench gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test release exposure deny train-default evaluate demo-ota
+.PHONY: help demo check test test-home-assistant bench gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test release exposure deny train-default evaluate demo-ota
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -38,6 +38,18 @@ check: ## formatting and lints
 test: ## every test
 	@deploy/install-deps.sh build test
 	$(CARGO) test --workspace --locked
+
+HA_VENV ?= target/home-assistant
+PYTHON ?= python3.13
+test-home-assistant: ## a real Home Assistant finds the daemon and follows a street video; needs Python 3.13 and PyPI
+	@deploy/install-deps.sh build test
+	$(CARGO) build --locked -p ternwatchd
+	[ -x $(HA_VENV)/bin/python ] || $(PYTHON) -m venv $(HA_VENV)
+	$(HA_VENV)/bin/pip install -q --no-deps "$$(grep ^homeassistant tests/home_assistant/requirements.txt)"
+	$(HA_VENV)/bin/pip install -q --prefer-binary -r tests/home_assistant/requirements.txt \
+		-c "$$($(HA_VENV)/bin/python -c 'import homeassistant; print(homeassistant.__path__[0])')/package_constraints.txt"
+	$(HA_VENV)/bin/python tests/home_assistant/run.py --daemon target/debug/ternwatchd --video "$(DEMO_VIDEO)" \
+		--model models/person.tern --key models/default.pub
 
 bench: ## the time of every stage of the detector on this machine
 	@deploy/install-deps.sh build

@@ -38,6 +38,20 @@ pub enum Command {
         #[command(subcommand)]
         action: ModelAction,
     },
+    /// What Home Assistant is told of this device.
+    HomeAssistant {
+        /// What to do about it.
+        #[command(subcommand)]
+        action: HomeAssistantAction,
+    },
+}
+
+/// What to do about Home Assistant.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum HomeAssistantAction {
+    /// Remove the device and its entities from Home Assistant, after `home_assistant.enabled` was switched off or before
+    /// the device gets another id.
+    Remove,
 }
 
 /// What to measure.

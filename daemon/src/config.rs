@@ -46,6 +46,8 @@ pub struct Config {
     pub lines: Vec<zones::LineConfig>,
     /// What is published.
     pub publish: publish::Config,
+    /// Whether Home Assistant is told of this device.
+    pub home_assistant: publish::home_assistant::Config,
     /// Where documents go.
     pub mqtt: publish::mqtt::Config,
     /// Whether documents go to standard output too.
@@ -234,6 +236,7 @@ impl Config {
         self.track.validate()?;
         zones::validate(&self.zones, &self.lines)?;
         self.publish.validate()?;
+        self.home_assistant.validate()?;
         self.mqtt.validate()?;
         if !self.mqtt.enabled && !self.stdout.enabled {
             return Err(Invalid::new(

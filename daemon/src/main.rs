@@ -3,9 +3,10 @@
 use clap::Parser;
 use std::path::Path;
 use std::process::ExitCode;
-use ternwatch_daemon::cli::{Arguments, CONFIG_PATH_DEFAULT, Command};
+use ternwatch_daemon::cli::{Arguments, CONFIG_PATH_DEFAULT, Command, HomeAssistantAction};
 use ternwatch_daemon::config::Config;
 use ternwatch_daemon::exit::{Failure, Reason};
+use ternwatch_daemon::publish::home_assistant;
 use ternwatch_daemon::update::{command, start};
 use ternwatch_daemon::{bench, doctor, logging, service};
 
@@ -33,6 +34,12 @@ fn main() -> ExitCode {
         }),
         Command::Model { action } => load().and_then(|config| {
             command::run(&config, &action).inspect_err(|failure| eprintln!("ternwatchd: {failure}"))
+        }),
+        Command::HomeAssistant {
+            action: HomeAssistantAction::Remove,
+        } => load().and_then(|config| {
+            home_assistant::remove(&config)
+                .inspect_err(|failure| eprintln!("ternwatchd: {failure}"))
         }),
         Command::Run => load().and_then(|config| {
             logging::start(&config.log);

@@ -10,6 +10,7 @@ use crate::mailbox::Mailbox;
 use crate::model::Loaded;
 use crate::pipeline::{self, Inference, Outlet, Revival, Shared, Watch};
 use crate::publish::event::EventWriter;
+use crate::publish::home_assistant::{self, Announcement, Names, Subject};
 use crate::publish::mqtt::conversation::Conversation;
 use crate::publish::mqtt::{self, Destination, Session, Term};
 use crate::publish::outbox::writer::{self, Kept};
@@ -48,6 +49,7 @@ struct Publishing {
     destination: Destination,
     outgoing: Arc<Outgoing>,
     conversations: Vec<Conversation>,
+    announcement: Option<Arc<Announcement>>,
 }
 
 impl Publishing {
@@ -64,7 +66,25 @@ impl Publishing {
             },
             outgoing: Arc::new(Outgoing::new(outbox, mqtt.queue_documents_max)),
             conversations: Vec::new(),
+            announcement: None,
         })
+    }
+
+    /// Adds what Home Assistant is told, if it is to be told.
+    fn announce(&mut self, config: &Config, device: &str, is_updatable: bool) {
+        if config.home_assistant.enabled {
+            let announcement = Arc::new(Announcement::new(Subject {
+                prefix: config.mqtt.prefix.clone(),
+                device: device.into(),
+                camera: config.camera.name.clone(),
+                names: Names::new(&config.zones, &config.lines),
+                has_statistics: config.publish.statistics_s > 0,
+                is_updatable,
+            }));
+            let conversation = home_assistant::connect(&config.home_assistant, &announcement);
+            self.conversations.push(conversation);
+            self.announcement = Some(announcement);
+        }
     }
 
     /// Adds what the device says of itself. Within the runtime.
@@ -116,6 +136,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
         publishing
             .conversations
             .extend(agent.is_some().then_some(conversation));
+        publishing.announce(config, &device, agent.is_some());
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -149,7 +170,15 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
             mail.clone(),
         )?;
         let mut running = config.clone();
-        let mut on_reload = || read_again(&mut running, reread, &mail);
+        let announcement = publishing
+            .as_ref()
+            .and_then(|publishing| publishing.announcement.clone());
+        let mut on_reload = || {
+            read_again(&mut running, reread, &mail);
+            if let Some(announcement) = &announcement {
+                announcement.change_places(&running.zones, &running.lines);
+            }
+        };
         let outcome = supervise(&shared, threads, publishing, &mut signals, &mut on_reload).await;
         shared.stop.request();
         if let Some(outgoing) = &outgoing {
@@ -358,6 +387,7 @@ async fn supervise(
             destination,
             outgoing,
             conversations,
+            ..
         } = publishing;
         mqtt::run(
             &session,

@@ -5,6 +5,7 @@ pub mod about;
 pub mod camera_state;
 pub mod counts;
 pub mod event;
+pub mod home_assistant;
 pub mod latest;
 pub mod mqtt;
 pub mod outbox;

@@ -3,6 +3,7 @@
 mod about;
 mod bench;
 mod events;
+mod home_assistant;
 mod outbox;
 mod push;
 mod reload;

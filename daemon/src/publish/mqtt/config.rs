@@ -165,6 +165,7 @@ impl Config {
                 .then(|| (self.username.clone(), password.unwrap_or_default())),
             tls: self.tls()?,
             state_topic: topic::state(&self.prefix, device),
+            leaves_will: true,
         })
     }
 

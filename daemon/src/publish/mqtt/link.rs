@@ -23,6 +23,18 @@ pub struct Session {
     pub(super) credentials: Option<(String, String)>,
     pub(super) tls: Option<Tls>,
     pub(super) state_topic: String,
+    pub(super) leaves_will: bool,
+}
+
+impl Session {
+    /// The same for another program that says one thing and leaves.
+    pub(super) fn for_an_errand(self) -> Self {
+        Self {
+            client_id: format!("{}-{}", self.client_id, std::process::id()),
+            leaves_will: false,
+            ..self
+        }
+    }
 }
 
 /// Who vouches for the broker.
@@ -95,18 +107,20 @@ pub(super) fn prepare(session: &Session) -> Result<(Link, Poller), SessionError>
 fn options_v5(session: &Session) -> Result<v5::MqttOptions, SessionError> {
     let mut options =
         v5::MqttOptions::new(&session.client_id, (session.host.clone(), session.port));
-    let will = v5::LastWill::new(
-        &session.state_topic,
-        "offline",
-        v5::mqttbytes::QoS::AtLeastOnce,
-        true,
-        None,
-    );
     options
         .set_keep_alive(session.keep_alive_s)
         .set_clean_start(true)
-        .set_max_packet_size(Some(INCOMING_PACKET_BYTES_MAX as u32))
-        .set_last_will(will);
+        .set_max_packet_size(Some(INCOMING_PACKET_BYTES_MAX as u32));
+    if session.leaves_will {
+        let will = v5::LastWill::new(
+            &session.state_topic,
+            "offline",
+            v5::mqttbytes::QoS::AtLeastOnce,
+            true,
+            None,
+        );
+        options.set_last_will(will);
+    }
     if let Some((username, password)) = &session.credentials {
         options.set_credentials(username, password.clone().into_bytes());
     }
@@ -127,17 +141,19 @@ fn options_v5(session: &Session) -> Result<v5::MqttOptions, SessionError> {
 fn options_v311(session: &Session) -> Result<v4::MqttOptions, SessionError> {
     let mut options =
         v4::MqttOptions::new(&session.client_id, (session.host.clone(), session.port));
-    let will = v4::LastWill::new(
-        &session.state_topic,
-        "offline",
-        v4::mqttbytes::QoS::AtLeastOnce,
-        true,
-    );
     options
         .set_keep_alive(session.keep_alive_s)
         .set_clean_session(true)
-        .set_max_packet_size(INCOMING_PACKET_BYTES_MAX, OUTGOING_PACKET_BYTES_MAX)
-        .set_last_will(will);
+        .set_max_packet_size(INCOMING_PACKET_BYTES_MAX, OUTGOING_PACKET_BYTES_MAX);
+    if session.leaves_will {
+        let will = v4::LastWill::new(
+            &session.state_topic,
+            "offline",
+            v4::mqttbytes::QoS::AtLeastOnce,
+            true,
+        );
+        options.set_last_will(will);
+    }
     if let Some((username, password)) = &session.credentials {
         options.set_credentials(username, password.clone().into_bytes());
     }

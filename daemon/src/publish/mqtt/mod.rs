@@ -7,6 +7,7 @@
 
 mod config;
 pub mod conversation;
+pub mod errand;
 mod link;
 pub mod message;
 mod publisher;
