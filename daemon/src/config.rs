@@ -6,7 +6,7 @@
 
 pub mod choice;
 
-use crate::{camera, logging, model, pipeline, publish, track, update, zones};
+use crate::{camera, logging, model, motion, pipeline, publish, track, update, zones};
 use ::config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -34,6 +34,8 @@ pub struct Config {
     pub model: model::Config,
     /// How it is replaced.
     pub update: update::config::Config,
+    /// Which frames are looked at.
+    pub motion: motion::Config,
     /// How frames travel.
     pub pipeline: pipeline::Config,
     /// How objects are followed.
@@ -232,6 +234,7 @@ impl Config {
         self.camera.validate()?;
         self.model.validate()?;
         self.update.validate()?;
+        self.motion.validate()?;
         self.pipeline.validate(&self.camera)?;
         self.track.validate()?;
         zones::validate(&self.zones, &self.lines)?;

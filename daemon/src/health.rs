@@ -37,6 +37,8 @@ pub struct Health {
     pub dropped: AtomicU64,
     /// Frames examined.
     pub examined: AtomicU64,
+    /// Frames not examined because they showed nothing new.
+    pub skipped: AtomicU64,
     /// Documents handed to the network.
     pub published: AtomicU64,
     /// Documents dropped because the broker was away for too long.
@@ -62,7 +64,7 @@ struct Line {
     is_ready: bool,
     fed_at: Option<Instant>,
     status_at: Instant,
-    examined_then: u64,
+    looked_at_then: u64,
     /// Why the camera is away, the last time that it was.
     camera_trouble: String,
 }
@@ -75,6 +77,7 @@ impl Health {
             captured: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             examined: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
             published: AtomicU64::new(0),
             documents_dropped: AtomicU64::new(0),
             broker_is_here: AtomicBool::new(false),
@@ -90,7 +93,7 @@ impl Health {
                 is_ready: false,
                 fed_at: None,
                 status_at: Instant::now(),
-                examined_then: 0,
+                looked_at_then: 0,
                 camera_trouble: String::new(),
             }),
         }
@@ -167,6 +170,12 @@ impl Health {
         self.inference_lives();
     }
 
+    /// The inference thread found nothing new in a frame.
+    pub fn frame_skipped(&self) {
+        self.skipped.fetch_add(1, Ordering::Relaxed);
+        self.inference_lives();
+    }
+
     /// The inference thread did its work, or waits on purpose: feeds the watchdog if the capture thread lives too.
     pub fn inference_lives(&self) {
         let now = Instant::now();
@@ -182,9 +191,10 @@ impl Health {
         }
         let passed = now - line.status_at;
         if line.is_ready && passed >= STATUS_INTERVAL {
-            let examined = self.examined.load(Ordering::Relaxed);
-            let rate = (examined - line.examined_then) as f64 / passed.as_secs_f64();
-            (line.status_at, line.examined_then) = (now, examined);
+            let looked_at =
+                self.examined.load(Ordering::Relaxed) + self.skipped.load(Ordering::Relaxed);
+            let rate = (looked_at - line.looked_at_then) as f64 / passed.as_secs_f64();
+            (line.status_at, line.looked_at_then) = (now, looked_at);
             notify(&[NotifyState::Status(&self.status(&line, rate))]);
         }
     }
@@ -215,8 +225,9 @@ impl Health {
             None => "no broker".into(),
         };
         format!(
-            "{camera}; frames: {} examined, {} dropped; documents: {} published, {} dropped; {broker}",
+            "{camera}; frames: {} examined, {} skipped, {} dropped; documents: {} published, {} dropped; {broker}",
             self.examined.load(Ordering::Relaxed),
+            self.skipped.load(Ordering::Relaxed),
             self.dropped.load(Ordering::Relaxed),
             self.published.load(Ordering::Relaxed),
             self.documents_dropped.load(Ordering::Relaxed),
@@ -255,17 +266,19 @@ mod tests {
             "door",
         );
         health.examined.store(7, Ordering::Relaxed);
+        health.skipped.store(3, Ordering::Relaxed);
         let status = |rate| health.status(&health.lock(), rate);
         assert_eq!(
             status(2.34),
-            "2.3 frames/s; frames: 7 examined, 0 dropped; documents: 0 published, 0 dropped; \
+            "2.3 frames/s; frames: 7 examined, 3 skipped, 0 dropped; documents: 0 published, 0 dropped; \
              broker away: broker.lan:1883 (mqtt.host, mqtt.port)"
         );
         health.camera_failed("unplugged");
         health.broker_is_here.store(true, Ordering::Relaxed);
         assert_eq!(
             status(0.0),
-            "camera away: unplugged; frames: 7 examined, 0 dropped; documents: 0 published, 0 dropped; broker connected"
+            "camera away: unplugged; frames: 7 examined, 3 skipped, 0 dropped; documents: 0 published, 0 dropped; \
+             broker connected"
         );
         assert!(health.camera_works(), "it was away");
         assert!(!health.camera_works(), "it was here");

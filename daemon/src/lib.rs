@@ -18,6 +18,7 @@ pub mod latency;
 pub mod logging;
 pub mod mailbox;
 pub mod model;
+pub mod motion;
 pub mod pipeline;
 pub mod processor;
 pub mod publish;

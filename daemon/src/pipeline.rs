@@ -1,4 +1,4 @@
-//! The order of the stages: capture, newest-wins mailbox, inference, tracking, zones, documents, outlet.
+//! The order of the stages: capture, newest-wins mailbox, motion gate, inference, tracking, zones, documents, outlet.
 //!
 //! Two threads. Capture opens the source, opens a live one again when it fails, and puts frames into the mailbox.
 //! Inference takes the newest, follows what it finds there, and hands documents to the outlet. Each ends after the one before it: the end of a
@@ -15,6 +15,7 @@ use crate::config::choice::Choice;
 use crate::health::Health;
 use crate::mailbox::{Mailbox, Put, Taken};
 use crate::model;
+use crate::motion::{Gate, Need, Verdict};
 use crate::publish::payload::{Examined, Source};
 use crate::publish::{Document, Outgoing};
 use crate::reload::Mail;
@@ -26,7 +27,7 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use ternwatch_detector::{Detection, Detector, FrameError, Thresholds};
+use ternwatch_detector::{Detection, Detector, Frame, FrameError, Thresholds};
 use thiserror::Error;
 
 /// The longest wait of a thread before it shows a sign of life.
@@ -236,6 +237,8 @@ pub enum InferenceError {
 
 /// Looks at frames.
 pub struct Inference {
+    /// Which frames are looked at.
+    pub gate: Gate,
     /// The network.
     pub detector: Detector,
     /// Which detections are published.
@@ -261,7 +264,6 @@ impl Inference {
     pub fn run(mut self, shared: &Shared) -> Result<(), InferenceError> {
         let mut buffer = FrameBuffer::empty();
         let mut documents = Vec::new();
-        let mut examined = 0;
         loop {
             self.change_model(&shared.health);
             self.change_settings(&mut documents);
@@ -272,11 +274,7 @@ impl Inference {
                 }
                 Taken::TimedOut => shared.health.inference_lives(),
                 Taken::Item => {
-                    // Frames are numbered without gaps: those missing before this one were dropped.
-                    let dropped = buffer.sequence - examined;
-                    let inference = self.examine(&buffer, dropped, &mut documents)?;
-                    examined += 1;
-                    shared.health.frame_examined(inference);
+                    self.look(&buffer, &shared.health, &mut documents)?;
                     self.hand_over(&mut documents, shared)?;
                 }
             }
@@ -288,6 +286,7 @@ impl Inference {
         self.slot.take(|next| {
             mem::swap(&mut self.detector, &mut next.detector);
             mem::swap(&mut self.recommended, &mut next.recommended);
+            self.gate.open();
             // By the settings of now, which may be newer than those that it was prepared with.
             self.thresholds = self.model.thresholds(self.recommended);
             health.model_is(next.identity.clone());
@@ -303,6 +302,7 @@ impl Inference {
         let Some(settings) = self.mail.take() else {
             return;
         };
+        self.gate.open();
         self.model = settings.model;
         self.thresholds = self.model.thresholds(self.recommended);
         self.watch.believe_from(self.thresholds.score);
@@ -311,21 +311,47 @@ impl Inference {
         }
     }
 
-    /// Gives the time that the detector took.
-    fn examine(
+    /// Examines a frame, or skips it if it shows nothing new.
+    fn look(
         &mut self,
         buffer: &FrameBuffer,
-        dropped: u64,
+        health: &Health,
         documents: &mut Vec<Document>,
-    ) -> Result<Duration, InferenceError> {
+    ) -> Result<(), InferenceError> {
         let frame = buffer.frame().map_err(|source| InferenceError::Frame {
             sequence: buffer.sequence,
             source,
         })?;
+        let need = if self.watch.is_settled() && !self.slot.is_compared() {
+            Need::Changes
+        } else {
+            Need::EveryFrame
+        };
+        match self.gate.judge(&frame, buffer.moment_ns, need) {
+            Verdict::Examine => {
+                let inference = self.examine(&frame, buffer, health, documents);
+                health.frame_examined(inference);
+            }
+            Verdict::Skip => {
+                self.watch.hold(buffer, documents);
+                health.frame_skipped();
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the time that the detector took.
+    fn examine(
+        &mut self,
+        frame: &Frame<'_>,
+        buffer: &FrameBuffer,
+        health: &Health,
+        documents: &mut Vec<Document>,
+    ) -> Duration {
         let started = Instant::now();
         // The tracker has a use for weaker detections than those that are published.
         let detections = self.detector.detect(
-            &frame,
+            frame,
             Thresholds {
                 score: self.watch.score_low(),
                 ..self.thresholds
@@ -335,18 +361,21 @@ impl Inference {
         let strong = strong(detections, self.thresholds.score);
         self.slot.examined(strong.len(), inference);
         if let Some(source) = &self.source {
+            // Frames are numbered without gaps: those missing before this one were dropped.
+            let looked_at =
+                health.examined.load(Ordering::Relaxed) + health.skipped.load(Ordering::Relaxed);
             documents.push(Document::Frame(source.document(&Examined {
                 sequence: buffer.sequence,
                 captured_at: buffer.captured_at,
                 width: buffer.width,
                 height: buffer.height,
                 inference_ms: inference.as_secs_f64() * 1000.0,
-                dropped,
+                dropped: buffer.sequence - looked_at,
                 detections: strong,
             })));
         }
         self.watch.step(buffer, detections, documents);
-        Ok(inference)
+        inference
     }
 
     fn hand_over(
@@ -460,7 +489,7 @@ mod tests {
                 .map(|index: usize| (index / 7 * usize::from(seed + 3)) as u8)
                 .collect();
             let format = ternwatch_detector::PixelFormat::Rgb8;
-            let frame = ternwatch_detector::Frame::new(format, 96, 64, &pixels).expect("a frame");
+            let frame = Frame::new(format, 96, 64, &pixels).expect("a frame");
             let at = |score| Thresholds {
                 score,
                 ..model.thresholds()

@@ -8,6 +8,7 @@ use crate::exit::{Failure, Reason};
 use crate::health::Health;
 use crate::mailbox::Mailbox;
 use crate::model::Loaded;
+use crate::motion::{Frames, Gate};
 use crate::pipeline::{self, Inference, Outlet, Revival, Shared, Watch};
 use crate::publish::event::EventWriter;
 use crate::publish::home_assistant::{self, Announcement, Names, Subject};
@@ -198,9 +199,10 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
     runtime.shutdown_background();
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     log::info!(
-        "{} frames captured, {} examined, {} dropped, {} documents published",
+        "{} frames captured, {} examined, {} skipped, {} dropped, {} documents published",
         count(&shared.health.captured),
         count(&shared.health.examined),
+        count(&shared.health.skipped),
         count(&shared.health.dropped),
         count(&shared.health.published),
     );
@@ -303,7 +305,13 @@ fn start_threads(
         sequence: outgoing.as_ref().map_or(0, |o| o.events.first_sequence()),
     };
     let tracker = Tracker::new(&config.track, loaded.thresholds.score);
+    let frames = if config.publish.frames {
+        Frames::EachForItself
+    } else {
+        Frames::ForTracks
+    };
     let inference = Inference {
+        gate: Gate::new(&config.motion, frames),
         detector: loaded.detector,
         thresholds: loaded.thresholds,
         recommended: loaded.recommended,

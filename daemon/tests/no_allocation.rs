@@ -1,4 +1,4 @@
-//! Tracker and zones allocate when they are made, and never again; what is noted of every frame does not either.
+//! Motion gate, tracker and zones allocate when they are made, and never again; what is noted of every frame does not either.
 
 #![expect(
     unsafe_code,
@@ -9,9 +9,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 use ternwatch_daemon::health::Health;
+use ternwatch_daemon::motion::{self, Frames, Gate, Need, Verdict};
 use ternwatch_daemon::track::{Config, Tracker};
 use ternwatch_daemon::zones::{LINES_MAX, LineConfig, Subject, ZONES_MAX, ZoneConfig, Zones};
-use ternwatch_detector::{DETECTIONS_MAX, Detection};
+use ternwatch_detector::{DETECTIONS_MAX, Detection, Frame, PixelFormat};
 
 struct Counting;
 
@@ -141,6 +142,41 @@ fn neither_a_crowd_nor_its_end_allocates() {
     assert_eq!(tracker.tracks().count(), 0);
     assert_eq!(allocations_of(|| tracker.finish()), 0);
     assert_eq!(allocations_of(|| zones.forget(1, 0)), 0);
+    assert_eq!(allocations_of(|| tracker.hold(100_000_000_000)), 0);
+}
+
+#[test]
+fn comparing_frames_of_any_kind_does_not_allocate() {
+    let mut gate = Gate::new(
+        &motion::Config {
+            enabled: true,
+            examine_s: 5.0,
+        },
+        Frames::ForTracks,
+    );
+    let mut verdicts = [0, 0];
+    let formats = [
+        PixelFormat::Nv12,
+        PixelFormat::Yuyv,
+        PixelFormat::Rgb8,
+        PixelFormat::I420,
+    ];
+    for (index, format) in (0u64..).zip(formats) {
+        for (width, height) in [(640, 480), (8192, 64), (2, 2)] {
+            let len = format.frame_len(width, height).expect("a size");
+            let data: Vec<u8> = (0..len).map(|at| (at * at % 251) as u8).collect();
+            let frame = Frame::new(format, width, height, &data).expect("a frame");
+            for step in 0..40 {
+                let now_ns = index * 10_000_000_000 + step * 100_000_000;
+                let allocations = allocations_of(|| {
+                    let verdict = gate.judge(&frame, now_ns, Need::Changes);
+                    verdicts[usize::from(verdict == Verdict::Examine)] += 1;
+                });
+                assert_eq!(allocations, 0, "{frame:?}, step {step}");
+            }
+        }
+    }
+    assert!(verdicts[0] > 100 && verdicts[1] > 100, "{verdicts:?}");
 }
 
 #[test]

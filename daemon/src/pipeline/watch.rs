@@ -59,6 +59,18 @@ struct Now {
 }
 
 impl Now {
+    fn of(buffer: &FrameBuffer) -> Self {
+        Self {
+            moment: Moment {
+                frame_sequence: buffer.sequence,
+                captured_at: buffer.captured_at,
+                width: buffer.width,
+                height: buffer.height,
+            },
+            at_ns: buffer.moment_ns,
+        }
+    }
+
     fn size(&self) -> [f32; 2] {
         [self.moment.width as f32, self.moment.height as f32]
     }
@@ -136,21 +148,26 @@ impl Watch {
         detections: &[Detection],
         documents: &mut Vec<Document>,
     ) {
-        let now = Now {
-            moment: Moment {
-                frame_sequence: buffer.sequence,
-                captured_at: buffer.captured_at,
-                width: buffer.width,
-                height: buffer.height,
-            },
-            at_ns: buffer.moment_ns,
-        };
+        let now = Now::of(buffer);
         // Another size means other pixels: nothing can be followed from one to the other.
         if self.now.is_some_and(|before| before.size() != now.size()) {
             self.end_all(documents);
         }
         self.now = Some(now);
         self.tracker.step(now.at_ns, detections);
+        self.tell(now, documents);
+    }
+
+    /// Whether a frame that shows what the last one did would tell nothing new.
+    pub fn is_settled(&self) -> bool {
+        self.tracker.is_settled()
+    }
+
+    /// Takes a frame that shows what the last one did, and appends what the time that passed gives to tell.
+    pub fn hold(&mut self, buffer: &FrameBuffer, documents: &mut Vec<Document>) {
+        let now = Now::of(buffer);
+        self.now = Some(now);
+        self.tracker.hold(now.at_ns);
         self.tell(now, documents);
     }
 

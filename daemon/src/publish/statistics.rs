@@ -45,6 +45,7 @@ struct Document {
 struct Frames {
     captured: u64,
     examined: u64,
+    skipped: u64,
     dropped: u64,
 }
 
@@ -85,6 +86,7 @@ pub struct Observer {
 struct Sample {
     at: Instant,
     examined: u64,
+    skipped: u64,
     processor_time: Duration,
 }
 
@@ -100,6 +102,7 @@ impl Observer {
             before: Sample {
                 at: started,
                 examined: 0,
+                skipped: 0,
                 processor_time: Vitals::processor_time(),
             },
         }
@@ -112,6 +115,7 @@ impl Observer {
         let now = Sample {
             at: Instant::now(),
             examined: count(&health.examined),
+            skipped: count(&health.skipped),
             processor_time: Vitals::processor_time(),
         };
         let before = std::mem::replace(&mut self.before, now);
@@ -128,10 +132,13 @@ impl Observer {
             frames: Frames {
                 captured: count(&health.captured),
                 examined: now.examined,
+                skipped: now.skipped,
                 dropped: count(&health.dropped),
             },
             frames_per_second: rounded(
-                now.examined.saturating_sub(before.examined) as f64 / interval_s,
+                (now.examined + now.skipped).saturating_sub(before.examined + before.skipped)
+                    as f64
+                    / interval_s,
                 100.0,
             ),
             inference_ms: health.take_inference_times().map(Into::into),

@@ -158,6 +158,29 @@ impl Tracker {
         self.judge();
     }
 
+    /// Whether everything that is followed was seen in the last step and stands still, so that the same picture again
+    /// would say nothing new.
+    pub fn is_settled(&self) -> bool {
+        let is_settled = |track: &Track| {
+            track.state == State::Confirmed && track.is_seen() && track.is_stationary
+        };
+        self.tracks.iter().all(is_settled)
+    }
+
+    /// Takes a frame at `now_ns` that shows what the last step's did: who was believed and seen then is still there, and
+    /// counts as seen. It is no sighting that makes anybody more believable.
+    pub fn hold(&mut self, now_ns: u64) {
+        self.now_ns = now_ns.max(self.now_ns);
+        self.ended.clear();
+        self.changed.clear();
+        for track in &mut self.tracks {
+            if track.state == State::Confirmed && track.is_seen() {
+                track.last.at_ns = self.now_ns;
+            }
+        }
+        self.judge();
+    }
+
     /// Ends every track. To be called once no frames come any more, or frames of another kind.
     pub fn finish(&mut self) {
         self.changed.clear();

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 pub struct Slot {
     /// Whether there is a model to take: looked at for every frame.
     is_full: AtomicBool,
+    /// Whether the present model is watched for a comparison.
+    is_compared: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -69,6 +71,16 @@ impl Slot {
         self.is_full.store(false, Ordering::Release);
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// For the update thread: whether every frame is to be examined, because models are compared.
+    pub fn compare(&self, is_compared: bool) {
+        self.is_compared.store(is_compared, Ordering::Relaxed);
+    }
+
+    /// For the inference thread: whether every frame is to be examined.
+    pub fn is_compared(&self) -> bool {
+        self.is_compared.load(Ordering::Relaxed)
     }
 
     /// For the inference thread: counts a frame.

@@ -416,3 +416,81 @@ fn check_changes(
     }
     Ok(())
 }
+
+/// Somebody who stands in a corner, seen in ten frames a second for six seconds.
+fn standing(tracker: &mut Tracker) -> Detection {
+    let detection = Detection {
+        class: 0,
+        score: 0.8,
+        xyxy: [100.0, 100.0, 140.0, 200.0],
+    };
+    for step in 0..=60 {
+        tracker.step(step * SECOND_NS / 10, &[detection]);
+    }
+    detection
+}
+
+#[test]
+fn who_stands_in_a_picture_that_does_not_change_stays_and_is_told_of() {
+    let mut tracker = tracker();
+    let detection = standing(&mut tracker);
+    assert!(tracker.is_settled());
+    let mut updates = 0;
+    for second in 7..=600 {
+        tracker.hold(second * SECOND_NS);
+        for (change, track) in tracker.changes() {
+            assert_eq!(change, Change::Update);
+            assert_eq!(track.duration_ns(), second * SECOND_NS);
+            assert_eq!(track.last().xyxy, detection.xyxy);
+            updates += 1;
+        }
+        assert!(tracker.is_settled());
+    }
+    assert_eq!(updates, 594, "one a second, as configured");
+    let id = tracker.tracks().next().expect("it is there").id();
+    tracker.step(601 * SECOND_NS, &[detection]);
+    assert_eq!(tracker.tracks().next().expect("it is there").id(), id);
+    // It leaves: unseen in the next frame that is looked at, and gone when it was not seen for long enough.
+    tracker.step(602 * SECOND_NS, &[]);
+    assert!(!tracker.is_settled());
+    tracker.step(604 * SECOND_NS, &[]);
+    assert!(tracker.changes().any(|(change, _)| change == Change::End));
+    assert!(tracker.is_settled(), "nobody needs to be looked at");
+}
+
+#[test]
+fn a_picture_that_does_not_change_makes_nobody_believable() {
+    let detection = Detection {
+        class: 0,
+        score: 0.8,
+        xyxy: [100.0, 100.0, 140.0, 200.0],
+    };
+    let mut tracker = tracker();
+    tracker.step(0, &[detection]);
+    assert!(!tracker.is_settled(), "it was seen once");
+    for step in 1..50 {
+        tracker.hold(step * SECOND_NS / 10);
+        assert_eq!(tracker.changes().count(), 0);
+    }
+    assert_eq!(tracker.tracks().count(), 0);
+}
+
+#[test]
+fn who_walks_or_was_not_seen_needs_every_frame() {
+    let mut tracker = tracker();
+    assert!(tracker.is_settled());
+    for step in 0..60u8 {
+        let x = f32::from(step) * 8.0;
+        let detection = Detection {
+            class: 0,
+            score: 0.8,
+            xyxy: [x, 100.0, x + 40.0, 200.0],
+        };
+        tracker.step(u64::from(step) * SECOND_NS / 10, &[detection]);
+        assert!(!tracker.is_settled(), "step {step}");
+    }
+    let mut tracker = self::tracker();
+    standing(&mut tracker);
+    tracker.step(61 * SECOND_NS / 10, &[]);
+    assert!(!tracker.is_settled());
+}

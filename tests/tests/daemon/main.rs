@@ -4,6 +4,7 @@ mod about;
 mod bench;
 mod events;
 mod home_assistant;
+mod motion;
 mod outbox;
 mod push;
 mod reload;
