@@ -25,6 +25,7 @@ use crate::update::agent::{Agent, Input};
 use crate::update::network;
 use crate::update::slot::Slot;
 use crate::update::start::Start;
+use crate::update::web::Web;
 use anyhow::{Context, anyhow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -111,9 +112,11 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
     let listens = config.update.over_mqtt;
     let (conversation, ends) = network::connect(&config.mqtt.prefix, &device, listens);
     let slot = Arc::new(Slot::default());
+    let web = Web::start(&config.update, ends.sender)
+        .map_err(|error| Failure::new(Reason::Config, error))?;
     let agent = store.map(|store| {
         let identity = loaded.identity.clone();
-        Agent::new(config, isa, store, slot.clone(), ends.outbox, identity)
+        Agent::new(config, isa, store, slot.clone(), ends.outbox, identity).with_web(web)
     });
     let (outbox, kept) = open_outbox(config);
     let shared = Shared {

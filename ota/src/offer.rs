@@ -6,6 +6,7 @@
 use crate::digest::Digest;
 use crate::identity::{Identity, JOB_BYTES_MAX, NAME_BYTES_MAX, VERSION_MAX, is_word};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use ternwatch_bundle::parse::FILE_LEN_MAX;
 use thiserror::Error;
 
@@ -15,6 +16,8 @@ pub const SCHEMA: u32 = 1;
 pub const CHUNK_BYTES: usize = 32 << 10;
 /// Chunks of the longest bundle.
 pub const CHUNKS_MAX: usize = FILE_LEN_MAX.div_ceil(CHUNK_BYTES);
+/// Longest URL in bytes.
+pub const URL_BYTES_MAX: usize = 2048;
 /// Longest document in bytes: 67 a chunk, and room for the rest.
 pub const OFFER_BYTES_MAX: usize = 48 << 10;
 
@@ -33,6 +36,10 @@ pub struct Offer {
     pub bytes: usize,
     /// Digests of the chunks, in their order.
     pub chunks: Vec<Digest>,
+    /// Where the file can be fetched by HTTP too, at most [`URL_BYTES_MAX`] bytes. A device goes there only if its settings
+    /// allow it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
 }
 
 /// Name and version as the offer claims them.
@@ -102,6 +109,7 @@ impl Offer {
             sha256: Digest::of(file),
             bytes: file.len(),
             chunks: file.chunks(CHUNK_BYTES).map(Digest::of).collect(),
+            url: None,
         }
     }
 
@@ -117,6 +125,9 @@ impl Offer {
         }
         if self.bytes == 0 || self.bytes > FILE_LEN_MAX {
             return Err(OfferError::Bounds("bytes"));
+        }
+        if self.url.as_deref().is_some_and(|url| !is_url(url)) {
+            return Err(OfferError::Bounds("url"));
         }
         let expected = self.bytes.div_ceil(CHUNK_BYTES);
         if self.chunks.len() != expected {
@@ -138,11 +149,23 @@ impl Offer {
         }
     }
 
+    /// Where the chunk with this index lies in the file.
+    pub fn place(&self, index: usize) -> Range<usize> {
+        let begin = index.saturating_mul(CHUNK_BYTES).min(self.bytes);
+        begin..begin + self.chunk_bytes(index)
+    }
+
     /// Bytes of the chunk with this index.
     pub fn chunk_bytes(&self, index: usize) -> usize {
         let before = index.saturating_mul(CHUNK_BYTES);
         self.bytes.saturating_sub(before).min(CHUNK_BYTES)
     }
+}
+
+/// Whether a device can fetch from there, as far as its shape tells.
+pub fn is_url(url: &str) -> bool {
+    let is_web = url.starts_with("https://") || url.starts_with("http://");
+    is_web && url.len() <= URL_BYTES_MAX && url.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]

@@ -29,6 +29,12 @@ impl Package {
         })
     }
 
+    /// Says in the offer where the file can be fetched by HTTP too.
+    pub fn at(mut self, url: Option<String>) -> Self {
+        self.offer.url = url;
+        self
+    }
+
     /// What is offered.
     pub fn offer(&self) -> &Offer {
         &self.offer

@@ -164,6 +164,9 @@ pub struct Push {
     /// Let the broker keep the offer for devices that are off now; it is removed at the end.
     #[arg(long)]
     pub retain: bool,
+    /// Where devices may fetch the same file by HTTP with ranges, if their `update.urls` allow it; the others get it over MQTT.
+    #[arg(long)]
+    pub url: Option<String>,
     /// Id of the job [default: made of the file's digest and the time].
     #[arg(long)]
     pub job: Option<String>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ternwatch_ota::identity::JOB_BYTES_MAX;
-use ternwatch_ota::offer::Offer;
+use ternwatch_ota::offer::{Offer, is_url};
 use ternwatch_ota::push::{self, Broker, Mode, Tls};
 use ternwatch_ota::sender::{Device, Ending, Package, Sender};
 use ternwatch_ota::topic;
@@ -113,9 +113,14 @@ fn package(args: &Push) -> Result<Package> {
             format!("{digest:.8}-{}", files::seconds_since_1970())
         }
     };
-    Package::new(&job, &model.id().name, model.id().version, file).with_context(|| {
-        format!("--job: {job:?} is not 1 to {JOB_BYTES_MAX} letters, digits, `.`, `_` and `-`")
-    })
+    let package =
+        Package::new(&job, &model.id().name, model.id().version, file).with_context(|| {
+            format!("--job: {job:?} is not 1 to {JOB_BYTES_MAX} letters, digits, `.`, `_` and `-`")
+        })?;
+    if let Some(url) = &args.url {
+        ensure!(is_url(url), "--url: {url:?} is not a URL of a web server");
+    }
+    Ok(package.at(args.url.clone()))
 }
 
 fn broker(args: &Push) -> Result<Broker> {

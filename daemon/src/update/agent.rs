@@ -21,6 +21,7 @@ use super::slot::Slot;
 use super::status;
 use super::store::{Store, StoreError};
 use super::trust::{self, TrustError};
+use super::web::{Errand, Web};
 use crate::disk::SystemDisk;
 use crate::model::{self, Loaded};
 use crate::publish::payload::ModelIdentity;
@@ -81,6 +82,8 @@ pub struct Agent {
     before: Option<Box<Loaded>>,
     trial: Trial,
     fetch: Option<Fetch>,
+    /// The way to web servers, if one is allowed.
+    web: Option<Web>,
     budget: Budget,
     /// The version of the keyring whose keys the stored models were last checked with.
     keyring: Option<u64>,
@@ -111,12 +114,19 @@ impl Agent {
             before: None,
             trial: Trial::None,
             fetch: None,
+            web: None,
             budget: Budget::new(config.update.downloads_per_hour_max as usize),
             keyring: None,
             waiting: None,
             ticked_at: Instant::now(),
             complaint: String::new(),
         }
+    }
+
+    /// Lets it fetch from web servers.
+    pub fn with_web(mut self, web: Option<Web>) -> Self {
+        self.web = web;
+        self
     }
 
     /// Works until everything stops. A trial that is going on then costs no attempt.
@@ -467,10 +477,24 @@ impl Agent {
 
     /// Asks for the chunks that are wanted now.
     fn ask(&mut self) {
-        if let Some(fetch) = &mut self.fetch {
-            let wanted = fetch.wanted(Instant::now());
-            if !wanted.is_empty() {
-                let request = status::request(&fetch.download.offer().sha256, wanted);
+        let Some(fetch) = &mut self.fetch else {
+            return;
+        };
+        let wanted = fetch.wanted(Instant::now());
+        if wanted.is_empty() {
+            return;
+        }
+        let offer = fetch.download.offer();
+        match (&self.web, &offer.url) {
+            (Some(web), Some(url)) if web.may_fetch(url) && fetch.prefers_web() => {
+                web.fetch(Errand {
+                    url: url.clone(),
+                    sha256: offer.sha256,
+                    chunks: wanted.into_iter().map(|i| (i, offer.place(i))).collect(),
+                });
+            }
+            _ => {
+                let request = status::request(&offer.sha256, wanted);
                 self.outbox.requests.make(request);
             }
         }

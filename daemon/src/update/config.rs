@@ -1,6 +1,7 @@
 //! The `[update]` section.
 
 use super::trial::Length;
+use super::web;
 use crate::config::{Invalid, in_range};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -14,6 +15,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Whether models are taken from the broker.
     pub over_mqtt: bool,
+    /// Beginnings of the URLs that models may be fetched from; empty: none are.
+    pub urls: Vec<String>,
+    /// Certificate authorities (PEM) of those servers; empty: those of the system.
+    pub ca_file: PathBuf,
     /// Frames of a trial, and of the comparison before it.
     pub trial_frames: u64,
     /// Least time of a trial, and of the comparison before it, in seconds.
@@ -31,6 +36,13 @@ impl Config {
     pub fn validate(&self) -> Result<(), Invalid> {
         if self.state_dir.is_relative() {
             return Err(Invalid::new("update.state_dir", "is no absolute path"));
+        }
+        web::validate(&self.urls)?;
+        if self.urls.is_empty() && !self.ca_file.as_os_str().is_empty() {
+            return Err(Invalid::new(
+                "update.ca_file",
+                "is set, but `update.urls` is empty",
+            ));
         }
         in_range("update.trial_frames", self.trial_frames, 1..=100_000)?;
         in_range("update.trial_s", self.trial_s, 0..=86_400)?;

@@ -11,6 +11,9 @@ const PATIENCE_FIRST: Duration = Duration::from_secs(5);
 /// The longest wait, when nobody answers for long.
 const PATIENCE_LAST: Duration = Duration::from_secs(60);
 
+/// So often in a row one way may give no answer before the other one is tried.
+const DISAPPOINTMENTS_MAX: u32 = 2;
+
 /// A download over the network.
 #[derive(Debug)]
 pub struct Fetch {
@@ -18,6 +21,8 @@ pub struct Fetch {
     pub download: Download,
     in_flight: Vec<(usize, Instant)>,
     patience: Duration,
+    /// How often in a row patience has ended.
+    disappointments: u32,
 }
 
 impl Fetch {
@@ -27,6 +32,7 @@ impl Fetch {
             download,
             in_flight: Vec::with_capacity(CHUNKS_AT_ONCE_MAX),
             patience: PATIENCE_FIRST,
+            disappointments: 0,
         }
     }
 
@@ -43,6 +49,7 @@ impl Fetch {
             .retain(|(_, asked_at)| now.saturating_duration_since(*asked_at) < patience);
         if self.in_flight.len() < before {
             self.patience = (2 * patience).min(PATIENCE_LAST);
+            self.disappointments = self.disappointments.wrapping_add(1);
         }
         let room = CHUNKS_AT_ONCE_MAX - self.in_flight.len();
         let is_new = |index: &usize| self.in_flight.iter().all(|(asked, _)| asked != index);
@@ -52,6 +59,12 @@ impl Fetch {
         wanted
     }
 
+    /// Whether to try a web server now, where there are two ways: whichever gives no answer a few times in a row makes room
+    /// for the other one.
+    pub fn prefers_web(&self) -> bool {
+        (self.disappointments / DISAPPOINTMENTS_MAX).is_multiple_of(2)
+    }
+
     /// Takes a chunk that came. A wrong one is asked for again only when patience ends, so that nobody can make the
     /// device ask faster.
     pub fn take<D: Disk>(&mut self, disk: &mut D, index: usize, bytes: &[u8]) -> io::Result<Chunk> {
@@ -59,6 +72,7 @@ impl Fetch {
         if taken == Chunk::Stored {
             self.in_flight.retain(|(asked, _)| *asked != index);
             self.patience = PATIENCE_FIRST;
+            self.disappointments = 0;
         }
         Ok(taken)
     }
@@ -95,6 +109,26 @@ mod tests {
         assert_eq!(fetch.wanted(start + PATIENCE_FIRST), [0, 2, 3, 4]);
         fetch.reconnected();
         assert_eq!(fetch.wanted(start), [0, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_way_that_gives_no_answer_makes_room_for_the_other_one() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = vec![9; 6 * CHUNK_BYTES];
+        let offer = Offer::of("job", "person", 1, &file);
+        let download = Download::open(&mut SystemDisk, folder.path(), offer);
+        let mut fetch = Fetch::new(download.expect("the disk works"));
+        let mut now = Instant::now();
+        let mut ways = String::new();
+        for _ in 0..7 {
+            assert!(!fetch.wanted(now).is_empty());
+            ways.push(if fetch.prefers_web() { 'w' } else { 'b' });
+            now += PATIENCE_LAST;
+        }
+        assert_eq!(ways, "wwbbwwb");
+        let taken = fetch.take(&mut SystemDisk, 0, &file[..CHUNK_BYTES]);
+        assert_eq!(taken.expect("the disk works"), Chunk::Stored);
+        assert!(fetch.prefers_web());
     }
 
     #[test]

@@ -21,5 +21,6 @@ pub mod status;
 pub mod store;
 pub mod trial;
 pub mod trust;
+pub mod web;
 
 pub use ternwatch_ota::{digest, offer};

@@ -21,6 +21,8 @@ pub struct Ends {
     pub outbox: Outbox,
     /// What it hears.
     pub inbox: Receiver<Input>,
+    /// For others who have something for the inbox.
+    pub sender: SyncSender<Input>,
 }
 
 /// Where the update thread asks for chunks.
@@ -60,7 +62,7 @@ pub fn connect(prefix: &str, device: &str, listens: bool) -> (Conversation, Ends
     };
     let conversation = Conversation {
         filters,
-        deliver: deliver(format!("{base}/"), sender),
+        deliver: deliver(format!("{base}/"), sender.clone()),
         states: vec![State {
             topic: base,
             document,
@@ -69,7 +71,12 @@ pub fn connect(prefix: &str, device: &str, listens: bool) -> (Conversation, Ends
         remarks: remarks_made,
     };
     let outbox = Outbox { state, requests };
-    (conversation, Ends { outbox, inbox })
+    let ends = Ends {
+        outbox,
+        inbox,
+        sender,
+    };
+    (conversation, ends)
 }
 
 fn deliver(base: String, inbox: SyncSender<Input>) -> Deliver {

@@ -101,7 +101,11 @@ fn overlap(detection: &[f32; 4], annotation: &Annotation) -> f32 {
         true => area(a),
         false => area(a) + area(b) - intersection,
     };
-    if whole > 0.0 { intersection / whole } else { 0.0 }
+    if whole > 0.0 {
+        intersection / whole
+    } else {
+        0.0
+    }
 }
 
 impl Outcomes {

@@ -10,6 +10,7 @@ mod push;
 mod reload;
 mod send;
 mod update;
+mod web;
 
 #[path = "../../../daemon/tests/schema/mod.rs"]
 mod schema;
@@ -19,6 +20,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use system_tests::broker::{Broker, Cable, DEADLINE, Heard, Subscriber, free_port, wait_for};
 use ternwatch_detector::testing::small_bundle;
@@ -534,19 +536,24 @@ make -extensions broker -subj /CN=broker -keyout broker.key -out broker.pem -CA 
 mosquitto_passwd -c -b accounts me hunter2
 "#;
 
-/// A broker that lets everybody in on its own port, and `me` with a password on another one, over TLS; the daemon's
-/// settings for it, but for `MQTT__CA_FILE` (`authority.pem` of the bench).
-fn encrypted_broker(bench: &mut Bench) -> (Broker, u16) {
-    let folder = bench.path("");
+/// Makes `authority.pem`, `stranger.pem`, `broker.pem` and `broker.key` in a folder.
+fn certificates(folder: &Path) {
     let made = Command::new("sh")
         .args(["-c", CERTIFICATES])
-        .current_dir(&folder)
+        .current_dir(folder)
         .output()
         .expect("sh runs");
     assert!(
         made.status.success(),
         "this test needs `apt install openssl mosquitto`: {made:?}"
     );
+}
+
+/// A broker that lets everybody in on its own port, and `me` with a password on another one, over TLS; the daemon's
+/// settings for it, but for `MQTT__CA_FILE` (`authority.pem` of the bench).
+fn encrypted_broker(bench: &mut Bench) -> (Broker, u16) {
+    let folder = bench.path("");
+    certificates(&folder);
     let port = free_port();
     let folder = folder.to_str().expect("UTF-8");
     // The first listener is the subscriber's; mosquitto started by root would drop the rights to read the key.

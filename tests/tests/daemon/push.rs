@@ -125,9 +125,14 @@ impl Pusher {
 
     /// Publishes a retained offer of `file`, which claims to have this version.
     pub(crate) fn offer(&self, job: &str, version: u64, file: &[u8]) {
+        self.offer_at(job, version, file, None);
+    }
+
+    /// As [`Self::offer`], of a file that is on a web server too.
+    pub(crate) fn offer_at(&self, job: &str, version: u64, file: &[u8], url: Option<&str>) {
         *self.file.lock().expect("no panic") = file.to_vec();
         let chunks: Vec<String> = file.chunks(CHUNK_BYTES).map(sha256).collect();
-        let offer = json!({
+        let mut offer = json!({
             "schema": 1,
             "job": job,
             "model": { "name": "small-test", "version": version },
@@ -135,6 +140,9 @@ impl Pusher {
             "bytes": file.len(),
             "chunks": chunks,
         });
+        if let Some(url) = url {
+            offer["url"] = url.into();
+        }
         self.client
             .publish(
                 format!("{BASE}/offer"),

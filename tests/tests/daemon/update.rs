@@ -33,7 +33,7 @@ fn model_state(heard: &Heard) -> Option<Value> {
 }
 
 /// The state document of `job` that ends it.
-fn ending(subscriber: &mut Subscriber, job: &str) -> (String, Value) {
+pub(crate) fn ending(subscriber: &mut Subscriber, job: &str) -> (String, Value) {
     subscriber.expect(&format!("the end of the job {job}"), |heard| {
         let state = model_state(heard)?;
         let name = state["state"].as_str().expect("a name").to_owned();

@@ -1,0 +1,371 @@
+//! Chunks from a web server, in place of a sender on the broker: ranges of a file by HTTP (RFC 9110, section 14).
+//!
+//! An offer may name a URL; settings say which URLs this device goes to. A thread of its own asks for the chunks that the
+//! update thread wants, and puts what came where chunks from the broker are put. Threats: an offer that sends the device
+//! anywhere (only named beginnings of URLs, no redirections), a server that sends too much or something else (a range
+//! that is checked and read to its length only; a chunk counts only if its digest is the offer's).
+
+use super::agent::Input;
+use super::config::Config;
+use super::digest::Digest;
+use crate::config::Invalid;
+use rustls::crypto::ring;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+use ternwatch_ota::request::CHUNKS_AT_ONCE_MAX;
+use thiserror::Error;
+use ureq::http::{StatusCode, header};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+
+/// Time for one answer, name resolution to last byte: 128 KiB over a line of 64 kbit/s.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Room for the certificates of a system.
+const CA_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Chunks to be fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errand {
+    /// Where the file is.
+    pub url: String,
+    /// The file that is wanted there.
+    pub sha256: Digest,
+    /// Index and place in the file of each chunk.
+    pub chunks: Vec<(usize, Range<usize>)>,
+}
+
+/// The way to web servers.
+#[derive(Debug)]
+pub struct Web {
+    allowed: Vec<String>,
+    errands: SyncSender<Errand>,
+}
+
+/// Why there is no way to web servers.
+#[derive(Debug, Error)]
+pub enum WebError {
+    /// The file of authorities is not readable.
+    #[error("update.ca_file: cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It holds no certificate.
+    #[error("update.ca_file: {} has no certificate in PEM form", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No thread.
+    #[error("cannot start the download thread")]
+    Thread(#[source] io::Error),
+}
+
+/// Why a range did not come.
+#[derive(Debug, Error)]
+enum FetchError {
+    #[error("{0}")]
+    Http(#[from] ureq::Error),
+    #[error("the server answers {0}")]
+    Status(StatusCode),
+    #[error("the server gives the whole file only, not ranges of it")]
+    NoRanges,
+    #[error("the server gives another range than the one asked for")]
+    OtherRange,
+    #[error("the answer ends early: {0}")]
+    Short(#[from] io::Error),
+}
+
+impl Web {
+    /// Starts the thread that fetches, if any URL is allowed. What comes goes to `inbox`.
+    pub fn start(config: &Config, inbox: SyncSender<Input>) -> Result<Option<Self>, WebError> {
+        if config.urls.is_empty() {
+            return Ok(None);
+        }
+        let client = client(&config.ca_file)?;
+        let (errands, taken) = sync_channel(CHUNKS_AT_ONCE_MAX);
+        thread::Builder::new()
+            .name("download".into())
+            .spawn(move || run(&client, &taken, &inbox))
+            .map_err(WebError::Thread)?;
+        let allowed = config.urls.clone();
+        Ok(Some(Self { allowed, errands }))
+    }
+
+    /// Whether the settings allow to go there.
+    pub fn may_fetch(&self, url: &str) -> bool {
+        self.allowed
+            .iter()
+            .any(|beginning| url.starts_with(beginning))
+    }
+
+    /// Asks for chunks. When too many wait already it is lost, and to be asked for again.
+    pub fn fetch(&self, errand: Errand) {
+        let _ = self.errands.try_send(errand);
+    }
+}
+
+/// Checks the beginnings of URLs that are allowed.
+pub fn validate(urls: &[String]) -> Result<(), Invalid> {
+    for url in urls {
+        let host = ["https://", "http://"]
+            .iter()
+            .find_map(|scheme| url.strip_prefix(scheme));
+        // Without the slash a host could go on: https://models.example.attacker.example/.
+        let names_a_host = host.is_some_and(|rest| rest.find('/').is_some_and(|end| end > 0));
+        if !names_a_host || !url.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let reason =
+                format!("{url:?} is not https://HOST/ or http://HOST/, with more if you like");
+            return Err(Invalid::new("update.urls", reason));
+        }
+    }
+    Ok(())
+}
+
+fn client(ca_file: &Path) -> Result<ureq::Agent, WebError> {
+    let tls = TlsConfig::builder()
+        .root_certs(RootCerts::Specific(Arc::new(authorities(ca_file)?)))
+        .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
+        .build();
+    Ok(ureq::Agent::config_builder()
+        .tls_config(tls)
+        .timeout_global(Some(ANSWER_TIMEOUT))
+        .max_redirects(0)
+        .http_status_as_error(false)
+        .user_agent(concat!("ternwatchd/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .into())
+}
+
+/// Those of the file, or those whom the system trusts.
+fn authorities(ca_file: &Path) -> Result<Vec<Certificate<'static>>, WebError> {
+    if ca_file.as_os_str().is_empty() {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            log::warn!("certificates of the system: {error}");
+        }
+        let owned = found.certs.iter();
+        return Ok(owned
+            .map(|der| Certificate::from_der(der).to_owned())
+            .collect());
+    }
+    let path = || ca_file.to_owned();
+    let mut pem = Vec::new();
+    std::fs::File::open(ca_file)
+        .and_then(|file| file.take(CA_FILE_BYTES_MAX).read_to_end(&mut pem))
+        .map_err(|source| WebError::Read {
+            path: path(),
+            source,
+        })?;
+    let items = parse_pem(&pem).filter_map(Result::ok);
+    let certificates: Vec<_> = items
+        .filter_map(|item| match item {
+            PemItem::Certificate(certificate) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() {
+        return Err(WebError::NoCertificate { path: path() });
+    }
+    Ok(certificates)
+}
+
+/// The thread: one errand after the other until nobody wants anything any more.
+fn run(client: &ureq::Agent, errands: &Receiver<Errand>, inbox: &SyncSender<Input>) {
+    let mut complaint = String::new();
+    for errand in errands {
+        for run in consecutive(&errand.chunks) {
+            let Some(bytes) = fetched(client, &errand.url, run, &mut complaint) else {
+                // The rest is asked for again when patience ends.
+                break;
+            };
+            let begin = run.first().map_or(0, |(_, place)| place.start);
+            for (index, place) in run {
+                let chunk = bytes.get(place.start - begin..place.end - begin);
+                let input = Input::Chunk {
+                    sha256: errand.sha256,
+                    index: *index,
+                    bytes: chunk.unwrap_or_default().to_vec(),
+                };
+                if inbox.send(input).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The bytes of chunks that follow each other; none, and a line in the log if it is a new one, if they did not come.
+fn fetched(
+    client: &ureq::Agent,
+    url: &str,
+    run: &[(usize, Range<usize>)],
+    complaint: &mut String,
+) -> Option<Vec<u8>> {
+    let (first, last) = (run.first()?, run.last()?);
+    match get(client, url, first.1.start..last.1.end) {
+        Ok(bytes) => {
+            complaint.clear();
+            Some(bytes)
+        }
+        Err(error) => {
+            let text = format!("{url}: {error}");
+            if text != *complaint {
+                log::warn!("the model cannot be fetched from {text}");
+                *complaint = text;
+            }
+            None
+        }
+    }
+}
+
+/// Chunks whose places touch can come in one answer.
+fn consecutive(chunks: &[(usize, Range<usize>)]) -> impl Iterator<Item = &[(usize, Range<usize>)]> {
+    chunks.chunk_by(|(_, before), (_, after)| before.end == after.start)
+}
+
+/// The bytes of a range of a file, exactly.
+fn get(client: &ureq::Agent, url: &str, range: Range<usize>) -> Result<Vec<u8>, FetchError> {
+    let (begin, last) = (range.start, range.end.saturating_sub(1));
+    let mut response = client
+        .get(url)
+        .header(header::RANGE, format!("bytes={begin}-{last}"))
+        .call()?;
+    match response.status() {
+        StatusCode::PARTIAL_CONTENT => {}
+        StatusCode::OK => return Err(FetchError::NoRanges),
+        other => return Err(FetchError::Status(other)),
+    }
+    let given = response.headers().get(header::CONTENT_RANGE);
+    let is_right = given
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with(&format!("bytes {begin}-{last}/")));
+    if !is_right {
+        return Err(FetchError::OtherRange);
+    }
+    let mut bytes = vec![0; range.len()];
+    response.body_mut().as_reader().read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    /// Answers requests with what `answer` makes of the header `Range`, one connection each.
+    fn server(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut range = String::new();
+                for line in BufReader::new(&stream).lines() {
+                    let line = line.expect("text");
+                    if let Some(value) = line.to_lowercase().strip_prefix("range: ") {
+                        range = value.into();
+                    }
+                    if line.is_empty() {
+                        break;
+                    }
+                }
+                // A client that has enough may have left.
+                let _ = stream.write_all(&answer(&range));
+            }
+        });
+        format!("http://{address}/model.tern")
+    }
+
+    fn partial(content_range: &str, body: &[u8]) -> Vec<u8> {
+        let length = body.len();
+        let head = format!(
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: {content_range}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        );
+        [head.as_bytes(), body].concat()
+    }
+
+    fn fetch(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Result<Vec<u8>, String> {
+        let url = server(answer);
+        let client = client(Path::new("")).expect("the system's certificates");
+        get(&client, &url, 3..7).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_range_is_fetched() {
+        let answer = |range: &str| {
+            assert_eq!(range, "bytes=3-6");
+            partial("bytes 3-6/9", b"defg")
+        };
+        assert_eq!(fetch(answer), Ok(b"defg".to_vec()));
+    }
+
+    #[test]
+    fn whatever_else_a_server_says_is_refused() {
+        let refused: [(Vec<u8>, &str); 7] = [
+            (partial("bytes 2-5/9", b"cdef"), "another range"),
+            (partial("bytes 3-6/9", b"def"), "ends early"),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndefg".to_vec(),
+                "not ranges",
+            ),
+            (
+                b"HTTP/1.1 206 Partial Content\r\nContent-Length: 4\r\n\r\ndefg".to_vec(),
+                "another range",
+            ),
+            (
+                b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                "404",
+            ),
+            (
+                b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
+                    .to_vec(),
+                "302",
+            ),
+            (b"\0\0\0\0not http at all\r\n\r\n".to_vec(), ""),
+        ];
+        for (answer, named) in refused {
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            let error = fetch(move |_| answer.clone()).expect_err(&text);
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn more_than_was_asked_for_is_not_read() {
+        let endless = |_: &str| partial("bytes 3-6/9", &[b'd'; 1 << 20]);
+        assert_eq!(fetch(endless), Ok(b"dddd".to_vec()));
+    }
+
+    #[test]
+    fn chunks_that_touch_come_together() {
+        let chunks = [(0, 0..10), (1, 10..20), (4, 40..50), (5, 50..53)];
+        let runs: Vec<usize> = consecutive(&chunks).map(<[_]>::len).collect();
+        assert_eq!(runs, [2, 2]);
+    }
+
+    #[test]
+    fn only_beginnings_that_name_a_host_are_allowed() {
+        let check = |url: &str| validate(&[url.to_owned()]);
+        for good in ["https://models.example/", "http://10.0.0.7:8080/tern/"] {
+            assert_eq!(check(good), Ok(()));
+        }
+        for bad in [
+            "",
+            "https://",
+            "https:///x",
+            "https://models.example",
+            "ftp://a/",
+            "https://a b/",
+        ] {
+            assert_eq!(check(bad).expect_err(bad).key, "update.urls");
+        }
+    }
+}
