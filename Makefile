@@ -15,7 +15,7 @@ RUN ?= target/$(MODEL)
 # One after the other: together, cargo would give the daemon the demonstration's ability to sign.
 DEMO_BUILD = $(CARGO) build --release --locked -p ternwatchd && $(CARGO) build --release --locked -p ternwatch-demo
 
-.PHONY: help demo check test test-home-assistant bench gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test release exposure deny train-default evaluate demo-ota
+.PHONY: help demo check test test-home-assistant bench bench-peers gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test release exposure deny train-default evaluate demo-ota
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -51,9 +51,14 @@ test-home-assistant: ## a real Home Assistant finds the daemon and follows a str
 	$(HA_VENV)/bin/python tests/home_assistant/run.py --daemon target/debug/ternwatchd --video "$(DEMO_VIDEO)" \
 		--model models/person.tern --key models/default.pub
 
-bench: ## the time of every stage of the detector on this machine
+bench: ## the time of every stage and layer of the models that ship, on this machine
 	@deploy/install-deps.sh build
-	$(CARGO) run --release --locked -p ternwatch-detector --example frame_bench -- models/person.tern models/default.pub
+	$(CARGO) build --release --locked -p ternwatchd
+	for model in models/*.tern; do TERNWATCH_MODEL__KEY=models/default.pub target/release/ternwatchd bench --bundle "$$model"; done
+
+bench-peers: ## the whole network beside tract, onnxruntime and ncnn, into target/peers/
+	@deploy/install-deps.sh build
+	deploy/peers/run.sh
 
 gate: ## count the instructions of the kernels, fail where they became more
 	@deploy/install-deps.sh build

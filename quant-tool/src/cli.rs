@@ -71,6 +71,9 @@ pub struct Sign {
     /// weights stay; golden vectors are recorded anew.
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = input_size)]
     pub input: Option<[u32; 2]>,
+    /// Another default threshold: the least score that is shown, 0 to 1.
+    #[arg(long, value_parser = score)]
+    pub score: Option<f32>,
     /// The new name [default: as it is].
     #[arg(long)]
     pub name: Option<String>,
@@ -126,6 +129,14 @@ fn daemon_version(text: &str) -> Result<[u32; 3], String> {
     let numbers: Result<Vec<u32>, _> = text.split('.').map(str::parse).collect();
     let numbers = numbers.ok().and_then(|numbers| numbers.try_into().ok());
     numbers.ok_or_else(|| format!("{text:?} is not MAJOR.MINOR.PATCH"))
+}
+
+fn score(text: &str) -> Result<f32, String> {
+    let score = text
+        .parse()
+        .ok()
+        .filter(|score| (0.0..=1.0).contains(score));
+    score.ok_or_else(|| format!("{text:?} is not a number from 0 to 1"))
 }
 
 fn input_size(text: &str) -> Result<[u32; 2], String> {

@@ -48,6 +48,9 @@ pub fn sign(args: &Sign) -> Result<()> {
     if let Some(name) = &args.name {
         draft.manifest.model.name.clone_from(name);
     }
+    if let Some(score) = args.score {
+        draft.manifest.thresholds.score = score;
+    }
     let signed_at_s = files::seconds_since_1970();
     draft.manifest.release = Some(Release {
         signed_at_s,

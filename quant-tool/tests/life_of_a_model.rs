@@ -270,13 +270,16 @@ fn assert_resized(bench: &Bench, before: &ternwatch_bundle::Model) {
         64,
         "WIDTHxHEIGHT",
     );
+    bench.fail(&[&common[..], &["--score", "7"]].concat(), 64, "0 to 1");
     bench.fail(&[&common[..], &["--input", "0x64"]].concat(), 65, "input");
-    bench.succeed(&[&common[..], &["--input", "128x64", "--name", "wide"]].concat());
+    let changes = ["--input", "128x64", "--name", "wide", "--score", "0.75"];
+    bench.succeed(&[&common[..], &changes].concat());
     bench.succeed(&["verify", "--bundle", "wide.tern", "--key", "key.pub"]);
     let bytes = std::fs::read(bench.path("wide.tern")).unwrap();
     let key = ternwatch_bundle::PublicKey::from_text(&read(&bench.path("key.pub"))).unwrap();
     let after = quant_tool::files::model_from(&bytes, key).unwrap();
     assert_eq!(after.id().name, "wide");
+    assert_eq!(after.thresholds().score, 0.75);
     assert_eq!((after.input().width, after.input().height), (128, 64));
     assert_ne!(after.golden(), before.golden());
     assert_eq!(after.card()["evaluation"], serde_json::Value::Null);
