@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import paho.mqtt.client as paho
 from homeassistant import auth, bootstrap, config_entries, core, loader
@@ -176,6 +176,10 @@ async def home_assistant(folder, port):
     hass.auth = await auth.auth_manager_from_config(hass, [], [])
     check(await async_setup_component(hass, "homeassistant", {}), "Home Assistant does not start")
     await hass.async_start()
+    # It remembers the broker from the last time.
+    if hass.config_entries.async_get_entry("mqtt"):
+        check(await hass.config_entries.async_setup("mqtt"), "the MQTT integration does not start again")
+        return hass
     entry = config_entries.ConfigEntry(
         data={"broker": "127.0.0.1", "port": port, "protocol": "5"},
         options={},
@@ -252,9 +256,9 @@ async def run(arguments, folder, complaints):
     broker = Broker(folder)
     listener = Listener(broker.port)
     daemon = Daemon(arguments, folder, broker.port)
-    hass = await home_assistant(folder, broker.port)
+    running = SimpleNamespace(hass=await home_assistant(folder, broker.port))
     try:
-        await story(hass, listener, daemon)
+        await story(running, lambda: home_assistant(folder, broker.port), listener, daemon)
         check(not complaints.lines, "Home Assistant complains:\n" + "\n".join(complaints.lines))
         said("Home Assistant has nothing to complain of")
     except BaseException:
@@ -264,12 +268,13 @@ async def run(arguments, folder, complaints):
     finally:
         if daemon.process and daemon.process.poll() is None:
             daemon.process.kill()
-        await hass.async_stop(force=True)
+        await running.hass.async_stop(force=True)
         listener.client.loop_stop()
         broker.stop()
 
 
-async def story(hass, listener, daemon):
+async def story(running, start_again, listener, daemon):
+    hass = running.hass
     daemon.configure(ZONES + YARD)
     daemon.start()
     payload = (await wait_for("the message", listener.discoveries))[-1]
@@ -282,6 +287,9 @@ async def story(hass, listener, daemon):
     await they_come_and_go_with_the_daemon(entities, daemon)
     await they_come_and_go_with_the_settings(hass, listener, daemon, entities, message)
     await they_are_told_again(listener)
+    await hass.async_stop(force=True)
+    running.hass = hass = await start_again()
+    await they_are_there_after_a_restart(hass, entities, message)
     await they_are_removed(hass, daemon, message)
 
 
@@ -420,6 +428,20 @@ async def they_are_told_again(listener):
     listener.client.publish("homeassistant/status", "online", qos=1)
     await wait_for("the message again", lambda: len(listener.discoveries()) > before)
     said("the message is published again when Home Assistant says that it was started")
+
+
+async def they_are_there_after_a_restart(hass, before, message):
+    after = Entities(hass, message)
+    # The zone and the line that are no more were removed before.
+    after.ids = {key: entity for key, entity in after.ids.items() if entity}
+    kept = {key: before.ids[key] for key in after.ids}
+    check(after.ids == kept and len(kept) == len(before.ids) - 4, f"{before.ids} {after.ids}")
+
+    def here():
+        return not {STATE_UNAVAILABLE, None} & set(after.states().values())
+
+    await wait_for("the entities of a Home Assistant that was restarted", here)
+    said(f"{len(kept)} entities are there, under the same names, after Home Assistant was restarted")
 
 
 async def they_are_removed(hass, daemon, message):
