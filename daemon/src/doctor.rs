@@ -188,7 +188,15 @@ fn broker(config: &mqtt::Config, device: &str) -> Finding {
         );
     }
     match config.session(device) {
-        Ok(_) => Finding::good(SUBJECT, format!("{name} answers")),
+        Ok(session) => match session.doubt() {
+            None => Finding::good(SUBJECT, format!("{name} answers")),
+            Some(doubt) => Finding::new(
+                Level::Doubtful,
+                SUBJECT,
+                format!("{name} answers, but {doubt}"),
+                "a new certificate for the same key, or the clock set; then `systemctl restart ternwatch`",
+            ),
+        },
         // A credential is there for the service only.
         Err(error) => Finding::new(
             Level::Doubtful,

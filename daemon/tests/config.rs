@@ -131,6 +131,18 @@ fn a_bad_value_is_named_with_its_origin() {
             "`publish.event_expiry_s`",
         ),
         ("[mqtt]\nca_file = \"/a.pem\"\n", "`mqtt.ca_file`"),
+        (
+            "[mqtt]\nclient_key = \"/a.key\"\n",
+            "`mqtt.client_key`: is set, but `mqtt.tls` is false",
+        ),
+        (
+            "[mqtt]\ntls = true\nclient_certificate = \"/a.pem\"\n",
+            "`mqtt.client_certificate`: is set, but `mqtt.client_key` is empty",
+        ),
+        (
+            "[mqtt]\ntls = true\nclient_key = \"/a.key\"\n",
+            "`mqtt.client_key`: is set, but `mqtt.client_certificate` is empty",
+        ),
         ("[mqtt]\npassword = \"secret\"\n", "`mqtt.password`"),
         ("[mqtt]\nenabled = false\n", "nothing would be published"),
         ("[device]\nid = \"a/b\"\n", "`device.id`: has '/'"),

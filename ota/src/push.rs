@@ -34,6 +34,8 @@ pub struct Broker {
     pub credentials: Option<(String, String)>,
     /// Whether the connection is encrypted, and who vouches for the broker.
     pub tls: Option<Tls>,
+    /// PEM files to show to a broker that asks for them, if it is vouched for by [`Tls::Authorities`].
+    pub identity: Option<Identity>,
     /// Two clients with the same id drive each other out.
     pub client_id: String,
 }
@@ -45,6 +47,15 @@ pub enum Tls {
     SystemAuthorities,
     /// Those in this PEM file.
     Authorities(Vec<u8>),
+}
+
+/// A certificate, with those between it and its authority, and its private key: PEM.
+#[derive(Clone)]
+pub struct Identity {
+    /// The certificates.
+    pub certificate: Vec<u8>,
+    /// The key.
+    pub key: Vec<u8>,
 }
 
 /// How far to go.
@@ -297,7 +308,9 @@ fn options(broker: &Broker) -> Result<MqttOptions, PushError> {
     match &broker.tls {
         None => {}
         Some(Tls::Authorities(pem)) => {
-            options.set_transport(Transport::tls(pem.clone(), None, None));
+            let identity = broker.identity.clone();
+            let identity = identity.map(|identity| (identity.certificate, identity.key));
+            options.set_transport(Transport::tls(pem.clone(), identity, None));
         }
         Some(Tls::SystemAuthorities) => {
             let transport = Transport::try_tls_with_default_config()

@@ -205,6 +205,12 @@ pub struct Push {
     /// Certificate authorities (PEM) that the broker must be signed by [default: those of the system].
     #[arg(long, requires = "tls")]
     pub ca_file: Option<PathBuf>,
+    /// Certificate (PEM) to show to the broker.
+    #[arg(long, requires = "ca_file", requires = "client_key")]
+    pub client_certificate: Option<PathBuf>,
+    /// Private key (PEM) of that certificate.
+    #[arg(long, requires = "client_certificate")]
+    pub client_key: Option<PathBuf>,
 }
 
 /// A training run.

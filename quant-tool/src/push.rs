@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ternwatch_ota::identity::JOB_BYTES_MAX;
 use ternwatch_ota::offer::{Offer, is_url};
-use ternwatch_ota::push::{self, Broker, Mode, Tls};
+use ternwatch_ota::push::{self, Broker, Identity, Mode, Tls};
 use ternwatch_ota::sender::{Device, Ending, Package, Sender};
 use ternwatch_ota::topic;
 
@@ -131,24 +132,34 @@ fn broker(args: &Push) -> Result<Broker> {
     let tls = match (args.tls, &args.ca_file) {
         (false, _) => None,
         (true, None) => Some(Tls::SystemAuthorities),
-        (true, Some(path)) => {
-            let pem = files::read(path)?;
-            ensure!(
-                pem.windows(27)
-                    .any(|line| line == b"-----BEGIN CERTIFICATE-----"),
-                "--ca-file: {} has no certificate in PEM form",
-                path.display()
-            );
-            Some(Tls::Authorities(pem))
-        }
+        (true, Some(path)) => Some(Tls::Authorities(certificates("--ca-file", path)?)),
+    };
+    let identity = match (&args.client_certificate, &args.client_key) {
+        (Some(certificate), Some(key)) => Some(Identity {
+            certificate: certificates("--client-certificate", certificate)?,
+            key: files::read(key)?,
+        }),
+        _ => None,
     };
     Ok(Broker {
         host: args.host.clone(),
         port: args.port.unwrap_or(if args.tls { 8883 } else { 1883 }),
         credentials,
         tls,
+        identity,
         client_id: format!("quant-tool-push-{}", std::process::id()),
     })
+}
+
+fn certificates(option: &str, path: &Path) -> Result<Vec<u8>> {
+    let pem = files::read(path)?;
+    ensure!(
+        pem.windows(27)
+            .any(|line| line == b"-----BEGIN CERTIFICATE-----"),
+        "{option}: {} has no certificate in PEM form",
+        path.display()
+    );
+    Ok(pem)
 }
 
 /// Never from the command line, which every user of the machine can read.

@@ -217,7 +217,8 @@ impl Subscriber {
         Self::with_options(options, name)
     }
 
-    fn with_options(options: MqttOptions, name: &str) -> Self {
+    /// Connects as the options say, and hears what the broker lets it hear.
+    pub fn with_options(options: MqttOptions, name: &str) -> Self {
         let (client, mut connection) = Client::builder(options).capacity(8).build();
         client
             .subscribe("#", QoS::AtLeastOnce)

@@ -174,6 +174,7 @@ fn send(broker: &Broker, key: &SecretKey, case: &Case) -> Result<()> {
         port: broker.port,
         credentials: None,
         tls: None,
+        identity: None,
         client_id: "demo-sender".into(),
     };
     let started = Instant::now();

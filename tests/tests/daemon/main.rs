@@ -8,6 +8,7 @@ mod motion;
 mod outbox;
 mod push;
 mod reload;
+mod secure;
 mod send;
 mod update;
 mod web;

@@ -1,6 +1,8 @@
 //! The `[mqtt]` section, and the session that it describes.
 
-use super::link::{Session, Tls};
+use super::link::Session;
+use super::tls::{Identity, PemFile, Tls};
+use crate::clock::Timestamp;
 use crate::config::choice::Choice;
 use crate::config::{Invalid, Secret, in_range};
 use crate::publish::topic;
@@ -41,6 +43,10 @@ pub struct Config {
     pub tls: bool,
     /// Empty: the system's authorities.
     pub ca_file: PathBuf,
+    /// Empty: this device shows no certificate. A name without a slash is one of systemd's credentials.
+    pub client_certificate: PathBuf,
+    /// The certificate's private key; set if and only if that is.
+    pub client_key: PathBuf,
     /// Bound of the queue of frames' documents.
     pub queue_documents_max: usize,
     /// Bound of the events that wait.
@@ -79,15 +85,37 @@ pub enum SessionError {
     },
     /// A credential is named, but systemd gave none.
     #[error(
-        "`mqtt.password_file`: {0:?} is a credential, and systemd passed none ($CREDENTIALS_DIRECTORY is not set)"
+        "`mqtt.{key}`: {} is a credential, and systemd passed none ($CREDENTIALS_DIRECTORY is not set)",
+        path.display()
     )]
-    NoCredentials(PathBuf),
-    /// A file of the wrong kind.
-    #[error("`mqtt.ca_file`: {} has no certificate in PEM form", .0.display())]
-    NoCertificate(PathBuf),
-    /// A password that is not text.
-    #[error("`mqtt.password_file`: {} is not text", .0.display())]
-    PasswordNotText(PathBuf),
+    NoCredentials {
+        /// The setting.
+        key: &'static str,
+        /// The credential.
+        path: PathBuf,
+    },
+    /// A file has something else in it than it should.
+    #[error("`mqtt.{key}`: {} {what}", path.display())]
+    Content {
+        /// The setting.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Certificate and key are not a pair.
+    #[error(
+        "`mqtt.client_key`: {} does not belong to the first certificate in {} (`mqtt.client_certificate`)",
+        key.display(),
+        certificate.display()
+    )]
+    KeyMismatch {
+        /// The key's file.
+        key: PathBuf,
+        /// The certificate's file.
+        certificate: PathBuf,
+    },
     /// The system has no usable certificate authorities, or the library refuses the options.
     #[error("cannot prepare the connection: {0}")]
     Options(String),
@@ -135,9 +163,26 @@ impl Config {
             };
             return Err(Invalid::new(key, "is set, but `mqtt.username` is empty"));
         }
-        if !self.tls && !self.ca_file.as_os_str().is_empty() {
+        self.validate_tls()
+    }
+
+    fn validate_tls(&self) -> Result<(), Invalid> {
+        let files = [
+            ("mqtt.ca_file", &self.ca_file),
+            ("mqtt.client_certificate", &self.client_certificate),
+            ("mqtt.client_key", &self.client_key),
+        ];
+        let is_set = |path: &Path| !path.as_os_str().is_empty();
+        if let Some((key, _)) = files.iter().find(|(_, path)| !self.tls && is_set(path)) {
             let reason = "is set, but `mqtt.tls` is false: the connection would not be encrypted";
-            return Err(Invalid::new("mqtt.ca_file", reason));
+            return Err(Invalid::new(*key, reason));
+        }
+        let [_, certificate, key] = files;
+        for (one, other) in [(certificate, key), (key, certificate)] {
+            if is_set(one.1) && !is_set(other.1) {
+                let reason = format!("is set, but `{}` is empty; they belong together", other.0);
+                return Err(Invalid::new(one.0, reason));
+            }
         }
         Ok(())
     }
@@ -151,6 +196,7 @@ impl Config {
                 self.host
             );
         }
+        let tls = self.tls()?;
         Ok(Session {
             protocol: self.protocol,
             host: self.host.clone(),
@@ -163,27 +209,23 @@ impl Config {
             keep_alive_s: self.keep_alive_s,
             credentials: (!self.username.is_empty())
                 .then(|| (self.username.clone(), password.unwrap_or_default())),
-            tls: self.tls()?,
+            tls,
             state_topic: topic::state(&self.prefix, device),
             leaves_will: true,
         })
     }
 
     fn password(&self) -> Result<Option<String>, SessionError> {
-        let file = &self.password_file;
-        if file.as_os_str().is_empty() {
+        if self.password_file.as_os_str().is_empty() {
             let password = self.password.expose();
             return Ok((!password.is_empty()).then(|| password.into()));
         }
-        let path = if file.components().count() == 1 && file.is_relative() {
-            let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
-                .ok_or_else(|| SessionError::NoCredentials(file.clone()))?;
-            Path::new(&folder).join(file)
-        } else {
-            file.clone()
-        };
-        let bytes = read("password_file", &path)?;
-        let text = String::from_utf8(bytes).map_err(|_| SessionError::PasswordNotText(path))?;
+        let file = file_or_credential("password_file", &self.password_file)?;
+        let text = String::from_utf8(file.bytes).map_err(|_| SessionError::Content {
+            key: file.key,
+            path: file.path,
+            what: "is not text".into(),
+        })?;
         // Editors end a file with a line end; a password does not.
         Ok(Some(text.trim_end_matches(['\r', '\n']).into()))
     }
@@ -192,15 +234,21 @@ impl Config {
         if !self.tls {
             return Ok(None);
         }
-        if self.ca_file.as_os_str().is_empty() {
-            return Ok(Some(Tls::SystemAuthorities));
-        }
-        let pem = read("ca_file", &self.ca_file)?;
-        let mark = b"-----BEGIN CERTIFICATE-----";
-        if !pem.windows(mark.len()).any(|window| window == mark) {
-            return Err(SessionError::NoCertificate(self.ca_file.clone()));
-        }
-        Ok(Some(Tls::Authorities(pem)))
+        let authorities = (!self.ca_file.as_os_str().is_empty())
+            .then(|| file("ca_file", &self.ca_file))
+            .transpose()?;
+        let identity = (!self.client_certificate.as_os_str().is_empty())
+            .then(|| {
+                Ok(Identity {
+                    certificate: file_or_credential(
+                        "client_certificate",
+                        &self.client_certificate,
+                    )?,
+                    key: file_or_credential("client_key", &self.client_key)?,
+                })
+            })
+            .transpose()?;
+        Tls::new(authorities, identity, Timestamp::now()).map(Some)
     }
 }
 
@@ -211,7 +259,20 @@ fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
-fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, SessionError> {
+/// A file, or one of systemd's credentials if it is a name without a slash.
+fn file_or_credential(key: &'static str, path: &Path) -> Result<PemFile, SessionError> {
+    if path.components().count() != 1 || !path.is_relative() {
+        return file(key, path);
+    }
+    let folder =
+        std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| SessionError::NoCredentials {
+            key,
+            path: path.into(),
+        })?;
+    file(key, &Path::new(&folder).join(path))
+}
+
+fn file(key: &'static str, path: &Path) -> Result<PemFile, SessionError> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes))
@@ -220,5 +281,9 @@ fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, SessionError> {
             path: path.into(),
             source,
         })?;
-    Ok(bytes)
+    Ok(PemFile {
+        key,
+        path: path.into(),
+        bytes,
+    })
 }

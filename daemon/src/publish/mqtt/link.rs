@@ -1,6 +1,7 @@
 //! One connection, whatever the version of the protocol: all that the rest of the program knows of the library.
 
 use super::message::{Heard, Kind, Message};
+use super::tls::Tls;
 use super::{Protocol, SessionError};
 use rumqttc as v5;
 use rumqttc_v4 as v4;
@@ -37,13 +38,17 @@ impl Session {
     }
 }
 
-/// Who vouches for the broker.
-#[derive(Clone)]
-pub(super) enum Tls {
-    /// Those whom the system trusts.
-    SystemAuthorities,
-    /// Those in this PEM file.
-    Authorities(Vec<u8>),
+impl Session {
+    /// What is doubtful about this device's certificate, though it may do.
+    pub fn doubt(&self) -> Option<&str> {
+        self.tls.as_ref().and_then(Tls::doubt)
+    }
+
+    /// Why there is no connection, and which setting is about it if that can be told.
+    fn explain(&self, error: &(dyn std::error::Error + 'static)) -> String {
+        let explained = (self.tls.as_ref()).and_then(|tls| tls.explain(&self.host, error));
+        explained.unwrap_or_else(|| error.to_string())
+    }
 }
 
 /// What became of a message.
@@ -88,14 +93,14 @@ pub(super) enum Polled {
 pub(super) fn prepare(session: &Session) -> Result<(Link, Poller), SessionError> {
     match session.protocol {
         Protocol::V5 => {
-            let (client, poller) = v5::AsyncClient::builder(options_v5(session)?)
+            let (client, poller) = v5::AsyncClient::builder(options_v5(session))
                 .capacity(REQUESTS_MAX)
                 .try_build()
                 .map_err(|error| SessionError::Options(error.to_string()))?;
             Ok((Link::V5(client), Poller::V5(Box::new(poller))))
         }
         Protocol::V311 => {
-            let (client, poller) = v4::AsyncClient::builder(options_v311(session)?)
+            let (client, poller) = v4::AsyncClient::builder(options_v311(session))
                 .capacity(REQUESTS_MAX)
                 .try_build()
                 .map_err(|error| SessionError::Options(error.to_string()))?;
@@ -104,7 +109,7 @@ pub(super) fn prepare(session: &Session) -> Result<(Link, Poller), SessionError>
     }
 }
 
-fn options_v5(session: &Session) -> Result<v5::MqttOptions, SessionError> {
+fn options_v5(session: &Session) -> v5::MqttOptions {
     let mut options =
         v5::MqttOptions::new(&session.client_id, (session.host.clone(), session.port));
     options
@@ -124,21 +129,13 @@ fn options_v5(session: &Session) -> Result<v5::MqttOptions, SessionError> {
     if let Some((username, password)) = &session.credentials {
         options.set_credentials(username, password.clone().into_bytes());
     }
-    match &session.tls {
-        None => {}
-        Some(Tls::Authorities(pem)) => {
-            options.set_transport(v5::Transport::tls(pem.clone(), None, None));
-        }
-        Some(Tls::SystemAuthorities) => {
-            let transport = v5::Transport::try_tls_with_default_config()
-                .map_err(|error| SessionError::Options(error.to_string()))?;
-            options.set_transport(transport);
-        }
+    if let Some(tls) = &session.tls {
+        options.set_transport(v5::Transport::tls_with_config(tls.configuration()));
     }
-    Ok(options)
+    options
 }
 
-fn options_v311(session: &Session) -> Result<v4::MqttOptions, SessionError> {
+fn options_v311(session: &Session) -> v4::MqttOptions {
     let mut options =
         v4::MqttOptions::new(&session.client_id, (session.host.clone(), session.port));
     options
@@ -157,18 +154,10 @@ fn options_v311(session: &Session) -> Result<v4::MqttOptions, SessionError> {
     if let Some((username, password)) = &session.credentials {
         options.set_credentials(username, password.clone().into_bytes());
     }
-    match &session.tls {
-        None => {}
-        Some(Tls::Authorities(pem)) => {
-            options.set_transport(v4::Transport::tls(pem.clone(), None, None));
-        }
-        Some(Tls::SystemAuthorities) => {
-            let transport = v4::Transport::try_tls_with_default_config()
-                .map_err(|error| SessionError::Options(error.to_string()))?;
-            options.set_transport(transport);
-        }
+    if let Some(tls) = &session.tls {
+        options.set_transport(v4::Transport::tls_with_config(tls.configuration()));
     }
-    Ok(options)
+    options
 }
 
 fn properties(kind: Kind) -> v5::PublishProperties {
@@ -266,7 +255,8 @@ impl Link {
 }
 
 impl Poller {
-    pub(super) async fn poll(&mut self) -> Polled {
+    /// The next thing that happens on the connection, which is that of `session`.
+    pub(super) async fn poll(&mut self, session: &Session) -> Polled {
         match self {
             Self::V5(event_loop) => match event_loop.poll().await {
                 Ok(v5::Event::Incoming(v5::Incoming::ConnAck(_))) => Polled::Connected,
@@ -278,7 +268,7 @@ impl Poller {
                 Ok(v5::Event::Outgoing(v5::Outgoing::Disconnect))
                 | Err(v5::ConnectionError::RequestsDone) => Polled::Ended,
                 Ok(_) => Polled::Other,
-                Err(error) => Polled::Failed(error.to_string()),
+                Err(error) => Polled::Failed(session.explain(&error)),
             },
             Self::V311(event_loop) => match event_loop.poll().await {
                 Ok(v4::Event::Incoming(v4::Incoming::ConnAck(_))) => Polled::Connected,
@@ -290,7 +280,7 @@ impl Poller {
                 Ok(v4::Event::Outgoing(v4::Outgoing::Disconnect))
                 | Err(v4::ConnectionError::RequestsDone) => Polled::Ended,
                 Ok(_) => Polled::Other,
-                Err(error) => Polled::Failed(error.to_string()),
+                Err(error) => Polled::Failed(session.explain(&error)),
             },
         }
     }

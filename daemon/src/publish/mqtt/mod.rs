@@ -12,6 +12,7 @@ mod link;
 pub mod message;
 mod publisher;
 mod recent;
+mod tls;
 
 pub use config::{Config, Protocol, SessionError};
 pub use link::Session;
@@ -70,10 +71,12 @@ pub async fn run(
     let (link, poller) = link::prepare(session)?;
     let (dialogues, listeners) = conversations.into_iter().map(Conversation::split).unzip();
     let (report, connection) = watch::channel(Connection::Lost);
-    let broker = format!("{}:{}", session.host, session.port);
+    if let Some(doubt) = session.doubt() {
+        log::warn!("{doubt}");
+    }
     let polling = tokio::spawn(keep_connected(
         poller,
-        broker,
+        session.clone(),
         report,
         health.clone(),
         listeners,
@@ -116,16 +119,17 @@ pub async fn run(
 /// Polls the connection, and opens it again when it is lost, until the publisher has left.
 async fn keep_connected(
     mut poller: Poller,
-    broker: String,
+    session: Session,
     report: watch::Sender<Connection>,
     health: Arc<Health>,
     mut listeners: Vec<Listener>,
 ) {
+    let broker = format!("{}:{}", session.host, session.port);
     let mut backoff = Backoff::default();
     let mut count = 0;
     let mut connected_at = None;
     loop {
-        match poller.poll().await {
+        match poller.poll(&session).await {
             Polled::Connected => {
                 count += 1;
                 connected_at = Some(Instant::now());
