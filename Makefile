@@ -15,7 +15,7 @@ RUN ?= target/$(MODEL)
 # One after the other: together, cargo would give the daemon the demonstration's ability to sign.
 DEMO_BUILD = $(CARGO) build --release --locked -p ternwatchd && $(CARGO) build --release --locked -p ternwatch-demo
 
-.PHONY: help demo check test test-home-assistant bench bench-peers gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test release exposure deny train-default evaluate demo-ota
+.PHONY: help demo check test test-home-assistant bench bench-peers load-test gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test release exposure deny train-default evaluate demo-ota
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -59,6 +59,12 @@ bench: ## the time of every stage and layer of the models that ship, on this mac
 bench-peers: ## the whole network beside tract, onnxruntime and ncnn, into target/peers/
 	@deploy/install-deps.sh build
 	deploy/peers/run.sh
+
+LOAD ?= mosquitto nats --cameras 1000 --seconds 60 --rate 0.5
+load-test: ## a fleet of simulated cameras against brokers of its own, LOAD says which and how many
+	@deploy/install-deps.sh build load
+	$(CARGO) build --profile train --locked -p ternwatchd
+	$(CARGO) run --profile train --locked -p system-tests --example load -- $(LOAD)
 
 gate: ## count the instructions of the kernels, fail where they became more
 	@deploy/install-deps.sh build

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a task needs and this machine lacks: deploy/install-deps.sh GROUP...
 #
-# Groups: build check demo test gate deb deb-test exposure deny cross-arm64 cross-armhf cross-rust cross-rust-src
+# Groups: build check demo test load gate deb deb-test exposure deny cross-arm64 cross-armhf cross-rust cross-rust-src
 # Nothing is touched where everything is there. Otherwise apt installs the missing Debian packages, as root or with
 # sudo; without root, network or apt the missing packages are named and the script fails.
 set -euo pipefail
@@ -25,7 +25,7 @@ installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null || tr
 # Whether what a package is wanted for is there, be it from the package or from elsewhere.
 present() {
     case $1 in
-        gcc | make | ffmpeg | mosquitto | openssl) command -v "$1" >/dev/null ;;
+        gcc | make | ffmpeg | mosquitto | nats-server | openssl) command -v "$1" >/dev/null ;;
         gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc >/dev/null ;;
         gcc-arm-linux-gnueabihf) command -v arm-linux-gnueabihf-gcc >/dev/null ;;
         qemu-user-static) command -v qemu-aarch64-static >/dev/null ;;
@@ -45,6 +45,7 @@ packages_of() {
         demo) echo ffmpeg mosquitto opencv-doc ;;
         # The TLS test makes its certificates with openssl.
         test) echo ffmpeg mosquitto opencv-doc openssl ;;
+        load) echo mosquitto nats-server ;;
         # Debian has formatter and linter in packages of their own, rustup has them in the pinned toolchain.
         check) echo rustfmt-web rust-web-clippy ;;
         # The static qemu takes no plugins.

@@ -1,5 +1,7 @@
 //! The command line.
 
+use crate::simulate;
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use ternwatch_detector::PixelFormat;
@@ -20,7 +22,7 @@ pub struct Arguments {
 }
 
 /// What to do.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, Default, PartialEq, Subcommand)]
 pub enum Command {
     /// Watch the camera and publish.
     #[default]
@@ -32,6 +34,9 @@ pub enum Command {
     Doctor,
     /// Measure how fast this board runs the model: every stage, every layer, and the memory that it takes.
     Bench(Bench),
+    /// Publish what a fleet of cameras would, each as a device and a client of its own, to find out what a broker can take;
+    /// tell how long it took to confirm. The devices are called like this one, with a number behind it.
+    Simulate(Simulate),
     /// Look at the model, replace it, or take the one before back.
     Model {
         /// What to do with it.
@@ -110,6 +115,53 @@ fn frame_size(text: &str) -> Result<[u32; 2], String> {
     sides.ok_or_else(|| format!("{text:?} is not WIDTHxHEIGHT"))
 }
 
+/// How many cameras, for how long, and how much happens.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct Simulate {
+    /// Cameras, up to 20000.
+    #[arg(long, value_name = "N", value_parser = up_to(simulate::CAMERAS_MAX))]
+    pub cameras: u32,
+    /// Seconds, up to a day.
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = up_to(simulate::SECONDS_MAX))]
+    pub seconds: u32,
+    /// Events a second and camera, 0.001 to 10.
+    #[arg(long, value_name = "EVENTS", default_value_t = 0.1, value_parser = rate)]
+    pub rate: f64,
+    /// The same number makes the same people walk by.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+}
+
+fn up_to(most: u32) -> RangedU64ValueParser<u32> {
+    RangedU64ValueParser::new().range(1..=u64::from(most))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "not a number".to_string())?;
+    if simulate::RATE.contains(&rate) {
+        return Ok(rate);
+    }
+    let (least, most) = (simulate::RATE.start(), simulate::RATE.end());
+    Err(format!("not within {least} to {most}"))
+}
+
+impl From<Simulate> for simulate::Plan {
+    fn from(arguments: Simulate) -> Self {
+        let Simulate {
+            cameras,
+            seconds,
+            rate,
+            seed,
+        } = arguments;
+        Self {
+            cameras,
+            seconds,
+            rate,
+            seed,
+        }
+    }
+}
+
 /// What to do with the model. Run it as the user whom the state folder belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum ModelAction {
@@ -144,6 +196,19 @@ mod tests {
             let arguments = Arguments::try_parse_from(line).expect("valid");
             assert_eq!(arguments.config, Some(PathBuf::from("a.toml")));
             assert_eq!(arguments.command, Some(Command::CheckConfig));
+        }
+        let simulate = |cameras: &str, rate: &str| {
+            Arguments::try_parse_from(["a", "simulate", "--cameras", cameras, "--rate", rate])
+        };
+        simulate("20000", "0.001").expect("valid");
+        for (cameras, rate) in [
+            ("0", "1"),
+            ("20001", "1"),
+            ("1", "0"),
+            ("1", "nan"),
+            ("1", "11"),
+        ] {
+            simulate(cameras, rate).expect_err("out of bounds");
         }
         let arguments = Arguments::try_parse_from(["ternwatchd"]).expect("valid");
         assert_eq!(arguments.command.unwrap_or_default(), Command::Run);

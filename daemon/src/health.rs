@@ -12,7 +12,7 @@ use crate::latency::{Histogram, Summary};
 use crate::publish::camera_state::{Condition, Reporter};
 use crate::publish::payload::ModelIdentity;
 use sd_notify::NotifyState;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,14 +43,16 @@ pub struct Health {
     pub published: AtomicU64,
     /// Documents dropped because the broker was away for too long.
     pub documents_dropped: AtomicU64,
-    /// Whether there is a connection to the broker.
-    pub broker_is_here: AtomicBool,
     /// Whether the camera delivers, for everybody who wants to know.
     pub camera: Reporter,
     /// One of [`CAMERA_UNKNOWN`], [`CAMERA_WORKS`], [`CAMERA_AWAY`].
     camera_state: AtomicU8,
     inference: Mutex<Histogram>,
     model: Mutex<ModelIdentity>,
+    /// Connections to the broker that there are.
+    pub connections: AtomicU64,
+    /// How long the broker took to confirm each event.
+    confirmations: Mutex<Histogram>,
     capture_alive_ns: AtomicU64,
     /// `host:port`, if documents go to a broker.
     broker: Option<String>,
@@ -80,11 +82,12 @@ impl Health {
             skipped: AtomicU64::new(0),
             published: AtomicU64::new(0),
             documents_dropped: AtomicU64::new(0),
-            broker_is_here: AtomicBool::new(false),
             camera: Reporter::new(camera),
             camera_state: AtomicU8::new(CAMERA_UNKNOWN),
             inference: Mutex::new(Histogram::default()),
             model: Mutex::new(ModelIdentity::default()),
+            connections: AtomicU64::new(0),
+            confirmations: Mutex::new(Histogram::default()),
             capture_alive_ns: AtomicU64::new(Timestamp::now().monotonic_ns),
             broker,
             patience,
@@ -97,6 +100,20 @@ impl Health {
                 camera_trouble: String::new(),
             }),
         }
+    }
+
+    /// The broker confirmed an event, after that time.
+    pub fn event_confirmed(&self, took: Duration) {
+        let mut confirmations = (self.confirmations.lock()).unwrap_or_else(PoisonError::into_inner);
+        confirmations.record(took);
+    }
+
+    /// How long the broker took to confirm each event of this run.
+    pub fn confirmations(&self) -> Histogram {
+        let confirmations = self.confirmations.lock();
+        confirmations
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The capture thread got a frame, or waits on purpose.
@@ -220,7 +237,7 @@ impl Health {
             format!("{rate:.1} frames/s")
         };
         let broker = match &self.broker {
-            _ if self.broker_is_here.load(Ordering::Relaxed) => "broker connected".into(),
+            _ if self.connections.load(Ordering::Relaxed) > 0 => "broker connected".into(),
             Some(broker) => format!("broker away: {broker} (mqtt.host, mqtt.port)"),
             None => "no broker".into(),
         };
@@ -274,7 +291,7 @@ mod tests {
              broker away: broker.lan:1883 (mqtt.host, mqtt.port)"
         );
         health.camera_failed("unplugged");
-        health.broker_is_here.store(true, Ordering::Relaxed);
+        health.connections.store(1, Ordering::Relaxed);
         assert_eq!(
             status(0.0),
             "camera away: unplugged; frames: 7 examined, 3 skipped, 0 dropped; documents: 0 published, 0 dropped; \

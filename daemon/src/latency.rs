@@ -65,8 +65,13 @@ impl Histogram {
         })
     }
 
-    /// The duration that so many of a hundred do not exceed.
-    fn quantile(&self, percent: u64) -> Duration {
+    /// How many were counted.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The duration that so many of a hundred do not exceed; 0 if nothing was counted.
+    pub fn quantile(&self, percent: u64) -> Duration {
         let wanted = (u64::from(self.count) * percent).div_ceil(100).max(1);
         let mut seen = 0;
         for (index, count) in self.buckets.iter().enumerate() {

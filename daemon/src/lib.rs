@@ -24,6 +24,7 @@ pub mod processor;
 pub mod publish;
 pub mod reload;
 pub mod service;
+pub mod simulate;
 pub mod stop;
 pub mod track;
 pub mod update;

@@ -8,7 +8,7 @@ use ternwatch_daemon::config::Config;
 use ternwatch_daemon::exit::{Failure, Reason};
 use ternwatch_daemon::publish::home_assistant;
 use ternwatch_daemon::update::{command, start};
-use ternwatch_daemon::{bench, doctor, logging, service};
+use ternwatch_daemon::{bench, doctor, logging, service, simulate};
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -40,6 +40,13 @@ fn main() -> ExitCode {
         } => load().and_then(|config| {
             home_assistant::remove(&config)
                 .inspect_err(|failure| eprintln!("ternwatchd: {failure}"))
+        }),
+        Command::Simulate(plan) => load().and_then(|config| {
+            simulate::run(&config, &plan.into()).inspect_err(|failure| {
+                if failure.reason != Reason::Config {
+                    eprintln!("ternwatchd: {failure}");
+                }
+            })
         }),
         Command::Run => load().and_then(|config| {
             logging::start(&config.log);

@@ -10,6 +10,7 @@ mod push;
 mod reload;
 mod secure;
 mod send;
+mod simulate;
 mod update;
 mod web;
 

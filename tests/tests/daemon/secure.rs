@@ -1,6 +1,8 @@
 //! The broker as deploy/mosquitto/ configures it: certificates on both sides, and rules who may do what.
 
 use crate::bench::Bench;
+use crate::push::bundle;
+use crate::send::push;
 use crate::{document, expect_state, long_run, state};
 use rumqttc::{
     Client, ConnectionError, Event, Incoming, MqttOptions, PubAckReason, PublishOptions, Transport,
@@ -410,4 +412,29 @@ fn without_a_certificate_the_broker_lets_nobody_in() {
         !matches!(error, None | Some(ConnectionError::Timeout(_))),
         "{error:?}"
     );
+}
+
+#[test]
+fn whoever_sends_models_shows_a_certificate_too() {
+    let site = Site::start();
+    let mut bench = crate::update::bench(1);
+    site.settle(&mut bench);
+    let daemon = bench.run();
+    let as_whom = |name: &str| {
+        let [ca, certificate, key] = [
+            "authority.pem",
+            &format!("{name}.pem"),
+            &format!("{name}.key"),
+        ]
+        .map(|f| site.path(f));
+        let arguments = format!(
+            "--tls --ca-file {ca} --client-certificate {certificate} --client-key {key} --device pi --timeout-s 60"
+        );
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        push(&bench.path("."), &bundle(2, |_| {}), site.port, &arguments)
+    };
+    let (code, said) = as_whom("releases");
+    assert_eq!(code, Some(0), "{said}\n{}", daemon.log());
+    assert!(said.contains("pi: committed"), "{said}");
+    daemon.terminate();
 }

@@ -35,7 +35,12 @@ fn quant_tool(folder: &Path, arguments: impl IntoIterator<Item = String>) -> (Op
 }
 
 /// Runs `quant-tool push` of this file: its exit code, and what it said.
-fn push(folder: &Path, file: &[u8], port: u16, arguments: &[&str]) -> (Option<i32>, String) {
+pub(crate) fn push(
+    folder: &Path,
+    file: &[u8],
+    port: u16,
+    arguments: &[&str],
+) -> (Option<i32>, String) {
     fs::write(folder.join("sent.tern"), file).expect("written");
     fs::write(folder.join("sent.pub"), small_key().public_key().to_text()).expect("written");
     let fixed = format!(

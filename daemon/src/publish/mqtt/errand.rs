@@ -56,7 +56,7 @@ async fn say_once(session: Session, message: Message<'_>) -> Result<(), ErrandEr
     let said = loop {
         tokio::select! {
             said = &mut publishing => break said,
-            polled = poller.poll() => if let Polled::Failed(reason) = polled {
+            polled = poller.poll(&session) => if let Polled::Failed(reason) = polled {
                 return Err(ErrandError::Connection(reason));
             },
         }
@@ -67,8 +67,12 @@ async fn say_once(session: Session, message: Message<'_>) -> Result<(), ErrandEr
         Said::Lost => return Err(ErrandError::Connection("it was lost".into())),
     }
     link.disconnect().await;
-    let leaving =
-        async { while !matches!(poller.poll().await, Polled::Ended | Polled::Failed(_)) {} };
+    let leaving = async {
+        while !matches!(
+            poller.poll(&session).await,
+            Polled::Ended | Polled::Failed(_)
+        ) {}
+    };
     // It is said; how we part does not matter.
     let _ = timeout(FAREWELL, leaving).await;
     Ok(())

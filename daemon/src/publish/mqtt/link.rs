@@ -8,6 +8,9 @@ use rumqttc_v4 as v4;
 
 /// Requests that may wait inside of the library. The publisher waits for each of its own, so few are needed.
 const REQUESTS_MAX: usize = 4;
+/// Publishes that may wait for the broker's confirmation. The library keeps room for each of them from the start: its own
+/// 65,535 cost 20 MB of memory.
+const INFLIGHT_MAX: u16 = 16;
 /// The longest that is sent to this device are a model's chunk and its offer.
 const INCOMING_PACKET_BYTES_MAX: usize = 64 << 10;
 /// The longest document has the most detections that a frame may have.
@@ -36,12 +39,29 @@ impl Session {
             ..self
         }
     }
-}
 
-impl Session {
     /// What is doubtful about this device's certificate, though it may do.
     pub fn doubt(&self) -> Option<&str> {
         self.tls.as_ref().and_then(Tls::doubt)
+    }
+
+    /// `host:port`.
+    pub fn broker(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// Where the state of the device is published.
+    pub fn state_topic(&self) -> &str {
+        &self.state_topic
+    }
+
+    /// The same for another device: another client, which says there how it is.
+    pub fn numbered(&self, number: u32, state_topic: String) -> Self {
+        Self {
+            client_id: format!("{}-{number:04}", self.client_id),
+            state_topic,
+            ..self.clone()
+        }
     }
 
     /// Why there is no connection, and which setting is about it if that can be told.
@@ -115,7 +135,8 @@ fn options_v5(session: &Session) -> v5::MqttOptions {
     options
         .set_keep_alive(session.keep_alive_s)
         .set_clean_start(true)
-        .set_max_packet_size(Some(INCOMING_PACKET_BYTES_MAX as u32));
+        .set_max_packet_size(Some(INCOMING_PACKET_BYTES_MAX as u32))
+        .set_outgoing_inflight_upper_limit(INFLIGHT_MAX);
     if session.leaves_will {
         let will = v5::LastWill::new(
             &session.state_topic,
@@ -141,7 +162,8 @@ fn options_v311(session: &Session) -> v4::MqttOptions {
     options
         .set_keep_alive(session.keep_alive_s)
         .set_clean_session(true)
-        .set_max_packet_size(INCOMING_PACKET_BYTES_MAX, OUTGOING_PACKET_BYTES_MAX);
+        .set_max_packet_size(INCOMING_PACKET_BYTES_MAX, OUTGOING_PACKET_BYTES_MAX)
+        .set_inflight(INFLIGHT_MAX);
     if session.leaves_will {
         let will = v4::LastWill::new(
             &session.state_topic,

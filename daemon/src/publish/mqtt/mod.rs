@@ -13,6 +13,7 @@ pub mod message;
 mod publisher;
 mod recent;
 mod tls;
+pub mod visit;
 
 pub use config::{Config, Protocol, SessionError};
 pub use link::Session;
@@ -124,17 +125,17 @@ async fn keep_connected(
     health: Arc<Health>,
     mut listeners: Vec<Listener>,
 ) {
-    let broker = format!("{}:{}", session.host, session.port);
+    let broker = session.broker();
     let mut backoff = Backoff::default();
     let mut count = 0;
-    let mut connected_at = None;
+    let mut connected_at: Option<Instant> = None;
     loop {
         match poller.poll(&session).await {
             Polled::Connected => {
                 count += 1;
                 connected_at = Some(Instant::now());
                 log::info!("connected to the broker at {broker}");
-                health.broker_is_here.store(true, Ordering::Relaxed);
+                health.connections.fetch_add(1, Ordering::Relaxed);
                 report.send_replace(Connection::Made(count));
                 listeners.iter_mut().for_each(Listener::connected);
             }
@@ -146,9 +147,9 @@ async fn keep_connected(
             Polled::Other => {}
             Polled::Ended => return,
             Polled::Failed(reason) => {
-                health.broker_is_here.store(false, Ordering::Relaxed);
                 report.send_replace(Connection::Lost);
                 if let Some(connected_at) = connected_at.take() {
+                    health.connections.fetch_sub(1, Ordering::Relaxed);
                     backoff.worked_for(Instant::elapsed(&connected_at));
                 }
                 let delay = backoff.next_delay();

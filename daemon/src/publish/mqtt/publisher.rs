@@ -154,9 +154,10 @@ impl Publisher<'_> {
     }
 
     async fn publish_event(&mut self, event: Event) {
-        let sequence = event.sequence;
+        let (sequence, started) = (event.sequence, Instant::now());
         match self.say_event(event).await {
             Said::Heard => {
+                self.health.event_confirmed(started.elapsed());
                 self.health.published.fetch_add(1, Ordering::Relaxed);
                 self.outgoing.events.confirm(sequence);
             }
