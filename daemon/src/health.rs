@@ -174,22 +174,23 @@ impl Health {
             .unwrap_or_else(PoisonError::into_inner)
             .record(inference);
         self.examined.fetch_add(1, Ordering::Relaxed);
+        self.had_a_frame("The first frame was examined");
+    }
+
+    /// The inference thread need not examine a frame: it shows nothing new, or detection is switched off.
+    pub fn frame_skipped(&self) {
+        self.skipped.fetch_add(1, Ordering::Relaxed);
+        self.had_a_frame("The first frame came, detection is switched off");
+    }
+
+    fn had_a_frame(&self, first: &str) {
         let mut line = self.lock();
         if !line.is_ready {
             line.is_ready = true;
-            log::info!("the first frame was examined");
-            notify(&[
-                NotifyState::Ready,
-                NotifyState::Status("The first frame was examined"),
-            ]);
+            log::info!("{first}");
+            notify(&[NotifyState::Ready, NotifyState::Status(first)]);
         }
         drop(line);
-        self.inference_lives();
-    }
-
-    /// The inference thread found nothing new in a frame.
-    pub fn frame_skipped(&self) {
-        self.skipped.fetch_add(1, Ordering::Relaxed);
         self.inference_lives();
     }
 

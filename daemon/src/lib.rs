@@ -9,6 +9,7 @@ pub mod bench;
 pub mod camera;
 pub mod cli;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod disk;
 pub mod doctor;

@@ -10,6 +10,7 @@ pub use watch::{Places, Watch};
 
 use crate::backoff::Backoff;
 use crate::camera::{self, CameraError, FrameBuffer, FrameSource, Next};
+use crate::command::Switches;
 use crate::config::Invalid;
 use crate::config::choice::Choice;
 use crate::health::Health;
@@ -78,6 +79,8 @@ pub struct Shared {
     pub stop: Stop,
     /// Signs of life.
     pub health: Arc<Health>,
+    /// What was asked for while it runs.
+    pub switches: Arc<Switches>,
 }
 
 /// Whether a source that failed is opened again.
@@ -107,7 +110,8 @@ pub fn capture(
     };
     loop {
         let error = match open().and_then(|mut source| capture.deliver(source.as_mut())) {
-            Ok(()) | Err(CameraError::Stopped) => return Ok(()),
+            Ok(Delivered::Everything) | Err(CameraError::Stopped) => return Ok(()),
+            Ok(Delivered::UntilRestart) => continue,
             Err(error) => error,
         };
         let Revival::Reopen { advice } = revival else {
@@ -127,6 +131,15 @@ pub fn capture(
     }
 }
 
+/// Why a source delivers no more.
+#[derive(Debug)]
+enum Delivered {
+    /// It ended, or nobody takes frames any more.
+    Everything,
+    /// It is to be opened again.
+    UntilRestart,
+}
+
 struct Capture<'a> {
     shared: &'a Shared,
     buffer: FrameBuffer,
@@ -138,12 +151,12 @@ struct Capture<'a> {
 
 impl Capture<'_> {
     /// Puts every frame of the source into the mailbox.
-    fn deliver(&mut self, source: &mut dyn FrameSource) -> Result<(), CameraError> {
+    fn deliver(&mut self, source: &mut dyn FrameSource) -> Result<Delivered, CameraError> {
         let health = &self.shared.health;
         loop {
             health.capture_lives();
             if source.next_frame(&mut self.buffer)? == Next::End {
-                return Ok(());
+                return Ok(Delivered::Everything);
             }
             if health.camera_works() {
                 log::info!("the camera is back");
@@ -155,7 +168,11 @@ impl Capture<'_> {
             self.sequence += 1;
             health.captured.fetch_add(1, Ordering::Relaxed);
             if !self.put() {
-                return Ok(());
+                return Ok(Delivered::Everything);
+            }
+            if self.shared.switches.take_restart() {
+                log::info!("the camera is opened again, as was asked for");
+                return Ok(Delivered::UntilRestart);
             }
         }
     }
@@ -167,6 +184,7 @@ impl Capture<'_> {
             when_busy,
             stop,
             health,
+            ..
         } = self.shared;
         loop {
             let put = match when_busy {
@@ -195,10 +213,13 @@ impl Capture<'_> {
         self.backoff.next_delay()
     }
 
-    /// Waits on purpose; tells whether a stop was asked for.
+    /// Waits on purpose, not as long if the camera is to be opened again; tells whether a stop was asked for.
     fn wait(&self, delay: Duration) -> bool {
         let until = Instant::now() + delay;
         loop {
+            if self.shared.switches.take_restart() {
+                return self.shared.stop.requested();
+            }
             self.shared.health.capture_lives();
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -239,6 +260,8 @@ pub enum InferenceError {
 pub struct Inference {
     /// Which frames are looked at.
     pub gate: Gate,
+    /// Whether none is, detection being switched off.
+    pub is_at_rest: bool,
     /// The network.
     pub detector: Detector,
     /// Which detections are published.
@@ -267,18 +290,36 @@ impl Inference {
         loop {
             self.change_model(&shared.health);
             self.change_settings(&mut documents);
+            self.rest_or_not(shared, &mut documents)?;
             match shared.mailbox.take(&mut buffer, WAIT) {
                 Taken::Closed => {
                     self.watch.finish(&mut documents);
                     return self.hand_over(&mut documents, shared);
                 }
                 Taken::TimedOut => shared.health.inference_lives(),
+                Taken::Item if self.is_at_rest => shared.health.frame_skipped(),
                 Taken::Item => {
                     self.look(&buffer, &shared.health, &mut documents)?;
                     self.hand_over(&mut documents, shared)?;
                 }
             }
         }
+    }
+
+    /// Everything ends when detection is switched off, so that nobody seems to be there meanwhile.
+    fn rest_or_not(
+        &mut self,
+        shared: &Shared,
+        documents: &mut Vec<Document>,
+    ) -> Result<(), InferenceError> {
+        let is_at_rest = !shared.switches.is_detecting();
+        if is_at_rest != self.is_at_rest {
+            self.is_at_rest = is_at_rest;
+            self.gate.open();
+            self.watch.finish(documents);
+            self.hand_over(documents, shared)?;
+        }
+        Ok(())
     }
 
     /// Takes another model, if there is one: between two frames, so that none is lost.
@@ -440,6 +481,7 @@ mod tests {
             when_busy,
             stop: Stop::default(),
             health: Arc::new(Health::new(Duration::from_secs(1), None, "test")),
+            switches: Arc::default(),
         }
     }
 
@@ -585,6 +627,15 @@ mod tests {
         let open = scripts([(0, Some(stalled())), (3, None)]);
         capture(&shared, REOPEN, open).expect("ends");
         assert_eq!(shared.health.captured.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn a_camera_is_opened_again_when_that_is_wished_for() {
+        let shared = shared(WhenBusy::DropOldest);
+        shared.switches.ask_restart();
+        let open = scripts([(5, None), (3, None)]);
+        capture(&shared, REOPEN, open).expect("ends");
+        assert_eq!(shared.health.captured.load(Ordering::Relaxed), 1 + 3);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub struct Settings {
 
 impl Mail {
     /// Hands settings over; they take the place of others that nobody has taken yet.
-    fn put(&self, mut settings: Settings) {
+    pub fn put(&self, mut settings: Settings) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Places that were not taken yet are still news.
         if settings.places.is_none() {

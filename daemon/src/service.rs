@@ -3,6 +3,7 @@
 
 use crate::camera;
 use crate::clock::Timestamp;
+use crate::command::{self, Control};
 use crate::config::Config;
 use crate::exit::{Failure, Reason};
 use crate::health::Health;
@@ -28,9 +29,9 @@ use crate::update::start::Start;
 use crate::update::web::Web;
 use anyhow::{Context, anyhow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 use ternwatch_detector::Isa;
@@ -128,6 +129,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
             (config.mqtt.enabled).then(|| format!("{}:{}", config.mqtt.host, config.mqtt.port)),
             &config.camera.name,
         )),
+        switches: Arc::default(),
     };
     shared.health.model_is(loaded.identity.clone());
     let mut publishing = config
@@ -173,13 +175,24 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
             slot,
             mail.clone(),
         )?;
-        let mut running = config.clone();
-        let announcement = publishing
-            .as_ref()
-            .and_then(|publishing| publishing.announcement.clone());
+        let control = Control {
+            running: Arc::new(Mutex::new(config.clone())),
+            mail,
+            switches: shared.switches.clone(),
+            announcement: publishing
+                .as_ref()
+                .and_then(|publishing| publishing.announcement.clone()),
+        };
+        if let Some(publishing) = &mut publishing
+            && config.mqtt.commands
+        {
+            let conversation = command::connect(control.clone(), &device);
+            publishing.conversations.push(conversation);
+        }
         let mut on_reload = || {
-            read_again(&mut running, reread, &mail);
-            if let Some(announcement) = &announcement {
+            let mut running = control.running();
+            read_again(&mut running, reread, &control.mail);
+            if let Some(announcement) = &control.announcement {
                 announcement.change_places(&running.zones, &running.lines);
             }
         };
@@ -315,6 +328,7 @@ fn start_threads(
     };
     let inference = Inference {
         gate: Gate::new(&config.motion, frames),
+        is_at_rest: false,
         detector: loaded.detector,
         thresholds: loaded.thresholds,
         recommended: loaded.recommended,

@@ -182,6 +182,8 @@ pub struct Heard {
     pub is_retained: bool,
     /// MQTT 5: the declared type of the payload.
     pub content_type: Option<String>,
+    /// MQTT 5: what an answer is recognized by.
+    pub correlation: Vec<u8>,
 }
 
 impl Heard {
@@ -234,12 +236,18 @@ impl Subscriber {
                         let _ = ready.send(());
                         continue;
                     }
-                    Ok(Event::Incoming(Incoming::Publish(message))) => Ok(Heard {
-                        topic: String::from_utf8_lossy(&message.topic).into_owned(),
-                        payload: message.payload.to_vec(),
-                        is_retained: message.retain,
-                        content_type: message.properties.and_then(|p| p.content_type),
-                    }),
+                    Ok(Event::Incoming(Incoming::Publish(message))) => {
+                        let properties = message.properties.unwrap_or_default();
+                        Ok(Heard {
+                            topic: String::from_utf8_lossy(&message.topic).into_owned(),
+                            payload: message.payload.to_vec(),
+                            is_retained: message.retain,
+                            content_type: properties.content_type,
+                            correlation: properties
+                                .correlation_data
+                                .map_or_else(Vec::new, |data| data.to_vec()),
+                        })
+                    }
                     Ok(_) => continue,
                     Err(error) => Err(error.to_string()),
                 };

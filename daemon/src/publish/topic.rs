@@ -92,6 +92,16 @@ pub fn camera_state(prefix: &str, device: &str, camera: &str) -> String {
     format!("{prefix}/{device}/{camera}/state")
 }
 
+/// `<prefix>/<device>/<camera>/detection`: whether frames are examined, retained.
+pub fn detection(prefix: &str, device: &str, camera: &str) -> String {
+    format!("{prefix}/{device}/{camera}/detection")
+}
+
+/// `<prefix>/<device>/<camera>/command`: below it, what may be asked for, and `response`.
+pub fn command(prefix: &str, device: &str, camera: &str) -> String {
+    format!("{prefix}/{device}/{camera}/command")
+}
+
 /// `<prefix>/<device>/<camera>/events`: a document an event.
 pub fn events(prefix: &str, device: &str, camera: &str) -> String {
     format!("{prefix}/{device}/{camera}/events")

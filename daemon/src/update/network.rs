@@ -141,7 +141,7 @@ mod tests {
             (conversation.deliver)(Delivery::Message(&Heard {
                 topic: topic.into(),
                 payload: payload.into(),
-                is_retained: false,
+                ..Heard::default()
             }));
         }
         let heard: Vec<Input> = ends.inbox.try_iter().collect();

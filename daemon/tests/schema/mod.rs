@@ -11,6 +11,12 @@ pub(crate) fn violations(schema: &Value, document: &Value) -> Vec<String> {
 }
 
 fn check(schema: &Value, value: &Value, place: &str, found: &mut Vec<String>) {
+    if let Some(is_allowed) = schema.as_bool() {
+        if !is_allowed {
+            found.push(format!("{place}: is not allowed"));
+        }
+        return;
+    }
     let keywords = schema.as_object().expect("a schema is an object");
     for (keyword, argument) in keywords {
         let is_met = match keyword.as_str() {

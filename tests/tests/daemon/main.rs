@@ -2,6 +2,7 @@
 
 mod about;
 mod bench;
+mod command;
 mod events;
 mod home_assistant;
 mod motion;

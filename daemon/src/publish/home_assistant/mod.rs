@@ -193,6 +193,7 @@ mod tests {
             topic: topic.into(),
             payload: payload.into(),
             is_retained,
+            ..Heard::default()
         }));
     }
 

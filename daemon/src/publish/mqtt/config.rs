@@ -47,6 +47,8 @@ pub struct Config {
     pub client_certificate: PathBuf,
     /// The certificate's private key; set if and only if that is.
     pub client_key: PathBuf,
+    /// Whether whoever may publish may also switch detection off, change zones, and so on.
+    pub commands: bool,
     /// Bound of the queue of frames' documents.
     pub queue_documents_max: usize,
     /// Bound of the events that wait.

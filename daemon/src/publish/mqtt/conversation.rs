@@ -25,8 +25,8 @@ pub enum Delivery<'a> {
 /// A conversation.
 ///
 /// Who listens to what: the update of the model to offers, keyrings and chunks (`update/network.rs`); what Home Assistant
-/// is told to its start and to the message of before (`publish/home_assistant`). What is said of the device itself
-/// listens to nothing (`publish/about.rs`).
+/// is told to its start and to the message of before (`publish/home_assistant`); commands to those for the camera
+/// (`command.rs`). What is said of the device itself listens to nothing (`publish/about.rs`).
 pub struct Conversation {
     /// What is listened to; subscribed to on every connection, in this order.
     pub filters: Vec<String>,
@@ -285,7 +285,7 @@ mod tests {
             let heard = Heard {
                 topic: topic.into(),
                 payload: Vec::new(),
-                is_retained: false,
+                ..Heard::default()
             };
             first.hear(&heard);
             second.hear(&heard);

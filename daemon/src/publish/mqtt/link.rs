@@ -182,8 +182,8 @@ fn options_v311(session: &Session) -> v4::MqttOptions {
     options
 }
 
-fn properties(kind: Kind) -> v5::PublishProperties {
-    let (content_type, expiry_s) = match kind {
+fn properties(message: &Message<'_>) -> v5::PublishProperties {
+    let (content_type, expiry_s) = match message.kind {
         Kind::State => ("text/plain", None),
         Kind::Status | Kind::Reading | Kind::Once => ("application/json", None),
         Kind::Event(expiry_s) => ("application/json", expiry_s),
@@ -193,6 +193,8 @@ fn properties(kind: Kind) -> v5::PublishProperties {
         payload_format_indicator: Some(1),
         content_type: Some(content_type.into()),
         message_expiry_interval: expiry_s,
+        correlation_data: (!message.correlation.is_empty())
+            .then(|| message.correlation.clone().into()),
         ..v5::PublishProperties::default()
     }
 }
@@ -210,7 +212,7 @@ impl Link {
                 if message.is_retained() {
                     options = options.retained();
                 }
-                options = options.properties(properties(message.kind));
+                options = options.properties(properties(&message));
                 let published =
                     client.publish_tracked(message.topic.as_ref(), message.payload, options);
                 let Ok(notice) = published.await else {
@@ -282,11 +284,18 @@ impl Poller {
         match self {
             Self::V5(event_loop) => match event_loop.poll().await {
                 Ok(v5::Event::Incoming(v5::Incoming::ConnAck(_))) => Polled::Connected,
-                Ok(v5::Event::Incoming(v5::Incoming::Publish(message))) => Polled::Message(Heard {
-                    topic: message.topic.to_vec(),
-                    payload: message.payload.to_vec(),
-                    is_retained: message.retain,
-                }),
+                Ok(v5::Event::Incoming(v5::Incoming::Publish(message))) => {
+                    let properties = message.properties.unwrap_or_default();
+                    Polled::Message(Heard {
+                        topic: message.topic.to_vec(),
+                        payload: message.payload.to_vec(),
+                        is_retained: message.retain,
+                        response_topic: properties.response_topic.unwrap_or_default(),
+                        correlation: properties
+                            .correlation_data
+                            .map_or_else(Vec::new, |data| data.to_vec()),
+                    })
+                }
                 Ok(v5::Event::Outgoing(v5::Outgoing::Disconnect))
                 | Err(v5::ConnectionError::RequestsDone) => Polled::Ended,
                 Ok(_) => Polled::Other,
@@ -298,6 +307,7 @@ impl Poller {
                     topic: message.topic.to_vec(),
                     payload: message.payload.to_vec(),
                     is_retained: message.retain,
+                    ..Heard::default()
                 }),
                 Ok(v4::Event::Outgoing(v4::Outgoing::Disconnect))
                 | Err(v4::ConnectionError::RequestsDone) => Polled::Ended,

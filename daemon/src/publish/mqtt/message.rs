@@ -2,12 +2,17 @@
 
 use std::borrow::Cow;
 
+/// Nobody waits longer for an answer.
+const ANSWER_EXPIRY_S: u32 = 60;
+
 /// Something to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
     pub(super) topic: Cow<'a, str>,
     pub(super) payload: Vec<u8>,
     pub(super) kind: Kind,
+    /// What a question is recognized by in its answer (MQTT 5).
+    pub(super) correlation: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +50,14 @@ impl<'a> Message<'a> {
         Self::new(topic, payload, Kind::Event(expiry_s))
     }
 
+    /// JSON that is confirmed: the answer to what came with `correlation`.
+    pub fn answer(topic: impl Into<Cow<'a, str>>, payload: Vec<u8>, correlation: Vec<u8>) -> Self {
+        Self {
+            correlation,
+            ..Self::new(topic, payload, Kind::Event(Some(ANSWER_EXPIRY_S)))
+        }
+    }
+
     /// JSON that is said at most once.
     pub fn once(topic: impl Into<Cow<'a, str>>, payload: Vec<u8>) -> Self {
         Self::new(topic, payload, Kind::Once)
@@ -55,7 +68,18 @@ impl<'a> Message<'a> {
             topic: topic.into(),
             payload,
             kind,
+            correlation: Vec::new(),
         }
+    }
+
+    /// Where.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// What.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
     }
 
     pub(super) fn is_retained(&self) -> bool {
@@ -68,7 +92,7 @@ impl<'a> Message<'a> {
 }
 
 /// Something that somebody published.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heard {
     /// Where.
     pub topic: Vec<u8>,
@@ -76,4 +100,8 @@ pub struct Heard {
     pub payload: Vec<u8>,
     /// Whether it was published before this connection began to listen, and kept.
     pub is_retained: bool,
+    /// Where an answer is awaited (MQTT 5); empty: nowhere in particular.
+    pub response_topic: String,
+    /// What the answer is to be marked with (MQTT 5).
+    pub correlation: Vec<u8>,
 }

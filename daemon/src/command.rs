@@ -1,0 +1,510 @@
+//! What may be asked for over MQTT while the daemon runs (docs/mqtt.md, docs/schema/command-*.json).
+//!
+//! Takes a message, bounds it before it parses it, carries it out or refuses it, and answers once. Carrying out means to
+//! leave word for the frame path: settings in [`Mail`], wishes in [`Switches`]. Nothing here waits, and what was changed lasts
+//! until the settings are read again or the program ends.
+
+use crate::config::{Config, Invalid};
+use crate::pipeline::Places;
+use crate::publish::home_assistant::Announcement;
+use crate::publish::mqtt::conversation::{Assurance, Conversation, Delivery, State};
+use crate::publish::mqtt::message::{Heard, Message};
+use crate::publish::topic;
+use crate::reload::{Mail, Settings};
+use crate::zones::{self, LineConfig, ZoneConfig};
+use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, watch};
+
+/// The version of the documents' schemas.
+const SCHEMA: u32 = 1;
+/// As many zones and lines as there may be, with all their corners, and room for white space.
+const PAYLOAD_BYTES_MAX: usize = 32 << 10;
+/// Answers that wait for the connection. A command that cannot be answered is not carried out.
+const ANSWERS_MAX: usize = 16;
+/// MQTT allows longer ones, but nobody needs them.
+const RESPONSE_TOPIC_BYTES_MAX: usize = 512;
+const CORRELATION_BYTES_MAX: usize = 256;
+/// A reason for people is cut off after so many characters.
+const MESSAGE_CHARS_MAX: usize = 300;
+/// Where answers go if nothing else was asked for: below the topic of the commands.
+const RESPONSE: &str = "response";
+
+/// What both threads of the frame path look at.
+#[derive(Debug)]
+pub struct Switches {
+    is_detecting: AtomicBool,
+    restart: AtomicBool,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Self {
+            is_detecting: AtomicBool::new(true),
+            restart: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Switches {
+    /// Whether frames are examined.
+    pub fn is_detecting(&self) -> bool {
+        self.is_detecting.load(Ordering::Relaxed)
+    }
+
+    /// Wishes that the camera be opened again.
+    pub fn ask_restart(&self) {
+        self.restart.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the camera is to be opened again; the wish is gone then.
+    pub fn take_restart(&self) -> bool {
+        self.restart.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// What commands change.
+#[derive(Clone)]
+pub struct Control {
+    /// What is in effect.
+    pub running: Arc<Mutex<Config>>,
+    /// To the inference thread.
+    pub mail: Arc<Mail>,
+    /// To both threads.
+    pub switches: Arc<Switches>,
+    /// To Home Assistant.
+    pub announcement: Option<Arc<Announcement>>,
+}
+
+impl Control {
+    /// What is in effect.
+    pub fn running(&self) -> MutexGuard<'_, Config> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Detection {
+    on: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Threshold {
+    score_min: f32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Area {
+    zones: Vec<ZoneConfig>,
+    lines: Vec<LineConfig>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+#[derive(Serialize)]
+struct DetectionState {
+    schema: u32,
+    on: bool,
+}
+
+/// The answer to a command.
+#[derive(Serialize)]
+struct Answer<'a> {
+    schema: u32,
+    command: &'a str,
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a Refusal>,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, PartialEq, Serialize)]
+struct Refusal {
+    /// For programs.
+    reason: &'static str,
+    /// For people.
+    message: String,
+}
+
+impl Refusal {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        let message: String = message.into();
+        Self {
+            reason,
+            message: message.chars().take(MESSAGE_CHARS_MAX).collect(),
+        }
+    }
+}
+
+impl From<Invalid> for Refusal {
+    fn from(invalid: Invalid) -> Self {
+        Self::new(
+            "out_of_range",
+            format!("{}: {}", invalid.key, invalid.reason),
+        )
+    }
+}
+
+/// Takes commands.
+struct Commands {
+    control: Control,
+    /// `<prefix>/<device>/`: answers go to no other topic below it than that of answers.
+    device: String,
+    /// `<prefix>/<device>/<camera>/command`.
+    base: String,
+    state: watch::Sender<Vec<u8>>,
+    answers: mpsc::Sender<Message<'static>>,
+}
+
+/// Makes the conversation on the topics of this device's camera.
+pub fn connect(control: Control, device: &str) -> Conversation {
+    let (base, state_topic, device) = {
+        let config = control.running();
+        let (prefix, camera) = (&config.mqtt.prefix, &config.camera.name);
+        (
+            topic::command(prefix, device, camera),
+            topic::detection(prefix, device, camera),
+            format!("{prefix}/{device}/"),
+        )
+    };
+    let (state, document) = watch::channel(Vec::new());
+    let (answers, remarks) = mpsc::channel(ANSWERS_MAX);
+    let filter = format!("{base}/+");
+    let commands = Commands {
+        control,
+        device,
+        base,
+        state,
+        answers,
+    };
+    commands.show_detection();
+    Conversation {
+        filters: vec![filter],
+        states: vec![State {
+            topic: state_topic,
+            document,
+            assurance: Assurance::Confirmed,
+        }],
+        remarks,
+        deliver: Box::new(move |delivery| {
+            if let Delivery::Message(heard) = delivery {
+                commands.hear(heard);
+            }
+        }),
+    }
+}
+
+impl Commands {
+    fn hear(&self, heard: &Heard) {
+        let topic = std::str::from_utf8(&heard.topic).unwrap_or_default();
+        let Some(name) = topic
+            .strip_prefix(&self.base)
+            .and_then(|rest| rest.strip_prefix('/'))
+        else {
+            return;
+        };
+        // Our own answers come by here too.
+        if name == RESPONSE {
+            return;
+        }
+        let Ok(permit) = self.answers.try_reserve() else {
+            log::warn!("a command is lost: too many of them wait for their answers");
+            return;
+        };
+        let is_name = topic::validate_level("command", name).is_ok();
+        let name = if is_name { name } else { "unknown" };
+        let result = self.carry_out(name, heard);
+        match &result {
+            Ok(()) => log::info!("command {name}: done"),
+            Err(refusal) => log::warn!("command {name}: refused, {}", refusal.message),
+        }
+        let answer = Answer {
+            schema: SCHEMA,
+            command: name,
+            ok: result.is_ok(),
+            error: result.as_ref().err(),
+        };
+        let document = serde_json::to_vec(&answer).expect("strings always become JSON");
+        let correlation = if heard.correlation.len() <= CORRELATION_BYTES_MAX {
+            heard.correlation.clone()
+        } else {
+            Vec::new()
+        };
+        let topic = self.answer_topic(&heard.response_topic);
+        permit.send(Message::answer(topic, document, correlation));
+    }
+
+    /// Where the answer goes. Whoever asks may not make this device say anything in its own name.
+    fn answer_topic(&self, wanted: &str) -> String {
+        let is_good = !wanted.is_empty()
+            && wanted.len() <= RESPONSE_TOPIC_BYTES_MAX
+            && !wanted.contains(['+', '#', '\0'])
+            && !wanted.starts_with('$')
+            && !wanted.starts_with(&self.device);
+        if is_good {
+            wanted.into()
+        } else {
+            format!("{}/{RESPONSE}", self.base)
+        }
+    }
+
+    fn carry_out(&self, name: &str, heard: &Heard) -> Result<(), Refusal> {
+        if heard.is_retained {
+            let message = "a retained command would be carried out again on every connection";
+            return Err(Refusal::new("retained", message));
+        }
+        let payload = &heard.payload[..];
+        match name {
+            "detection" => self.detection(parse(payload)?),
+            "threshold" => self.threshold(parse(payload)?),
+            "zones" => self.zones(parse(payload)?),
+            "restart-camera" => self.restart_camera(parse(payload)?),
+            _ => Err(Refusal::new(
+                "unknown_command",
+                "detection, threshold, zones and restart-camera are known",
+            )),
+        }
+    }
+
+    fn detection(&self, Detection { on }: Detection) -> Result<(), Refusal> {
+        let switches = &self.control.switches;
+        switches.is_detecting.store(on, Ordering::Relaxed);
+        self.show_detection();
+        Ok(())
+    }
+
+    fn show_detection(&self) {
+        let state = DetectionState {
+            schema: SCHEMA,
+            on: self.control.switches.is_detecting(),
+        };
+        let document = serde_json::to_vec(&state).expect("numbers always become JSON");
+        self.state.send_if_modified(|told| {
+            let is_new = *told != document;
+            *told = document;
+            is_new
+        });
+    }
+
+    fn threshold(&self, Threshold { score_min }: Threshold) -> Result<(), Refusal> {
+        let mut running = self.control.running();
+        let mut model = running.model.clone();
+        model.score_min = score_min;
+        model.validate()?;
+        running.model = model.clone();
+        self.control.mail.put(Settings {
+            model,
+            places: None,
+        });
+        Ok(())
+    }
+
+    fn zones(&self, Area { zones, lines }: Area) -> Result<(), Refusal> {
+        zones::validate(&zones, &lines)?;
+        let mut running = self.control.running();
+        if running.zones != zones || running.lines != lines {
+            self.control.mail.put(Settings {
+                model: running.model.clone(),
+                places: Some(Places::new(&zones, &lines)),
+            });
+            if let Some(announcement) = &self.control.announcement {
+                announcement.change_places(&zones, &lines);
+            }
+            (running.zones, running.lines) = (zones, lines);
+        }
+        Ok(())
+    }
+
+    fn restart_camera(&self, Nothing {}: Nothing) -> Result<(), Refusal> {
+        if self.control.running().camera.source.is_finite() {
+            let message = "a file is not opened again: it would begin anew";
+            return Err(Refusal::new("not_allowed", message));
+        }
+        self.control.switches.ask_restart();
+        Ok(())
+    }
+}
+
+/// What is too long is refused before it is read.
+fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Refusal> {
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        let message = format!("longer than {PAYLOAD_BYTES_MAX} bytes");
+        return Err(Refusal::new("too_large", message));
+    }
+    serde_json::from_slice(payload).map_err(|error| {
+        let message = error.to_string();
+        let reason = match error.classify() {
+            Category::Data if message.starts_with("unknown field") => "unknown_key",
+            Category::Data => "bad_value",
+            Category::Io | Category::Syntax | Category::Eof => "bad_json",
+        };
+        Refusal::new(reason, message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Desk {
+        control: Control,
+        conversation: Conversation,
+    }
+
+    fn desk() -> Desk {
+        let config = Config::load(None, [("TERNWATCH_CAMERA__NAME".into(), "door".into())]);
+        let control = Control {
+            running: Arc::new(Mutex::new(config.expect("valid"))),
+            mail: Arc::default(),
+            switches: Arc::default(),
+            announcement: None,
+        };
+        let conversation = connect(control.clone(), "pi");
+        Desk {
+            control,
+            conversation,
+        }
+    }
+
+    impl Desk {
+        /// Hands a command over; the reason for which it was refused.
+        fn say(&mut self, command: &str, payload: &[u8]) -> Option<String> {
+            self.hear(Heard {
+                topic: format!("ternwatch/pi/door/command/{command}").into(),
+                payload: payload.into(),
+                ..Heard::default()
+            })
+        }
+
+        fn hear(&mut self, heard: Heard) -> Option<String> {
+            (self.conversation.deliver)(Delivery::Message(&heard));
+            let answer = self.conversation.remarks.try_recv().expect("an answer");
+            assert!(self.conversation.remarks.try_recv().is_err(), "only one");
+            let answer: serde_json::Value = serde_json::from_slice(answer.payload()).expect("JSON");
+            assert_eq!(answer["ok"], answer["error"].is_null(), "{answer}");
+            answer["error"]["reason"].as_str().map(String::from)
+        }
+    }
+
+    #[test]
+    fn good_commands_are_carried_out() {
+        let mut desk = desk();
+        assert_eq!(desk.say("detection", br#"{"on": false}"#), None);
+        assert!(!desk.control.switches.is_detecting());
+        let state = desk.conversation.states[0].document.borrow().clone();
+        assert_eq!(state, br#"{"schema":1,"on":false}"#);
+        assert_eq!(desk.say("threshold", br#"{"score_min": 0.25}"#), None);
+        let yard = r#"{"name": "yard", "points": [[0, 0], [1, 0], [1, 1]]}"#;
+        let places = format!(r#"{{"zones": [{yard}], "lines": []}}"#);
+        assert_eq!(desk.say("zones", places.as_bytes()), None);
+        let settings = desk.control.mail.take().expect("settings");
+        assert_eq!(settings.model.score_min, 0.25, "both are handed over");
+        assert!(settings.places.is_some());
+        assert_eq!(desk.say("zones", places.as_bytes()), None);
+        assert!(desk.control.mail.take().is_none(), "nothing has changed");
+        assert_eq!(desk.say("restart-camera", b"{}"), None);
+        assert!(desk.control.switches.take_restart());
+    }
+
+    #[test]
+    fn bad_commands_change_nothing_and_are_told_why() {
+        let mut desk = desk();
+        let long = vec![b' '; PAYLOAD_BYTES_MAX + 1];
+        let cases: [(&str, &[u8], &str); 13] = [
+            ("detection", b"", "bad_json"),
+            ("detection", b"off", "bad_json"),
+            ("detection", br#"{"on": 1}"#, "bad_value"),
+            ("detection", b"{}", "bad_value"),
+            ("detection", br#"{"on": false, "of": 1}"#, "unknown_key"),
+            ("detection", &long, "too_large"),
+            ("threshold", br#"{"score_min": 1.5}"#, "out_of_range"),
+            ("threshold", br#"{"score_min": -0.1}"#, "out_of_range"),
+            ("threshold", br#"{"score_min": 1e99}"#, "out_of_range"),
+            ("zones", br#"{"zones": []}"#, "bad_value"),
+            (
+                "zones",
+                br#"{"zones": [{"name": "a", "points": []}], "lines": []}"#,
+                "out_of_range",
+            ),
+            ("snapshot", b"{}", "unknown_command"),
+            ("de tection", b"{}", "unknown_command"),
+        ];
+        for (command, payload, reason) in cases {
+            assert_eq!(
+                desk.say(command, payload).as_deref(),
+                Some(reason),
+                "{command}"
+            );
+        }
+        assert!(desk.control.switches.is_detecting());
+        assert!(desk.control.mail.take().is_none());
+        desk.control.running().camera.source = crate::camera::SourceKind::Video;
+        let refused = desk.say("restart-camera", b"{}");
+        assert_eq!(refused.as_deref(), Some("not_allowed"));
+        assert!(!desk.control.switches.take_restart());
+        let retained = Heard {
+            topic: b"ternwatch/pi/door/command/detection".into(),
+            payload: br#"{"on": false}"#.into(),
+            is_retained: true,
+            ..Heard::default()
+        };
+        assert_eq!(desk.hear(retained).as_deref(), Some("retained"));
+        assert!(desk.control.switches.is_detecting());
+    }
+
+    #[test]
+    fn answers_go_where_they_are_awaited_but_not_in_the_name_of_the_device() {
+        let mut desk = desk();
+        let ours = "ternwatch/pi/door/command/response";
+        let long = "a".repeat(RESPONSE_TOPIC_BYTES_MAX + 1);
+        for (wanted, topic) in [
+            ("", ours),
+            ("me/answers", "me/answers"),
+            ("ternwatch/pi/state", ours),
+            ("ternwatch/pi/door/command/detection", ours),
+            ("a/#", ours),
+            ("$SYS/a", ours),
+            (&long, ours),
+        ] {
+            (desk.conversation.deliver)(Delivery::Message(&Heard {
+                topic: b"ternwatch/pi/door/command/detection".into(),
+                payload: br#"{"on": true}"#.into(),
+                response_topic: wanted.into(),
+                correlation: b"7".into(),
+                ..Heard::default()
+            }));
+            let answer = desk.conversation.remarks.try_recv().expect("an answer");
+            assert_eq!(answer.topic(), topic);
+        }
+        // What comes from there is no command.
+        (desk.conversation.deliver)(Delivery::Message(&Heard {
+            topic: ours.into(),
+            ..Heard::default()
+        }));
+        assert!(desk.conversation.remarks.try_recv().is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_answered_is_not_carried_out() {
+        let mut desk = desk();
+        let mut ask = |payload: &[u8]| {
+            (desk.conversation.deliver)(Delivery::Message(&Heard {
+                topic: b"ternwatch/pi/door/command/detection".into(),
+                payload: payload.into(),
+                ..Heard::default()
+            }));
+        };
+        for _ in 0..ANSWERS_MAX {
+            ask(br#"{"on": true}"#);
+        }
+        ask(br#"{"on": false}"#);
+        assert!(desk.control.switches.is_detecting());
+    }
+}
