@@ -75,6 +75,7 @@ test_fresh_system() {
     expect "root:root 755" /usr/bin/ternwatchd
     expect "root:root 644" /etc/ternwatch/ternwatch.toml
     expect "root:root 644" /usr/lib/ternwatch/models/person.tern
+    expect "root:root 644" /usr/lib/ternwatch/models/person-lite.tern
     expect "root:root 644" /usr/lib/ternwatch/keys/default.pub
     expect "root:root 644" /lib/systemd/system/ternwatch.service
     [ -L "$root/etc/systemd/system/multi-user.target.wants/ternwatch.service" ] || die "the service is not enabled"
