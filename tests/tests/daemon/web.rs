@@ -149,45 +149,36 @@ fn a_model_is_fetched_by_https_and_goes_on_after_a_killed_daemon() {
     daemon.terminate();
 }
 
-#[test]
-fn a_url_that_is_not_allowed_is_not_visited() {
+/// A model that is on a web server, too, comes over the broker: gives the server and the daemon's log. `allowed` is what the
+/// settings allow instead of the server's URL.
+fn fetched_from_the_broker(allowed: Option<&str>, authority: &str) -> (Server, String) {
     let broker = Broker::start();
     let mut subscriber = Subscriber::connect(broker.port(), "test");
     let mut bench = bench(broker.port());
     certificates(&bench.path(""));
     let file = long_bundle(2, 3);
     let server = Server::start(&bench.path(""), &file, usize::MAX);
-    allow(
-        &mut bench,
-        "https://elsewhere.example/new.tern",
-        "authority.pem",
-    );
+    allow(&mut bench, allowed.unwrap_or(&server.url), authority);
     let daemon = bench.run();
     expect_state(&mut subscriber, "online");
     let pusher = Pusher::connect(broker.port());
     pusher.offer_at("job-1", 2, &file, Some(&server.url));
     assert_eq!(ending(&mut subscriber, "job-1").0, "committed");
-    assert_eq!(server.served(), []);
     assert_eq!(pusher.answered(), 3);
-    daemon.terminate();
+    (server, daemon.terminate())
+}
+
+#[test]
+fn a_url_that_is_not_allowed_is_not_visited() {
+    let elsewhere = "https://elsewhere.example/new.tern";
+    let (server, _) = fetched_from_the_broker(Some(elsewhere), "authority.pem");
+    assert_eq!(server.served(), []);
 }
 
 #[test]
 fn a_server_that_is_a_stranger_gets_no_trust_and_the_broker_is_asked_instead() {
-    let broker = Broker::start();
-    let mut subscriber = Subscriber::connect(broker.port(), "test");
-    let mut bench = bench(broker.port());
-    certificates(&bench.path(""));
-    let file = long_bundle(2, 3);
-    let server = Server::start(&bench.path(""), &file, usize::MAX);
-    allow(&mut bench, &server.url, "stranger.pem");
-    let daemon = bench.run();
-    expect_state(&mut subscriber, "online");
-    let pusher = Pusher::connect(broker.port());
-    pusher.offer_at("job-1", 2, &file, Some(&server.url));
-    assert_eq!(ending(&mut subscriber, "job-1").0, "committed");
+    let (server, log) = fetched_from_the_broker(None, "stranger.pem");
     assert_eq!(server.served(), []);
-    let log = daemon.terminate();
     assert!(
         log.contains("cannot be fetched") && log.contains("certificate"),
         "{log}"
