@@ -12,11 +12,11 @@ use crate::cli::{Bench, FrameFormat};
 use crate::config::Config;
 use crate::exit::{Failure, Reason};
 use crate::model;
+use crate::vitals::Vitals;
 use anyhow::{Context, anyhow};
 use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use report::{LayerTime, Report, StageTime};
-use rustix::time::{ClockId, clock_gettime};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use ternwatch_bundle::Model;
@@ -175,7 +175,7 @@ fn measure(
         layers: vec![empty(); model.layers().len()],
     };
     for round in 0..WARM_UP + frames {
-        let processor_from = processor_time();
+        let processor_from = Vitals::thread_time();
         let mut marks = [Instant::now(); 5];
         camera.deliver()?;
         marks[1] = Instant::now();
@@ -199,16 +199,10 @@ fn measure(
             times.infer.push(marks[3] - marks[2]);
             times.decode.push(marks[4] - marks[3]);
             times.total.push(marks[4] - marks[0]);
-            times.processor.push(processor_time() - processor_from);
+            times.processor.push(Vitals::thread_time() - processor_from);
         }
     }
     Ok(times)
-}
-
-/// How long this thread has run so far.
-fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 impl Times {

@@ -183,6 +183,11 @@ impl Health {
         self.had_a_frame("The first frame came, detection is switched off");
     }
 
+    /// Frames that the inference thread was done with so far, examined or not.
+    pub fn looked_at(&self) -> u64 {
+        self.examined.load(Ordering::Relaxed) + self.skipped.load(Ordering::Relaxed)
+    }
+
     fn had_a_frame(&self, first: &str) {
         let mut line = self.lock();
         if !line.is_ready {
@@ -209,8 +214,7 @@ impl Health {
         }
         let passed = now - line.status_at;
         if line.is_ready && passed >= STATUS_INTERVAL {
-            let looked_at =
-                self.examined.load(Ordering::Relaxed) + self.skipped.load(Ordering::Relaxed);
+            let looked_at = self.looked_at();
             let rate = (looked_at - line.looked_at_then) as f64 / passed.as_secs_f64();
             (line.status_at, line.looked_at_then) = (now, looked_at);
             notify(&[NotifyState::Status(&self.status(&line, rate))]);

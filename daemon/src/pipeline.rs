@@ -403,15 +403,13 @@ impl Inference {
         self.slot.examined(strong.len(), inference);
         if let Some(source) = &self.source {
             // Frames are numbered without gaps: those missing before this one were dropped.
-            let looked_at =
-                health.examined.load(Ordering::Relaxed) + health.skipped.load(Ordering::Relaxed);
             documents.push(Document::Frame(source.document(&Examined {
                 sequence: buffer.sequence,
                 captured_at: buffer.captured_at,
                 width: buffer.width,
                 height: buffer.height,
                 inference_ms: inference.as_secs_f64() * 1000.0,
-                dropped: buffer.sequence - looked_at,
+                dropped: buffer.sequence - health.looked_at(),
                 detections: strong,
             })));
         }

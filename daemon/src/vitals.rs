@@ -36,10 +36,18 @@ impl Vitals {
 
     /// Resident memory in bytes.
     pub fn memory_bytes(&self) -> Option<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most memory that was resident, in bytes.
+    pub fn memory_bytes_max(&self) -> Option<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// What stands in the line of this key (proc(5), `/proc/pid/status`).
+    fn status_bytes(&self, key: &str) -> Option<u64> {
         let status = read(&self.proc.join("status"))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
         let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         kib.checked_mul(1024)
     }
@@ -53,10 +61,19 @@ impl Vitals {
 
     /// Processor time that the threads of this process have used so far.
     pub fn processor_time() -> Duration {
-        let time = clock_gettime(ClockId::ProcessCPUTime);
-        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-        Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+        time_of(ClockId::ProcessCPUTime)
     }
+
+    /// Processor time that this thread has used so far.
+    pub fn thread_time() -> Duration {
+        time_of(ClockId::ThreadCPUTime)
+    }
+}
+
+fn time_of(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// The first thermal zone whose type names a processor.
@@ -96,6 +113,18 @@ mod tests {
         let bytes = vitals.memory_bytes().expect("Linux");
         assert!(bytes > 64 << 20, "{bytes}");
         assert!(Vitals::processor_time() > before);
+    }
+
+    #[test]
+    fn resident_memory_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let status = "Name:\tternwatchd\nVmHWM:\t    9216 kB\nVmRSS:\t    8192 kB\n";
+        let vitals = Vitals::below(folder.path(), folder.path());
+        fs::write(folder.path().join("status"), status).expect("written");
+        assert_eq!(vitals.memory_bytes(), Some(8192 << 10));
+        assert_eq!(vitals.memory_bytes_max(), Some(9216 << 10));
+        fs::write(folder.path().join("status"), "").expect("written");
+        assert_eq!(vitals.memory_bytes(), None);
     }
 
     #[test]

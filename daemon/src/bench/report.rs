@@ -1,6 +1,7 @@
 //! What `ternwatchd bench` found, as a table for people and as JSON for programs.
 
 use crate::publish::payload::ModelIdentity;
+use crate::vitals::Vitals;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -108,21 +109,16 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Of this process, as Linux counts it (proc(5), `/proc/pid/status`).
+    /// Of this process.
     pub(super) fn of_this_process(arena_bytes: usize) -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let vitals = Vitals::of_this_process();
+        let kib = |bytes: u64| bytes / 1024;
         Self {
             arena_kib: arena_bytes.div_ceil(1024),
-            resident_kib: kib(&status, "VmRSS:"),
-            resident_max_kib: kib(&status, "VmHWM:"),
+            resident_kib: vitals.memory_bytes().map(kib),
+            resident_max_kib: vitals.memory_bytes_max().map(kib),
         }
     }
-}
-
-/// The number in a line like `VmRSS:      1234 kB`.
-fn kib(status: &str, key: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix(key))?;
-    value.split_whitespace().next()?.parse().ok()
 }
 
 impl Display for Report {
@@ -208,13 +204,5 @@ mod tests {
         assert_eq!(found, [100.0, 190.0, 198.0, 200.0]);
         let one = StageTime::of("infer", &mut [Duration::from_millis(7)]);
         assert_eq!((one.p50_ms, one.max_ms), (7.0, 7.0));
-    }
-
-    #[test]
-    fn resident_memory_is_read() {
-        let status = "Name:\tternwatchd\nVmHWM:\t    9216 kB\nVmRSS:\t    8192 kB\n";
-        assert_eq!(kib(status, "VmRSS:"), Some(8192));
-        assert_eq!(kib(status, "VmHWM:"), Some(9216));
-        assert_eq!(kib("", "VmRSS:"), None);
     }
 }
