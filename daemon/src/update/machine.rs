@@ -466,7 +466,10 @@ impl Machine {
             self.drop_candidate(Reason::ByHand);
             return Ok(());
         }
-        let identity = self.record.committed.take().ok_or(NotNow::NothingBefore)?;
+        let identity = (self.record.committed.clone()).ok_or(NotNow::NothingBefore)?;
+        if self.record.previous.is_none() && self.packaged.as_ref() == Some(&identity) {
+            return Err(NotNow::NothingBefore);
+        }
         self.record.committed = self.record.previous.take();
         self.quarantine(identity.clone(), Reason::ByHand);
         self.end(

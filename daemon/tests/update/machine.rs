@@ -130,7 +130,9 @@ impl Witness {
                 .committed
                 .as_ref()
                 .is_some_and(|m| m.sha256 == *sha256)
+            && !(machine.running().is_none() && packaged().sha256 == *sha256)
         {
+            // Where the packaged model was the committed one, only the stored copy of it is gone: it runs on.
             self.failed.insert(*sha256);
         }
         if let Event::Reject {
@@ -301,6 +303,28 @@ fn a_model_goes_from_the_offer_to_the_commit() {
         assert_eq!(machine.subject(), (Some("j1"), Some(&identity)));
     }
     assert_eq!(machine.running(), Some(&identity));
+}
+
+#[test]
+fn the_packaged_model_has_none_before_it_even_where_it_was_committed() {
+    let mut machine = machine(Record::default());
+    let other = model("vehicle", 2, 0);
+    for identity in [other.clone(), packaged()] {
+        let job = "job".into();
+        for event in [
+            Event::Admit { job, identity },
+            Event::BeginTrial,
+            Event::Pass,
+        ] {
+            machine.step(event).expect("in order");
+        }
+    }
+    assert_eq!(machine.running(), Some(&packaged()));
+    let lost = Event::Lose(other.sha256, Reason::FileDamaged);
+    machine.step(lost).expect("always possible");
+    let record = machine.record().clone();
+    assert_eq!(machine.step(Event::RollBack), Err(NotNow::NothingBefore));
+    assert_eq!(machine.record(), &record);
 }
 
 #[test]
