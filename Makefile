@@ -15,7 +15,7 @@ RUN ?= target/$(MODEL)
 # One after the other: together, cargo would give the daemon the demonstration's ability to sign.
 DEMO_BUILD = $(CARGO) build --release --locked -p ternwatchd && $(CARGO) build --release --locked -p ternwatch-demo
 
-.PHONY: help demo check test test-home-assistant bench bench-peers load-test gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test release exposure deny train-default evaluate demo-ota
+.PHONY: help demo check test test-home-assistant bench bench-peers load-test gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test vm-test release exposure deny train-default evaluate demo-ota
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -94,6 +94,13 @@ deb-test: ## lintian, then install, upgrade, remove and purge in a fresh Debian 
 	@deploy/install-deps.sh deb deb-test cross-arm64 cross-armhf
 	lintian --fail-on error,warning,info --info target/deb/ternwatch_*.deb
 	deploy/test-deb.sh $(ARCHITECTURES)
+
+VM_REPORT ?= target/vm/report.md
+vm-test: ## the arm64 package on a whole emulated ARM machine with cameras, as root: install, watch, update, failures
+	@deploy/install-deps.sh build vm cross-arm64
+	deploy/vm/image.sh
+	$(CARGO) build --locked -p quant-tool --bin quant-tool
+	$(CARGO) run --locked -p system-tests --example vm | tee $(VM_REPORT)
 
 release: deb ## packages, what is in them (CycloneDX) and checksums, into target/deb/
 	deploy/sbom.sh ternwatchd aarch64-unknown-linux-gnu >target/deb/ternwatch-arm64.cdx.json

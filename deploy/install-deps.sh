@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a task needs and this machine lacks: deploy/install-deps.sh GROUP...
 #
-# Groups: build check demo test load gate deb deb-test exposure deny cross-arm64 cross-armhf cross-rust cross-rust-src
+# Groups: build check demo test load gate deb deb-test vm exposure deny cross-arm64 cross-armhf cross-rust cross-rust-src
 # Nothing is touched where everything is there. Otherwise apt installs the missing Debian packages, as root or with
 # sudo; without root, network or apt the missing packages are named and the script fails.
 set -euo pipefail
@@ -28,6 +28,7 @@ present() {
         gcc | make | ffmpeg | mosquitto | nats-server | openssl) command -v "$1" >/dev/null ;;
         gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc >/dev/null ;;
         gcc-arm-linux-gnueabihf) command -v arm-linux-gnueabihf-gcc >/dev/null ;;
+        qemu-system-arm) command -v qemu-system-aarch64 >/dev/null ;;
         qemu-user-static) command -v qemu-aarch64-static >/dev/null ;;
         # bindgen loads it for the V4L2 bindings.
         libclang-dev) [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null ;;
@@ -52,6 +53,7 @@ packages_of() {
         gate) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user valgrind ;;
         deb) echo debhelper dpkg-dev lintian ;;
         deb-test) echo mmdebstrap ;;
+        vm) echo qemu-system-arm qemu-user-static mmdebstrap arch-test kmod cpio e2fsprogs openssh-client make gcc-aarch64-linux-gnu ffmpeg mosquitto opencv-doc ;;
         exposure) echo systemd ;;
         deny) ;;
         cross-arm64) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross libclang-dev qemu-user-static ;;

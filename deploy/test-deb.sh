@@ -73,7 +73,7 @@ test_fresh_system() {
     say "install"
     inside dpkg -i /ternwatch.deb >"$work/log" 2>&1 || { cat "$work/log" >&2; die "it does not install"; }
     expect "root:root 755" /usr/bin/ternwatchd
-    expect "root:root 644" /etc/ternwatch/ternwatch.toml
+    expect "root:ternwatch 640" /etc/ternwatch/ternwatch.toml
     expect "root:root 644" /usr/lib/ternwatch/models/person.tern
     expect "root:root 644" /usr/lib/ternwatch/models/person-lite.tern
     expect "root:root 644" /usr/lib/ternwatch/keys/default.pub

@@ -267,8 +267,18 @@ impl Subscriber {
     }
 
     /// The next message that `accept` turns into something; the others are skipped.
-    pub fn expect<T>(&mut self, what: &str, mut accept: impl FnMut(&Heard) -> Option<T>) -> T {
-        let until = Instant::now() + DEADLINE;
+    pub fn expect<T>(&mut self, what: &str, accept: impl FnMut(&Heard) -> Option<T>) -> T {
+        self.expect_within(DEADLINE, what, accept)
+    }
+
+    /// The same, for what may take longer.
+    pub fn expect_within<T>(
+        &mut self,
+        deadline: Duration,
+        what: &str,
+        mut accept: impl FnMut(&Heard) -> Option<T>,
+    ) -> T {
+        let until = Instant::now() + deadline;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match self.messages.recv_timeout(left) {
@@ -281,7 +291,7 @@ impl Subscriber {
                 }
                 Ok(Err(error)) => panic!("lost the broker waiting for {what}: {error}"),
                 Err(RecvTimeoutError::Timeout) => {
-                    panic!("waited {DEADLINE:?} for {what}; heard\n{}", self.history)
+                    panic!("waited {deadline:?} for {what}; heard\n{}", self.history)
                 }
                 Err(RecvTimeoutError::Disconnected) => panic!("the subscriber ended: {what}"),
             }

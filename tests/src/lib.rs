@@ -3,3 +3,4 @@
 //! The library holds what the tests share; the tests themselves are in `tests/`.
 
 pub mod broker;
+pub mod ledger;

@@ -32,6 +32,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     // It sees what any subscriber sees, and sends models as anybody may.
     ("ternwatch-demo", &["ternwatch-bundle", "ternwatch-ota"]),
+    // It shows a film to a camera of the emulated machine.
+    ("ternwatch-feeder", &[]),
     (
         "system-tests",
         &[

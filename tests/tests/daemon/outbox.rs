@@ -4,11 +4,11 @@ use super::STATE;
 use super::bench::{Bench, Daemon};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use system_tests::broker::{Broker, Cable, Heard, Subscriber, wait_for};
+use system_tests::broker::{Broker, Cable, Subscriber, wait_for};
+use system_tests::ledger::Ledger;
 
 const EVENTS: &str = "site/pi/door/events";
 /// How often the daemon is killed.
@@ -31,55 +31,6 @@ fn eventful(port: u16) -> Bench {
     bench.set("MQTT__OUTBOX_SYNC_S", "0.2");
     fs::create_dir(bench.path("state")).expect("created");
     bench
-}
-
-/// What a subscriber has heard so far, by number.
-#[derive(Default)]
-struct Ledger {
-    events: BTreeMap<u64, Value>,
-    /// Events that came again.
-    repeated: u64,
-}
-
-impl Ledger {
-    fn take(&mut self, heard: &Heard) -> Option<u64> {
-        if heard.topic != EVENTS {
-            return None;
-        }
-        let event: Value = serde_json::from_slice(&heard.payload).expect("JSON");
-        let sequence = event["sequence"].as_u64().expect("a number");
-        if let Some(known) = self.events.get(&sequence) {
-            assert_eq!(known, &event, "a number was given twice");
-            self.repeated += 1;
-            return None;
-        }
-        let newest = self.events.keys().next_back();
-        assert!(
-            newest.is_none_or(|newest| *newest < sequence),
-            "{sequence} comes after {newest:?}"
-        );
-        self.events.insert(sequence, event);
-        Some(sequence)
-    }
-
-    /// Numbers have no gaps; of every run, every object's events are in order.
-    fn check(&self) {
-        let numbers: Vec<u64> = self.events.keys().copied().collect();
-        assert_eq!(
-            numbers,
-            (0..numbers.len() as u64).collect::<Vec<_>>(),
-            "a gap"
-        );
-        let mut open: BTreeMap<(String, u64), &str> = BTreeMap::new();
-        for event in self.events.values() {
-            let run = event["started_at"].as_str().expect("a text").to_owned();
-            let id = event["track"]["id"].as_u64().expect("a number");
-            let kind = event["type"].as_str().expect("a text");
-            let before = open.insert((run, id), kind);
-            assert_eq!(before.is_none(), kind == "new", "{kind} after {before:?}");
-            assert_ne!(before, Some("end"), "{event}");
-        }
-    }
 }
 
 /// The numbers of the events that lie in the outbox's files, whatever their format is: the documents are text.
@@ -111,7 +62,7 @@ fn a_daemon_that_is_killed_again_and_again_loses_no_stored_event() {
     let mut subscriber = Subscriber::connect(broker.port(), "test");
     let bench = eventful(broker.port());
     let folder = bench.path("state/outbox");
-    let mut ledger = Ledger::default();
+    let mut ledger = Ledger::new(EVENTS);
     let mut stored_in_all: Vec<u64> = Vec::new();
     for run in 0..KILLS {
         let daemon = bench.run();
@@ -165,7 +116,7 @@ impl Line {
         Self {
             broker,
             cable,
-            ledger: Ledger::default(),
+            ledger: Ledger::new(EVENTS),
         }
     }
 

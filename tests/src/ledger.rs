@@ -1,0 +1,65 @@
+//! What a subscriber has heard of a device's events: nothing may be missing, and order is kept.
+
+use crate::broker::Heard;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The events of a topic so far, by number.
+pub struct Ledger {
+    topic: String,
+    /// Events by their number on the device.
+    pub events: BTreeMap<u64, Value>,
+    /// Events that came again.
+    pub repeated: u64,
+}
+
+impl Ledger {
+    /// An empty one for the events of this topic.
+    pub fn new(topic: &str) -> Self {
+        Self {
+            topic: topic.into(),
+            events: BTreeMap::new(),
+            repeated: 0,
+        }
+    }
+
+    /// Notes an event down: its number, if it is new. Other topics' messages are passed over.
+    pub fn take(&mut self, heard: &Heard) -> Option<u64> {
+        if heard.topic != self.topic {
+            return None;
+        }
+        let event: Value = serde_json::from_slice(&heard.payload).expect("JSON");
+        let sequence = event["sequence"].as_u64().expect("a number");
+        if let Some(known) = self.events.get(&sequence) {
+            assert_eq!(known, &event, "a number was given twice");
+            self.repeated += 1;
+            return None;
+        }
+        let newest = self.events.keys().next_back();
+        assert!(
+            newest.is_none_or(|newest| *newest < sequence),
+            "{sequence} comes after {newest:?}"
+        );
+        self.events.insert(sequence, event);
+        Some(sequence)
+    }
+
+    /// Numbers have no gaps; of every run, every object's events are in order.
+    pub fn check(&self) {
+        let numbers: Vec<u64> = self.events.keys().copied().collect();
+        assert_eq!(
+            numbers,
+            (0..numbers.len() as u64).collect::<Vec<_>>(),
+            "a gap"
+        );
+        let mut open: BTreeMap<(String, u64), &str> = BTreeMap::new();
+        for event in self.events.values() {
+            let run = event["started_at"].as_str().expect("a text").to_owned();
+            let id = event["track"]["id"].as_u64().expect("a number");
+            let kind = event["type"].as_str().expect("a text");
+            let before = open.insert((run, id), kind);
+            assert_eq!(before.is_none(), kind == "new", "{kind} after {before:?}");
+            assert_ne!(before, Some("end"), "{event}");
+        }
+    }
+}
