@@ -1,17 +1,23 @@
 //! What may be asked for over MQTT while the daemon runs (docs/mqtt.md, docs/schema/command-*.json).
 //!
 //! Takes a message, bounds it before it parses it, carries it out or refuses it, and answers once. Carrying out means to
-//! leave word for the frame path: settings in [`Mail`], wishes in [`Switches`]. Nothing here waits, and what was changed lasts
-//! until the settings are read again or the program ends.
+//! leave word for the frame path: settings in [`Mail`], wishes in [`Switches`] and on the [`Desk`], which answers later. Nothing
+//! here waits, and what was changed lasts until the settings are read again or the program ends.
 
-use crate::config::{Config, Invalid};
+pub mod answer;
+
+use crate::config::Config;
+use crate::health::Health;
 use crate::pipeline::Places;
+use crate::publish::camera_state::Condition;
 use crate::publish::home_assistant::Announcement;
 use crate::publish::mqtt::conversation::{Assurance, Conversation, Delivery, State};
 use crate::publish::mqtt::message::{Heard, Message};
 use crate::publish::topic;
 use crate::reload::{Mail, Settings};
+use crate::snapshot::Desk;
 use crate::zones::{self, LineConfig, ZoneConfig};
+use answer::{RESPONSE, Refusal, Reply};
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,11 +33,6 @@ const ANSWERS_MAX: usize = 16;
 /// MQTT allows longer ones, but nobody needs them.
 const RESPONSE_TOPIC_BYTES_MAX: usize = 512;
 const CORRELATION_BYTES_MAX: usize = 256;
-/// A reason for people is cut off after so many characters.
-const MESSAGE_CHARS_MAX: usize = 300;
-/// Where answers go if nothing else was asked for: below the topic of the commands.
-const RESPONSE: &str = "response";
-
 /// What both threads of the frame path look at.
 #[derive(Debug)]
 pub struct Switches {
@@ -76,6 +77,10 @@ pub struct Control {
     pub switches: Arc<Switches>,
     /// To Home Assistant.
     pub announcement: Option<Arc<Announcement>>,
+    /// Where pictures are asked for, if some are published.
+    pub desk: Option<Arc<Desk>>,
+    /// How the camera is doing.
+    pub health: Arc<Health>,
 }
 
 impl Control {
@@ -114,42 +119,12 @@ struct DetectionState {
     on: bool,
 }
 
-/// The answer to a command.
-#[derive(Serialize)]
-struct Answer<'a> {
-    schema: u32,
-    command: &'a str,
-    ok: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a Refusal>,
-}
-
-/// Why a command was not carried out.
-#[derive(Debug, PartialEq, Serialize)]
-struct Refusal {
-    /// For programs.
-    reason: &'static str,
-    /// For people.
-    message: String,
-}
-
-impl Refusal {
-    fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        let message: String = message.into();
-        Self {
-            reason,
-            message: message.chars().take(MESSAGE_CHARS_MAX).collect(),
-        }
-    }
-}
-
-impl From<Invalid> for Refusal {
-    fn from(invalid: Invalid) -> Self {
-        Self::new(
-            "out_of_range",
-            format!("{}: {}", invalid.key, invalid.reason),
-        )
-    }
+/// How far a command is that was not refused.
+enum Done {
+    /// It is handed on.
+    Now,
+    /// A picture is asked for; the reply comes with it.
+    WithPicture(Arc<Desk>),
 }
 
 /// Takes commands.
@@ -214,31 +189,24 @@ impl Commands {
         if name == RESPONSE {
             return;
         }
-        let Ok(permit) = self.answers.try_reserve() else {
+        let Ok(permit) = self.answers.clone().try_reserve_owned() else {
             log::warn!("a command is lost: too many of them wait for their answers");
             return;
         };
         let is_name = topic::validate_level("command", name).is_ok();
         let name = if is_name { name } else { "unknown" };
-        let result = self.carry_out(name, heard);
-        match &result {
-            Ok(()) => log::info!("command {name}: done"),
-            Err(refusal) => log::warn!("command {name}: refused, {}", refusal.message),
-        }
-        let answer = Answer {
-            schema: SCHEMA,
-            command: name,
-            ok: result.is_ok(),
-            error: result.as_ref().err(),
-        };
-        let document = serde_json::to_vec(&answer).expect("strings always become JSON");
         let correlation = if heard.correlation.len() <= CORRELATION_BYTES_MAX {
             heard.correlation.clone()
         } else {
             Vec::new()
         };
         let topic = self.answer_topic(&heard.response_topic);
-        permit.send(Message::answer(topic, document, correlation));
+        let reply = Reply::new(permit, name, topic, correlation);
+        match self.carry_out(name, heard) {
+            Ok(Done::Now) => reply.done(),
+            Ok(Done::WithPicture(desk)) => desk.ask(reply),
+            Err(refusal) => reply.refuse(refusal),
+        }
     }
 
     /// Where the answer goes. Whoever asks may not make this device say anything in its own name.
@@ -255,7 +223,7 @@ impl Commands {
         }
     }
 
-    fn carry_out(&self, name: &str, heard: &Heard) -> Result<(), Refusal> {
+    fn carry_out(&self, name: &str, heard: &Heard) -> Result<Done, Refusal> {
         if heard.is_retained {
             let message = "a retained command would be carried out again on every connection";
             return Err(Refusal::new("retained", message));
@@ -263,21 +231,22 @@ impl Commands {
         let payload = &heard.payload[..];
         match name {
             "detection" => self.detection(parse(payload)?),
-            "threshold" => self.threshold(parse(payload)?),
-            "zones" => self.zones(parse(payload)?),
-            "restart-camera" => self.restart_camera(parse(payload)?),
-            _ => Err(Refusal::new(
-                "unknown_command",
-                "detection, threshold, zones and restart-camera are known",
-            )),
+            "threshold" => self.threshold(parse(payload)?)?,
+            "zones" => self.zones(parse(payload)?)?,
+            "restart-camera" => self.restart_camera(parse(payload)?)?,
+            "snapshot" => return self.snapshot(parse(payload)?),
+            _ => {
+                let message = "detection, threshold, zones, restart-camera and snapshot are known";
+                return Err(Refusal::new("unknown_command", message));
+            }
         }
+        Ok(Done::Now)
     }
 
-    fn detection(&self, Detection { on }: Detection) -> Result<(), Refusal> {
+    fn detection(&self, Detection { on }: Detection) {
         let switches = &self.control.switches;
         switches.is_detecting.store(on, Ordering::Relaxed);
         self.show_detection();
-        Ok(())
     }
 
     fn show_detection(&self) {
@@ -330,6 +299,27 @@ impl Commands {
         self.control.switches.ask_restart();
         Ok(())
     }
+
+    fn snapshot(&self, Nothing {}: Nothing) -> Result<Done, Refusal> {
+        let Control {
+            desk,
+            switches,
+            health,
+            ..
+        } = &self.control;
+        let Some(desk) = desk else {
+            let message = "snapshots.enabled is false";
+            return Err(Refusal::new("snapshots_off", message));
+        };
+        if !switches.is_detecting() {
+            return Err(Refusal::new("detection_off", "detection is off"));
+        }
+        match health.camera_condition() {
+            Some(Condition::Ok) => Ok(Done::WithPicture(desk.clone())),
+            Some(Condition::Away) => Err(Refusal::new("no_picture", "the camera is away")),
+            None => Err(Refusal::new("no_picture", "the camera gave no frame yet")),
+        }
+    }
 }
 
 /// What is too long is refused before it is read.
@@ -365,6 +355,8 @@ mod tests {
             mail: Arc::default(),
             switches: Arc::default(),
             announcement: None,
+            desk: None,
+            health: Arc::new(Health::new(std::time::Duration::from_secs(1), None, "door")),
         };
         let conversation = connect(control.clone(), "pi");
         Desk {
@@ -417,7 +409,7 @@ mod tests {
     fn bad_commands_change_nothing_and_are_told_why() {
         let mut desk = desk();
         let long = vec![b' '; PAYLOAD_BYTES_MAX + 1];
-        let cases: [(&str, &[u8], &str); 13] = [
+        let cases: [(&str, &[u8], &str); 14] = [
             ("detection", b"", "bad_json"),
             ("detection", b"off", "bad_json"),
             ("detection", br#"{"on": 1}"#, "bad_value"),
@@ -433,7 +425,8 @@ mod tests {
                 br#"{"zones": [{"name": "a", "points": []}], "lines": []}"#,
                 "out_of_range",
             ),
-            ("snapshot", b"{}", "unknown_command"),
+            ("snapshot", b"{}", "snapshots_off"),
+            ("self-destruct", b"{}", "unknown_command"),
             ("de tection", b"{}", "unknown_command"),
         ];
         for (command, payload, reason) in cases {

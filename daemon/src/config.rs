@@ -6,7 +6,7 @@
 
 pub mod choice;
 
-use crate::{camera, logging, model, motion, pipeline, publish, track, update, zones};
+use crate::{camera, logging, model, motion, pipeline, publish, snapshot, track, update, zones};
 use ::config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -48,6 +48,8 @@ pub struct Config {
     pub lines: Vec<zones::LineConfig>,
     /// What is published.
     pub publish: publish::Config,
+    /// Which pictures are.
+    pub snapshots: snapshot::Config,
     /// Whether Home Assistant is told of this device.
     pub home_assistant: publish::home_assistant::Config,
     /// Where documents go.
@@ -239,6 +241,7 @@ impl Config {
         self.track.validate()?;
         zones::validate(&self.zones, &self.lines)?;
         self.publish.validate()?;
+        self.snapshots.validate(self.mqtt.enabled)?;
         self.home_assistant.validate()?;
         self.mqtt.validate()?;
         if !self.mqtt.enabled && !self.stdout.enabled {

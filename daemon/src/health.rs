@@ -43,6 +43,10 @@ pub struct Health {
     pub published: AtomicU64,
     /// Documents dropped because the broker was away for too long.
     pub documents_dropped: AtomicU64,
+    /// Snapshots handed to the network.
+    pub snapshots_published: AtomicU64,
+    /// Snapshots that there was no room or time for, or that could not be made.
+    pub snapshots_dropped: AtomicU64,
     /// Whether the camera delivers, for everybody who wants to know.
     pub camera: Reporter,
     /// One of [`CAMERA_UNKNOWN`], [`CAMERA_WORKS`], [`CAMERA_AWAY`].
@@ -82,6 +86,8 @@ impl Health {
             skipped: AtomicU64::new(0),
             published: AtomicU64::new(0),
             documents_dropped: AtomicU64::new(0),
+            snapshots_published: AtomicU64::new(0),
+            snapshots_dropped: AtomicU64::new(0),
             camera: Reporter::new(camera),
             camera_state: AtomicU8::new(CAMERA_UNKNOWN),
             inference: Mutex::new(Histogram::default()),
@@ -143,6 +149,15 @@ impl Health {
             self.camera.tell(Condition::Ok, "", Timestamp::now());
         }
         before == CAMERA_AWAY
+    }
+
+    /// How it is with the camera; `None` before it is known.
+    pub fn camera_condition(&self) -> Option<Condition> {
+        match self.camera_state.load(Ordering::Relaxed) {
+            CAMERA_WORKS => Some(Condition::Ok),
+            CAMERA_AWAY => Some(Condition::Away),
+            _ => None,
+        }
     }
 
     /// Frames are examined with this model from now on.

@@ -26,6 +26,7 @@ pub mod publish;
 pub mod reload;
 pub mod service;
 pub mod simulate;
+pub mod snapshot;
 pub mod stop;
 pub mod track;
 pub mod update;

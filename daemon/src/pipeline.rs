@@ -1,6 +1,6 @@
 //! The order of the stages: capture, newest-wins mailbox, motion gate, inference, tracking, zones, documents, outlet.
 //!
-//! Two threads. Capture opens the source, opens a live one again when it fails, and puts frames into the mailbox.
+//! Two threads, and a third one that makes pictures. Capture opens the source, opens a live one again when it fails, and puts frames into the mailbox.
 //! Inference takes the newest, follows what it finds there, and hands documents to the outlet. Each ends after the one before it: the end of a
 //! file, a stop, or a broken camera runs through all of them, and what was captured last is still published.
 
@@ -291,6 +291,7 @@ impl Inference {
             self.change_model(&shared.health);
             self.change_settings(&mut documents);
             self.rest_or_not(shared, &mut documents)?;
+            self.watch.attend(self.is_at_rest);
             match shared.mailbox.take(&mut buffer, WAIT) {
                 Taken::Closed => {
                     self.watch.finish(&mut documents);
@@ -363,7 +364,8 @@ impl Inference {
             sequence: buffer.sequence,
             source,
         })?;
-        let need = if self.watch.is_settled() && !self.slot.is_compared() {
+        let is_wanted = self.slot.is_compared() || self.watch.is_asked_for_a_picture();
+        let need = if self.watch.is_settled() && !is_wanted {
             Need::Changes
         } else {
             Need::EveryFrame

@@ -20,6 +20,7 @@ use crate::publish::outbox::{Bounds, Outbox};
 use crate::publish::payload::Source;
 use crate::publish::{Outgoing, about, topic};
 use crate::reload::{self, Mail};
+use crate::snapshot::{Album, Desk, Studio};
 use crate::stop::Stop;
 use crate::track::Tracker;
 use crate::update::agent::{Agent, Input};
@@ -58,14 +59,17 @@ struct Publishing {
 impl Publishing {
     fn prepare(config: &Config, device: &str, outbox: Outbox) -> Result<Self, mqtt::SessionError> {
         let (mqtt, camera) = (&config.mqtt, &config.camera.name);
-        let expiry_s = config.publish.event_expiry_s;
+        let (expiry_s, snapshot_expiry_s) =
+            (config.publish.event_expiry_s, config.snapshots.expire_s);
         Ok(Self {
             session: mqtt.session(device)?,
             destination: Destination {
                 events: topic::events(&mqtt.prefix, device, camera),
                 counts: topic::counts(&mqtt.prefix, device, camera),
                 frames: topic::detections(&mqtt.prefix, device, camera),
+                snapshots: topic::snapshot(&mqtt.prefix, device, camera),
                 event_expiry_s: (expiry_s > 0).then_some(expiry_s),
+                snapshot_expiry_s: (snapshot_expiry_s > 0).then_some(snapshot_expiry_s),
             },
             outgoing: Arc::new(Outgoing::new(outbox, mqtt.queue_documents_max)),
             conversations: Vec::new(),
@@ -83,6 +87,8 @@ impl Publishing {
                 names: Names::new(&config.zones, &config.lines),
                 has_statistics: config.publish.statistics_s > 0,
                 is_updatable,
+                has_snapshots: config.snapshots.enabled,
+                takes_commands: config.mqtt.commands,
             }));
             let conversation = home_assistant::connect(&config.home_assistant, &announcement);
             self.conversations.push(conversation);
@@ -167,6 +173,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
             .map(|agent| start_updates(agent, ends.inbox, &shared.stop))
             .transpose()?;
         let mail = Arc::new(Mail::default());
+        let desk = config.snapshots.enabled.then(Arc::<Desk>::default);
         let threads = start_threads(
             config,
             loaded,
@@ -174,6 +181,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
             outgoing.clone(),
             slot,
             mail.clone(),
+            desk.clone(),
         )?;
         let control = Control {
             running: Arc::new(Mutex::new(config.clone())),
@@ -182,6 +190,8 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
             announcement: publishing
                 .as_ref()
                 .and_then(|publishing| publishing.announcement.clone()),
+            desk,
+            health: shared.health.clone(),
         };
         if let Some(publishing) = &mut publishing
             && config.mqtt.commands
@@ -302,7 +312,7 @@ fn start_updates(
     Ok(ends)
 }
 
-/// Starts capture and inference; both report how they ended, capture first.
+/// Starts capture and inference, and what makes pictures if there is a desk for them; all report how they ended.
 fn start_threads(
     config: &Config,
     loaded: Loaded,
@@ -310,6 +320,7 @@ fn start_threads(
     outgoing: Option<Arc<Outgoing>>,
     slot: Arc<Slot>,
     mail: Arc<Mail>,
+    desk: Option<Arc<Desk>>,
 ) -> Result<mpsc::UnboundedReceiver<Ended>, Failure> {
     let (ended, ends) = mpsc::unbounded_channel();
     let camera = &config.camera.name;
@@ -320,6 +331,17 @@ fn start_threads(
         started_at: Timestamp::now().rfc3339(),
         sequence: outgoing.as_ref().map_or(0, |o| o.events.first_sequence()),
     };
+    let mut album = None;
+    if let (Some(desk), Some(outgoing)) = (desk, outgoing.clone()) {
+        let (settings, health) = (&config.snapshots, &shared.health);
+        let started_at = writer.started_at.clone();
+        let (studio, orders) = Studio::new(settings, started_at, outgoing, health.clone());
+        album = Some(Album::new(settings, orders, desk, health.clone()));
+        spawn("snapshots", ended.clone(), shared, move |shared| {
+            studio.run(&shared.stop);
+            Ok(())
+        })?;
+    }
     let tracker = Tracker::new(&config.track, loaded.thresholds.score);
     let frames = if config.publish.frames {
         Frames::EachForItself
@@ -338,7 +360,7 @@ fn start_threads(
             model: loaded.identity,
             classes: loaded.classes,
         }),
-        watch: Watch::new(tracker, &config.zones, &config.lines, writer),
+        watch: Watch::new(tracker, &config.zones, &config.lines, writer).with_album(album),
         outlet: Outlet {
             outgoing,
             stdout: config.stdout.enabled,

@@ -20,6 +20,8 @@ fn the_message_is_exactly_what_was_agreed() {
         },
         has_statistics: true,
         is_updatable: true,
+        has_snapshots: true,
+        takes_commands: true,
     };
     let stubs = BTreeMap::from([("zone_front_01234567_people".into(), "sensor".into())]);
     let message: Value = serde_json::from_slice(&document(&subject, &stubs)).expect("JSON");

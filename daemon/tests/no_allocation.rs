@@ -1,4 +1,5 @@
-//! Motion gate, tracker and zones allocate when they are made, and never again; what is noted of every frame does not either.
+//! Motion gate, tracker, zones and best shots allocate when they are made, and never again; what is noted of every frame does
+//! not either.
 
 #![expect(
     unsafe_code,
@@ -7,9 +8,16 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+use ternwatch_daemon::camera::FrameBuffer;
+use ternwatch_daemon::config::Config as Settings;
 use ternwatch_daemon::health::Health;
 use ternwatch_daemon::motion::{self, Frames, Gate, Need, Verdict};
+use ternwatch_daemon::publish::Outgoing;
+use ternwatch_daemon::publish::outbox::{Bounds, Outbox};
+use ternwatch_daemon::snapshot::{Album, Seen, Studio};
 use ternwatch_daemon::track::{Config, Tracker};
 use ternwatch_daemon::zones::{LINES_MAX, LineConfig, Subject, ZONES_MAX, ZoneConfig, Zones};
 use ternwatch_detector::{DETECTIONS_MAX, Detection, Frame, PixelFormat};
@@ -195,4 +203,55 @@ fn what_is_noted_of_a_frame_does_not_allocate() {
         assert_eq!(summary.max, Duration::from_millis(999));
     });
     assert_eq!(allocations, 0);
+}
+
+#[test]
+fn best_shots_do_not_allocate_after_the_first_frame() {
+    let settings = Settings::load(None, []).expect("the defaults");
+    let health = Arc::new(Health::new(Duration::from_secs(1), None, "door"));
+    let outbox = Outbox::in_memory(Bounds {
+        events_max: 1,
+        bytes_max: 1 << 20,
+    });
+    let outgoing = Arc::new(Outgoing::new(outbox, 1));
+    // Nobody takes the orders: those beyond a few are dropped.
+    let (_studio, orders) =
+        Studio::new(&settings.snapshots, "now".into(), outgoing, health.clone());
+    let mut album = Album::new(&settings.snapshots, orders, Arc::default(), health.clone());
+    let mut frame = FrameBuffer::empty();
+    let len = PixelFormat::Nv12.frame_len(640, 480).expect("a size");
+    frame.prepare(PixelFormat::Nv12, 640, 480, len);
+    let mut ended = 0;
+    for step in 0..400u64 {
+        // Four people, who grow for a while, then stand still, then go; others come.
+        let size = 20.0 + (step % 40).min(20) as f32 * 10.0;
+        let seen = (0..4).map(|number| Seen {
+            track: step / 40 * 4 + number,
+            score: 0.5,
+            xyxy: [0.0, 0.0, size, size + number as f32],
+        });
+        let people = detections_of(step);
+        let allocations = allocations_of(|| {
+            album.see(&frame, seen, people.iter().map(|found| found.xyxy));
+            album.attend(false);
+            if step % 40 == 39 {
+                for number in 0..4 {
+                    album.end(step / 40 * 4 + number, step);
+                    ended += 1;
+                }
+            }
+        });
+        assert!(step == 0 || allocations == 0, "step {step}: {allocations}");
+    }
+    assert_eq!(ended, 40);
+    let dropped = health.snapshots_dropped.load(Ordering::Relaxed);
+    assert_eq!(dropped, 40 - 16, "sixteen wait");
+}
+
+/// As many as there can be.
+fn detections_of(step: u64) -> Vec<Detection> {
+    let mut detections = crowd(step);
+    detections.extend(crowd(step + 1));
+    detections.truncate(DETECTIONS_MAX);
+    detections
 }

@@ -142,11 +142,14 @@ key = "{arguments.key}"
 state_dir = "{state}"
 [publish]
 statistics_s = 1
+[snapshots]
+enabled = true
 [home_assistant]
 enabled = true
 [mqtt]
 host = "127.0.0.1"
 port = {port}
+commands = true
 """
         self.program = [arguments.daemon, "--config", str(self.config)]
         self.process = None
@@ -284,6 +287,7 @@ async def story(running, start_again, listener, daemon):
     entities = Entities(hass, message)
 
     await they_say_what_the_device_says(entities, listener)
+    await they_do_what_they_are_told(hass, entities, listener)
     await they_come_and_go_with_the_daemon(entities, daemon)
     await they_come_and_go_with_the_settings(hass, listener, daemon, entities, message)
     await they_are_told_again(listener)
@@ -384,6 +388,34 @@ async def they_say_what_the_device_says(entities, listener):
     listener.client.publish(topic, json.dumps({**camera, "state": "ok"}), qos=1)
     await wait_for("the camera back", lambda: entities.state("person") != STATE_UNAVAILABLE)
     said("a camera that is away is a problem, and its entities are unavailable meanwhile")
+
+
+async def they_do_what_they_are_told(hass, entities, listener):
+    async def call(domain, service, key):
+        target = {"entity_id": entities.ids[key]}
+        await hass.services.async_call(domain, service, target, blocking=True)
+
+    def responses():
+        return [payload for topic, payload in list(listener.heard) if topic.endswith("/command/response")]
+
+    await call("button", "press", "take_snapshot")
+    await wait_for("the answer to the button", responses)
+    check(json.loads(responses()[-1])["ok"] is True, responses()[-1])
+    newest = lambda: listener.newest.get(f"ternwatch/{DEVICE}/door/snapshot")
+    await wait_for("a picture", newest)
+    image = hass.data["image"].get_entity(entities.ids["snapshot"])
+    await wait_for("the picture in Home Assistant", lambda: image._last_image == newest())
+    check((await image.async_image()).startswith(b"\xff\xd8\xff"), "the picture is no JPEG")
+    check(image.content_type == "image/jpeg", image.content_type)
+    said(f"the button gives a picture of {len(newest())} bytes")
+
+    detection = f"ternwatch/{DEVICE}/door/detection"
+    for service, state in (("turn_off", STATE_OFF), ("turn_on", STATE_ON)):
+        await call("switch", service, "detection")
+        on = state == STATE_ON
+        await wait_for(f"detection to be {state}", lambda: listener.json(detection).get("on") is on)
+        await wait_for("the switch to show it", lambda: entities.state("detection") == state)
+    said("the switch turns detection off and on")
 
 
 async def they_come_and_go_with_the_daemon(entities, daemon):

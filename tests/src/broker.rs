@@ -184,9 +184,19 @@ pub struct Heard {
     pub content_type: Option<String>,
     /// MQTT 5: what an answer is recognized by.
     pub correlation: Vec<u8>,
+    /// MQTT 5: what else is known of it, by name.
+    pub properties: Vec<(String, String)>,
 }
 
 impl Heard {
+    /// What is known of it by this name.
+    pub fn property(&self, name: &str) -> Option<&str> {
+        let mut properties = self.properties.iter();
+        properties
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
     /// The payload as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.payload).into_owned()
@@ -246,6 +256,7 @@ impl Subscriber {
                             correlation: properties
                                 .correlation_data
                                 .map_or_else(Vec::new, |data| data.to_vec()),
+                            properties: properties.user_properties,
                         })
                     }
                     Ok(_) => continue,

@@ -7,6 +7,7 @@ use crate::publish::counts::{self, InZone, OverLine};
 use crate::publish::event::{self, AtLine, EventWriter, Kind, Moment, Object};
 use crate::publish::outbox::Event;
 use crate::publish::payload::Source;
+use crate::snapshot::{Album, Seen};
 use crate::track::{Change, Sighting, State, TRACKS_MAX, Track, Tracker};
 use crate::zones::{Direction, Happening, LineConfig, Subject, ZoneConfig, Zones};
 use std::mem;
@@ -19,6 +20,8 @@ pub struct Watch {
     zones: Zones,
     names: Names,
     writer: EventWriter,
+    /// Best shots, if there are snapshots.
+    album: Option<Album>,
     /// The frame that was looked at last.
     now: Option<Now>,
     /// Numbers of the last document of counts.
@@ -90,9 +93,15 @@ impl Watch {
             zones,
             names,
             writer,
+            album: None,
             now: None,
             counted: None,
         }
+    }
+
+    /// The same, keeping best shots.
+    pub fn with_album(self, album: Option<Album>) -> Self {
+        Self { album, ..self }
     }
 
     /// The lowest score of a detection that it has a use for.
@@ -156,6 +165,19 @@ impl Watch {
         self.now = Some(now);
         self.tracker.step(now.at_ns, detections);
         self.tell(now, documents);
+        self.keep_shots(buffer, detections);
+    }
+
+    /// Whether somebody waits for a picture of now, so that this frame has to be examined.
+    pub fn is_asked_for_a_picture(&self) -> bool {
+        self.album.as_ref().is_some_and(Album::is_asked)
+    }
+
+    /// Turns down whoever waits for a picture that does not come.
+    pub fn attend(&self, is_at_rest: bool) {
+        if let Some(album) = &self.album {
+            album.attend(is_at_rest);
+        }
     }
 
     /// Whether a frame that shows what the last one did would tell nothing new.
@@ -183,6 +205,23 @@ impl Watch {
         }
     }
 
+    /// The frame may show somebody at their best.
+    fn keep_shots(&mut self, buffer: &FrameBuffer, detections: &[Detection]) {
+        let Some(album) = &mut self.album else {
+            return;
+        };
+        let seen = self.tracker.tracks().filter(|track| track.is_seen());
+        let seen = seen.map(|track| Seen {
+            track: track.id(),
+            score: track.last().score,
+            xyxy: track.last().xyxy,
+        });
+        // Weak detections and those who were not seen this time, too: they may be there.
+        let detected = detections.iter().map(|detection| detection.xyxy);
+        let people = detected.chain(self.tracker.everybody().map(Track::xyxy));
+        album.see(buffer, seen, people);
+    }
+
     /// Ends come first, then what is new or has changed, then who went where: so an object is never in a zone before
     /// it is new, nor after it has ended.
     fn tell(&mut self, now: Now, documents: &mut Vec<Document>) {
@@ -191,6 +230,7 @@ impl Watch {
             zones,
             names,
             writer,
+            album,
             ..
         } = self;
         for (change, track) in tracker.changes() {
@@ -202,6 +242,9 @@ impl Watch {
                     for &happening in zones.happenings() {
                         let kind = names.kind(happening, zones);
                         documents.push(write(writer, kind, now, track, zones, names));
+                    }
+                    if let Some(album) = album {
+                        album.end(track.id(), writer.sequence);
                     }
                     Kind::End
                 }

@@ -31,7 +31,8 @@ pub fn connect(
             assurance: Assurance::Unconfirmed,
         });
     }
-    let observer = Observer::new(health.clone(), outgoing.clone());
+    let has_snapshots = config.snapshots.enabled;
+    let observer = Observer::new(health.clone(), outgoing.clone(), has_snapshots);
     // It has nothing to add.
     let (_, remarks) = mpsc::channel(1);
     let conversation = Conversation {

@@ -1,5 +1,5 @@
 //! What was seen leaves the device: events, counts and, if wanted, a document a frame; over MQTT and, if wanted, to
-//! standard output. So does how the device and its camera are doing, over MQTT only.
+//! standard output. So do pictures, if wanted, and how the device and its camera are doing, over MQTT only.
 
 pub mod about;
 pub mod camera_state;
@@ -15,6 +15,7 @@ pub mod statistics;
 pub mod topic;
 
 use crate::config::{Invalid, in_range};
+use crate::snapshot::{self, Snapshot};
 use latest::Latest;
 use outbox::{Event, Outbox};
 use queue::Queue;
@@ -83,6 +84,8 @@ pub struct Outgoing {
     pub counts: Latest,
     /// The newest ones count.
     pub frames: Queue<Vec<u8>>,
+    /// Whatever there is time for.
+    pub snapshots: Queue<Snapshot>,
 }
 
 impl Outgoing {
@@ -92,6 +95,7 @@ impl Outgoing {
             events,
             counts: Latest::default(),
             frames: Queue::new(frames_max),
+            snapshots: Queue::new(snapshot::WAITING_MAX),
         }
     }
 
@@ -124,11 +128,15 @@ impl Outgoing {
         self.events.close();
         self.counts.close();
         self.frames.close();
+        self.snapshots.close();
     }
 
     /// Whether it was closed and nothing waits any more.
     pub fn is_finished(&self) -> bool {
-        self.events.is_finished() && self.counts.is_finished() && self.frames.is_finished()
+        self.events.is_finished()
+            && self.counts.is_finished()
+            && self.frames.is_finished()
+            && self.snapshots.is_finished()
     }
 
     /// Waits until it was closed and nothing waits any more.
@@ -136,6 +144,7 @@ impl Outgoing {
         self.events.finished().await;
         self.counts.finished().await;
         self.frames.finished().await;
+        self.snapshots.finished().await;
     }
 
     /// Events and documents that were dropped so far.

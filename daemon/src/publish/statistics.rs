@@ -33,6 +33,8 @@ struct Document {
     #[serde(skip_serializing_if = "Option::is_none")]
     inference_ms: Option<Inference>,
     documents: Documents,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshots: Option<Documents>,
     events_waiting: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_bytes: Option<u64>,
@@ -77,6 +79,7 @@ impl From<Summary> for Inference {
 pub struct Observer {
     health: Arc<Health>,
     outgoing: Arc<Outgoing>,
+    has_snapshots: bool,
     vitals: Vitals,
     started: Instant,
     before: Sample,
@@ -91,12 +94,13 @@ struct Sample {
 }
 
 impl Observer {
-    /// Of a run that begins now.
-    pub fn new(health: Arc<Health>, outgoing: Arc<Outgoing>) -> Self {
+    /// Of a run that begins now, which may publish snapshots.
+    pub fn new(health: Arc<Health>, outgoing: Arc<Outgoing>, has_snapshots: bool) -> Self {
         let started = Instant::now();
         Self {
             health,
             outgoing,
+            has_snapshots,
             vitals: Vitals::of_this_process(),
             started,
             before: Sample {
@@ -146,6 +150,10 @@ impl Observer {
                 published: count(&health.published),
                 dropped: self.outgoing.dropped(),
             },
+            snapshots: self.has_snapshots.then(|| Documents {
+                published: count(&health.snapshots_published),
+                dropped: count(&health.snapshots_dropped) + self.outgoing.snapshots.dropped(),
+            }),
             events_waiting: self.outgoing.events.len(),
             memory_bytes: self.vitals.memory_bytes(),
             processor_share: rounded(used.as_secs_f64() / interval_s, 1000.0),

@@ -117,6 +117,11 @@ pub fn detections(prefix: &str, device: &str, camera: &str) -> String {
     format!("{prefix}/{device}/{camera}/detections")
 }
 
+/// `<prefix>/<device>/<camera>/snapshot`: a JPEG of everybody who was seen.
+pub fn snapshot(prefix: &str, device: &str, camera: &str) -> String {
+    format!("{prefix}/{device}/{camera}/snapshot")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,5 +165,6 @@ mod tests {
         assert_eq!(detections("a/b", "pi", "door"), "a/b/pi/door/detections");
         assert_eq!(events("a/b", "pi", "door"), "a/b/pi/door/events");
         assert_eq!(counts("a/b", "pi", "door"), "a/b/pi/door/counts");
+        assert_eq!(snapshot("a/b", "pi", "door"), "a/b/pi/door/snapshot");
     }
 }

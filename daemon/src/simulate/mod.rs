@@ -129,7 +129,9 @@ fn members(config: &Config, plan: &Plan) -> Result<Vec<Member>, Failure> {
                 events: topic::events(prefix, &device, camera),
                 counts: topic::counts(prefix, &device, camera),
                 frames: topic::detections(prefix, &device, camera),
+                snapshots: topic::snapshot(prefix, &device, camera),
                 event_expiry_s: (expiry_s > 0).then_some(expiry_s),
+                snapshot_expiry_s: None,
             },
             outgoing: Arc::new(Outgoing::new(Outbox::in_memory(bounds), 1)),
         }

@@ -203,6 +203,11 @@ impl Tracker {
         self.tracks.iter().filter(believed)
     }
 
+    /// All of them, those too that are not believed yet.
+    pub fn everybody(&self) -> impl Iterator<Item = &Track> + Clone {
+        self.tracks.iter()
+    }
+
     /// Lets go of what was not seen for too long.
     fn forget(&mut self) {
         let (now_ns, lost_ns) = (self.now_ns, self.lost_ns);

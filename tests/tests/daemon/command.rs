@@ -53,7 +53,7 @@ fn is_of_the_schema(command: &str, payload: &str) -> bool {
 }
 
 /// Publishes a message and waits until the broker has it.
-fn publish(port: u16, topic: &str, payload: &str, options: PublishOptions) {
+pub(crate) fn publish(port: u16, topic: &str, payload: &str, options: PublishOptions) {
     let mut connection_options = MqttOptions::new("asker", ("127.0.0.1", port));
     connection_options.set_max_packet_size(Some(1 << 20));
     let (client, mut connection) = Client::builder(connection_options).capacity(8).build();
@@ -69,7 +69,13 @@ fn publish(port: u16, topic: &str, payload: &str, options: PublishOptions) {
 }
 
 /// Asks with MQTT 5 and gives the answer, which has to come to where it was asked for.
-fn ask(port: u16, subscriber: &mut Subscriber, command: &str, payload: &str, at: &str) -> Value {
+pub(crate) fn ask(
+    port: u16,
+    subscriber: &mut Subscriber,
+    command: &str,
+    payload: &str,
+    at: &str,
+) -> Value {
     let properties = PublishProperties {
         response_topic: Some("me/answers".into()),
         correlation_data: Some(b"42".to_vec().into()),

@@ -28,13 +28,30 @@ points = [[0.5, 1.0], [0.5, 0.0]]
 "#;
 
 /// A picture that does not move, for five seconds.
-fn still_picture(port: u16) -> Bench {
+pub(crate) fn still_picture(port: u16) -> Bench {
     let source = "testsrc=size=160x120:rate=10:duration=0.1,loop=loop=-1:size=1";
     let input = ["-f", "lavfi", "-i", source, "-frames:v", "50"];
     let mut bench = Bench::with_video_of(&input, port);
     bench.set("PUBLISH__FRAMES", "false");
     bench.set("TRACK__UPDATE_S", "1");
     bench.write_config(HALVES);
+    bench
+}
+
+/// A pedestrian precinct and the model that comes along.
+pub(crate) fn street(port: u16) -> Bench {
+    assert!(
+        Path::new(STREET).exists(),
+        "{STREET} is missing: `deploy/install-deps.sh test` installs it"
+    );
+    let mut bench = Bench::with_video_of(&["-i", STREET, "-t", "15"], port);
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    let model = |file: &str| models.join(file).to_str().expect("UTF-8").to_string();
+    bench.set("MODEL__BUNDLE", &model("person.tern"));
+    bench.set("MODEL__KEY", &model("default.pub"));
+    // As the model recommends.
+    bench.set("MODEL__SCORE_MIN", "0");
+    bench.set("PUBLISH__FRAMES", "false");
     bench
 }
 
@@ -237,20 +254,9 @@ fn a_cut_cable_loses_no_event() {
 
 #[test]
 fn people_walk_from_zone_to_zone_on_a_real_street() {
-    assert!(
-        Path::new(STREET).exists(),
-        "{STREET} is missing: `deploy/install-deps.sh test` installs it"
-    );
     let broker = Broker::start();
     let mut subscriber = Subscriber::connect(broker.port(), "test");
-    let mut bench = Bench::with_video_of(&["-i", STREET, "-t", "15"], broker.port());
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
-    let model = |file: &str| models.join(file).to_str().expect("UTF-8").to_string();
-    bench.set("MODEL__BUNDLE", &model("person.tern"));
-    bench.set("MODEL__KEY", &model("default.pub"));
-    // As the model recommends.
-    bench.set("MODEL__SCORE_MIN", "0");
-    bench.set("PUBLISH__FRAMES", "false");
+    let mut bench = street(broker.port());
     bench.write_config(HALVES);
     let daemon = bench.run();
     let run = hear_a_run(&mut subscriber);

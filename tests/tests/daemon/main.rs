@@ -12,6 +12,7 @@ mod reload;
 mod secure;
 mod send;
 mod simulate;
+mod snapshot;
 mod update;
 mod web;
 

@@ -14,7 +14,15 @@ use ternwatch_bundle::hex;
 pub type Platforms = BTreeMap<String, String>;
 
 /// The platforms that are used here.
-const PLATFORMS: [&str; 4] = ["binary_sensor", "sensor", "event", "update"];
+const PLATFORMS: [&str; 7] = [
+    "binary_sensor",
+    "sensor",
+    "event",
+    "update",
+    "image",
+    "switch",
+    "button",
+];
 /// A key of an entity is not longer: a kind, a name, a short hash, a direction.
 const KEY_BYTES_MAX: usize = 96;
 /// Digits of the hash that tells identifiers apart.
@@ -43,6 +51,10 @@ pub struct Subject {
     pub has_statistics: bool,
     /// Whether its model can be updated, so that it publishes where that is.
     pub is_updatable: bool,
+    /// Whether it publishes pictures.
+    pub has_snapshots: bool,
+    /// Whether it takes commands.
+    pub takes_commands: bool,
 }
 
 /// What the zones and lines are called.
@@ -77,6 +89,11 @@ impl Subject {
 
     fn camera_state(&self) -> String {
         topics::camera_state(&self.prefix, &self.device, &self.camera)
+    }
+
+    fn command(&self, name: &str) -> String {
+        let commands = topics::command(&self.prefix, &self.device, &self.camera);
+        format!("{commands}/{name}")
     }
 
     fn device_state(&self) -> String {
@@ -226,6 +243,15 @@ fn components(subject: &Subject) -> Vec<Component> {
     }
     if subject.is_updatable {
         components.push(model(subject));
+    }
+    if subject.has_snapshots {
+        components.push(snapshot(subject));
+    }
+    if subject.takes_commands {
+        components.push(detection(subject));
+    }
+    if subject.has_snapshots && subject.takes_commands {
+        components.push(take_snapshot(subject));
     }
     components
 }
@@ -410,6 +436,53 @@ fn model(subject: &Subject) -> Component {
     )
 }
 
+/// The newest picture stays when the camera is away.
+fn snapshot(subject: &Subject) -> Component {
+    Component::new(
+        "image",
+        "snapshot",
+        "Snapshot",
+        json!({
+            "image_topic": topics::snapshot(&subject.prefix, &subject.device, &subject.camera),
+            "content_type": "image/jpeg",
+            "avty": only_device(subject),
+        }),
+    )
+}
+
+/// Answers go to where nobody asked for them: Home Assistant names no response topic, and looks at the state instead.
+fn detection(subject: &Subject) -> Component {
+    Component::new(
+        "switch",
+        "detection",
+        "Detection",
+        json!({
+            "stat_t": topics::detection(&subject.prefix, &subject.device, &subject.camera),
+            "cmd_t": subject.command("detection"),
+            "avty": only_device(subject),
+            "ic": "mdi:motion-sensor",
+            "pl_on": "{\"on\":true}",
+            "pl_off": "{\"on\":false}",
+            "stat_on": "ON",
+            "stat_off": "OFF",
+            "val_tpl": "{{ 'ON' if value_json.on else 'OFF' }}",
+        }),
+    )
+}
+
+fn take_snapshot(subject: &Subject) -> Component {
+    Component::new(
+        "button",
+        "take_snapshot",
+        "Take a snapshot",
+        json!({
+            "cmd_t": subject.command("snapshot"),
+            "pl_prs": "{}",
+            "ic": "mdi:camera",
+        }),
+    )
+}
+
 /// For what is known whether the camera delivers or not.
 fn only_device(subject: &Subject) -> Value {
     json!([{ "t": subject.device_state() }])
@@ -440,6 +513,8 @@ mod tests {
             names: Names { zones, lines },
             has_statistics: true,
             is_updatable: true,
+            has_snapshots: true,
+            takes_commands: true,
         }
     }
 

@@ -175,6 +175,8 @@ mod tests {
             },
             has_statistics: false,
             is_updatable: false,
+            has_snapshots: false,
+            takes_commands: false,
         }
     }
 

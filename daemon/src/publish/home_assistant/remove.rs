@@ -17,6 +17,8 @@ pub fn remove(config: &Config) -> Result<(), Failure> {
         names: Names::default(),
         has_statistics: false,
         is_updatable: false,
+        has_snapshots: false,
+        takes_commands: false,
     };
     let topic = topic(&config.home_assistant.prefix, &subject);
     let session = config

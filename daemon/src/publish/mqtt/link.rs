@@ -13,7 +13,7 @@ const REQUESTS_MAX: usize = 4;
 const INFLIGHT_MAX: u16 = 16;
 /// The longest that is sent to this device are a model's chunk and its offer.
 const INCOMING_PACKET_BYTES_MAX: usize = 64 << 10;
-/// The longest document has the most detections that a frame may have.
+/// The longest document has the most detections that a frame may have; a snapshot has 240 KiB at most.
 const OUTGOING_PACKET_BYTES_MAX: usize = 256 << 10;
 
 /// What a connection needs to know.
@@ -187,14 +187,17 @@ fn properties(message: &Message<'_>) -> v5::PublishProperties {
         Kind::State => ("text/plain", None),
         Kind::Status | Kind::Reading | Kind::Once => ("application/json", None),
         Kind::Event(expiry_s) => ("application/json", expiry_s),
+        Kind::Picture(expiry_s) => ("image/jpeg", expiry_s),
     };
+    let is_text = !matches!(message.kind, Kind::Picture(_));
     v5::PublishProperties {
-        // The payload is UTF-8.
-        payload_format_indicator: Some(1),
+        // Whether the payload is UTF-8.
+        payload_format_indicator: Some(u8::from(is_text)),
         content_type: Some(content_type.into()),
         message_expiry_interval: expiry_s,
         correlation_data: (!message.correlation.is_empty())
             .then(|| message.correlation.clone().into()),
+        user_properties: message.user_properties.clone(),
         ..v5::PublishProperties::default()
     }
 }
@@ -209,7 +212,7 @@ impl Link {
                 } else {
                     v5::PublishOptions::at_most_once()
                 };
-                if message.is_retained() {
+                if message.is_retained(true) {
                     options = options.retained();
                 }
                 options = options.properties(properties(&message));
@@ -231,7 +234,7 @@ impl Link {
                 } else {
                     v4::PublishOptions::at_most_once()
                 };
-                if message.is_retained() {
+                if message.is_retained(false) {
                     options = options.retained();
                 }
                 let published =

@@ -13,6 +13,8 @@ pub struct Message<'a> {
     pub(super) kind: Kind,
     /// What a question is recognized by in its answer (MQTT 5).
     pub(super) correlation: Vec<u8>,
+    /// What else is to be known of it, by name (MQTT 5).
+    pub(super) user_properties: Vec<(String, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub(super) enum Kind {
     Event(Option<u32>),
     /// QoS 0.
     Once,
+    /// QoS 0, JPEG; retained for so many seconds (MQTT 5), or not.
+    Picture(Option<u32>),
 }
 
 impl<'a> Message<'a> {
@@ -63,12 +67,26 @@ impl<'a> Message<'a> {
         Self::new(topic, payload, Kind::Once)
     }
 
+    /// A JPEG that is said at most once, and retained for `retain_s` seconds (MQTT 5): without an expiry, never.
+    pub fn picture(
+        topic: impl Into<Cow<'a, str>>,
+        payload: Vec<u8>,
+        user_properties: Vec<(String, String)>,
+        retain_s: Option<u32>,
+    ) -> Self {
+        Self {
+            user_properties,
+            ..Self::new(topic, payload, Kind::Picture(retain_s))
+        }
+    }
+
     fn new(topic: impl Into<Cow<'a, str>>, payload: Vec<u8>, kind: Kind) -> Self {
         Self {
             topic: topic.into(),
             payload,
             kind,
             correlation: Vec::new(),
+            user_properties: Vec::new(),
         }
     }
 
@@ -82,12 +100,17 @@ impl<'a> Message<'a> {
         &self.payload
     }
 
-    pub(super) fn is_retained(&self) -> bool {
-        matches!(self.kind, Kind::State | Kind::Status | Kind::Reading)
+    /// Whether the broker keeps it for those who come later. Only MQTT 5 has a broker forget a picture again.
+    pub(super) fn is_retained(&self, can_expire: bool) -> bool {
+        match self.kind {
+            Kind::State | Kind::Status | Kind::Reading => true,
+            Kind::Picture(retain_s) => can_expire && retain_s.is_some(),
+            Kind::Event(_) | Kind::Once => false,
+        }
     }
 
     pub(super) fn is_confirmed(&self) -> bool {
-        !matches!(self.kind, Kind::Reading | Kind::Once)
+        !matches!(self.kind, Kind::Reading | Kind::Once | Kind::Picture(_))
     }
 }
 

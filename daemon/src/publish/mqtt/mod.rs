@@ -1,7 +1,7 @@
 //! The way to the broker.
 //!
 //! Takes what waits and publishes it: events at least once each (QoS 1, again after a lost connection until the broker
-//! confirms them), counts retained, frames at most once (QoS 0). Says `online` on every connection and `offline` before
+//! confirms them), counts retained, frames and pictures at most once (QoS 0). Says `online` on every connection and `offline` before
 //! leaving, and leaves a last will that says `offline` for it. One task polls the connection and opens it again when it
 //! is lost, another one publishes: publishing from the polling task would wait for itself.
 
@@ -56,8 +56,12 @@ pub struct Destination {
     pub counts: String,
     /// Topic of the frames' detections.
     pub frames: String,
+    /// Topic of the snapshots.
+    pub snapshots: String,
     /// Seconds.
     pub event_expiry_s: Option<u32>,
+    /// Seconds for which the newest snapshot is retained; `None`: it is not.
+    pub snapshot_expiry_s: Option<u32>,
 }
 
 /// Publishes what waits until nothing will follow or the term is over, then leaves.
@@ -104,6 +108,10 @@ pub async fn run(
     let unpublished = frames.len() as u64 + frames.dropped() + publisher.lost;
     if unpublished > 0 {
         log::warn!("{unpublished} documents were not published, the broker being away");
+    }
+    let snapshots = outgoing.snapshots.len();
+    if snapshots > 0 {
+        log::info!("{snapshots} snapshots were not published");
     }
     let events = &outgoing.events;
     let waiting = events.durable();

@@ -5,9 +5,11 @@ use super::link::{Link, Said};
 use super::message::Message;
 use super::recent::Recent;
 use super::{Connection, Destination, Term};
+use crate::command::answer::Reply;
 use crate::health::Health;
 use crate::publish::Outgoing;
 use crate::publish::outbox::Event;
+use crate::snapshot::Snapshot;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -87,6 +89,12 @@ impl Publisher<'_> {
                 frame = self.outgoing.frames.pop(), if is_connected => {
                     if let Some(frame) = frame {
                         self.publish_frame(frame).await;
+                    }
+                }
+                // Whatever else there is goes first.
+                snapshot = self.outgoing.snapshots.pop(), if is_connected => {
+                    if let Some(snapshot) = snapshot {
+                        self.publish_snapshot(snapshot).await;
                     }
                 }
                 // What waits for nothing needs no connection any more.
@@ -217,6 +225,29 @@ impl Publisher<'_> {
             self.health.published.fetch_add(1, Ordering::Relaxed);
         } else {
             self.lost += 1;
+        }
+    }
+
+    async fn publish_snapshot(&mut self, snapshot: Snapshot) {
+        let Snapshot {
+            jpeg,
+            properties,
+            replies,
+        } = snapshot;
+        let Destination {
+            snapshots: topic,
+            snapshot_expiry_s,
+            ..
+        } = self.destination;
+        let message = Message::picture(topic, jpeg, properties, *snapshot_expiry_s);
+        // Otherwise the replies say that it is not.
+        if self.say(message).await == Said::Heard {
+            let published = &self.health.snapshots_published;
+            published.fetch_add(1, Ordering::Relaxed);
+            replies.into_iter().for_each(Reply::done);
+        } else {
+            let dropped = &self.health.snapshots_dropped;
+            dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
