@@ -81,7 +81,7 @@ module_files() {
 make_initrd() {
     local release=$1 folder=$work/initrd file
     rm -rf "$folder"
-    mkdir -p "$folder"/{bin,dev,proc,sys,root,modules}
+    mkdir -p "$folder"/{bin,dev,proc,sys,disk,modules}
     unpack "busybox-static_*.deb" "$work/busybox"
     install "$work/busybox/bin/busybox" "$folder/bin/busybox"
     module_files "$release" virtio_pci virtio_blk crc32c_generic ext4 | while read -r file; do
@@ -110,14 +110,14 @@ make_disk() {
     for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer e2scrub_reap.service getty@tty1.service; do
         ln -sf /dev/null "$root/etc/systemd/system/$unit"
     done
-    mkdir -p "$root/etc/systemd/system/multi-user.target.wants" "$root/root/.ssh" "$root/var/log/journal" "$root/opt/feeder"
+    mkdir -p "$root/etc/systemd/system/multi-user.target.wants" "$root/var/log/journal" "$root/opt/feeder"
     ln -sf /etc/systemd/system/feeder.service "$root/etc/systemd/system/multi-user.target.wants/"
     ln -sf /lib/systemd/system/systemd-networkd.service "$root/etc/systemd/system/multi-user.target.wants/"
     # A Pi has its own id from its first start; here every start would be the first one.
     echo 7465726e776174636830303030303031 >"$root/etc/machine-id"
     rm -f "$root/etc/resolv.conf" "$work/key" "$work/key.pub"
     ssh-keygen -q -t ed25519 -N '' -f "$work/key"
-    install -m 600 "$work/key.pub" "$root/root/.ssh/authorized_keys"
+    install -m 600 "$work/key.pub" "$root/etc/ssh/bench_keys"
     install "target-cross/$target/release/ternwatch-feeder" "$root/opt/feeder/feeder"
     cp "$work/street.mjpeg" "$root/opt/feeder/"
     rm -rf "$root"/var/cache/apt/*.bin "$root"/var/lib/apt/lists/*

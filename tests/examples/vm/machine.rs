@@ -155,9 +155,8 @@ impl Machine {
     /// Waits until the service is ready and its status line says this.
     pub(crate) fn wait_for_status(&self, part: &str) -> Duration {
         self.wait_until(&format!("a status with {part:?}"), || {
-            let shown =
-                self.try_run("systemctl show ternwatch --value -p ActiveState -p StatusText");
-            shown.is_some_and(|shown| shown.starts_with("active") && shown.contains(part))
+            let ask = "systemctl is-active -q ternwatch && systemctl show ternwatch --value -p StatusText";
+            self.try_run(ask).is_some_and(|status| status.contains(part))
         })
     }
 

@@ -94,7 +94,7 @@ fn install(machine: &Machine, root: &Path, story: &mut Story) {
         machine.service("StatusText")
     ));
     let exposure = machine.run("systemd-analyze security ternwatch --no-pager | tail -1");
-    story.tell(exposure.trim_start_matches("→ ").to_owned());
+    story.tell(exposure.trim_start_matches("→ "));
 }
 
 /// The one setting that differs from site to site.

@@ -3,7 +3,6 @@
 use super::STATE;
 use super::bench::{Bench, Daemon};
 use rustix::process::Signal;
-use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
