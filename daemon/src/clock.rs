@@ -15,6 +15,9 @@ const RFC3339_MICROSECONDS: EncodedConfig = Config::DEFAULT
     })
     .encode();
 
+/// 2025-01-01: a wall clock that shows an earlier time was never set.
+pub const EARLIEST_S: u64 = 1_735_689_600;
+
 /// One moment on both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timestamp {
@@ -50,6 +53,11 @@ impl Timestamp {
 /// Seconds since 1970 on the wall clock; 0 if it is set to before that.
 pub fn seconds() -> u64 {
     u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0)
+}
+
+/// Whether the wall clock was ever set. On a board without a clock of its own it begins in the past.
+pub fn is_set() -> bool {
+    seconds() >= EARLIEST_S
 }
 
 fn nanoseconds(time: Timespec) -> i128 {

@@ -7,25 +7,24 @@
 pub mod answer;
 
 use crate::config::Config;
+use crate::detection::Detection;
 use crate::health::Health;
 use crate::pipeline::Places;
 use crate::publish::camera_state::Condition;
 use crate::publish::home_assistant::Announcement;
-use crate::publish::mqtt::conversation::{Assurance, Conversation, Delivery, State};
+use crate::publish::mqtt::conversation::{Conversation, Delivery};
 use crate::publish::mqtt::message::{Heard, Message};
 use crate::publish::topic;
 use crate::reload::{Mail, Settings};
 use crate::snapshot::Desk;
 use crate::zones::{self, LineConfig, ZoneConfig};
 use answer::{RESPONSE, Refusal, Reply};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::error::Category;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-/// The version of the documents' schemas.
-const SCHEMA: u32 = 1;
 /// As many zones and lines as there may be, with all their corners, and room for white space.
 const PAYLOAD_BYTES_MAX: usize = 32 << 10;
 /// Answers that wait for the connection. A command that cannot be answered is not carried out.
@@ -55,6 +54,11 @@ impl Switches {
         self.is_detecting.load(Ordering::Relaxed)
     }
 
+    /// Has frames examined from now on, or not.
+    pub fn set_detecting(&self, is_detecting: bool) {
+        self.is_detecting.store(is_detecting, Ordering::Relaxed);
+    }
+
     /// Wishes that the camera be opened again.
     pub fn ask_restart(&self) {
         self.restart.store(true, Ordering::Relaxed);
@@ -75,6 +79,8 @@ pub struct Control {
     pub mail: Arc<Mail>,
     /// To both threads.
     pub switches: Arc<Switches>,
+    /// Whether frames are examined.
+    pub detection: Arc<Detection>,
     /// To Home Assistant.
     pub announcement: Option<Arc<Announcement>>,
     /// Where pictures are asked for, if some are published.
@@ -92,7 +98,7 @@ impl Control {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Detection {
+struct Wish {
     on: bool,
 }
 
@@ -113,12 +119,6 @@ struct Area {
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-#[derive(Serialize)]
-struct DetectionState {
-    schema: u32,
-    on: bool,
-}
-
 /// How far a command is that was not refused.
 enum Done {
     /// It is handed on.
@@ -134,39 +134,30 @@ struct Commands {
     device: String,
     /// `<prefix>/<device>/<camera>/command`.
     base: String,
-    state: watch::Sender<Vec<u8>>,
     answers: mpsc::Sender<Message<'static>>,
 }
 
 /// Makes the conversation on the topics of this device's camera.
 pub fn connect(control: Control, device: &str) -> Conversation {
-    let (base, state_topic, device) = {
+    let (base, device) = {
         let config = control.running();
         let (prefix, camera) = (&config.mqtt.prefix, &config.camera.name);
         (
             topic::command(prefix, device, camera),
-            topic::detection(prefix, device, camera),
             format!("{prefix}/{device}/"),
         )
     };
-    let (state, document) = watch::channel(Vec::new());
     let (answers, remarks) = mpsc::channel(ANSWERS_MAX);
     let filter = format!("{base}/+");
     let commands = Commands {
         control,
         device,
         base,
-        state,
         answers,
     };
-    commands.show_detection();
     Conversation {
         filters: vec![filter],
-        states: vec![State {
-            topic: state_topic,
-            document,
-            assurance: Assurance::Confirmed,
-        }],
+        states: Vec::new(),
         remarks,
         deliver: Box::new(move |delivery| {
             if let Delivery::Message(heard) = delivery {
@@ -243,23 +234,8 @@ impl Commands {
         Ok(Done::Now)
     }
 
-    fn detection(&self, Detection { on }: Detection) {
-        let switches = &self.control.switches;
-        switches.is_detecting.store(on, Ordering::Relaxed);
-        self.show_detection();
-    }
-
-    fn show_detection(&self) {
-        let state = DetectionState {
-            schema: SCHEMA,
-            on: self.control.switches.is_detecting(),
-        };
-        let document = serde_json::to_vec(&state).expect("numbers always become JSON");
-        self.state.send_if_modified(|told| {
-            let is_new = *told != document;
-            *told = document;
-            is_new
-        });
+    fn detection(&self, Wish { on }: Wish) {
+        self.control.detection.command(on);
     }
 
     fn threshold(&self, Threshold { score_min }: Threshold) -> Result<(), Refusal> {
@@ -342,6 +318,7 @@ fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::Schedule;
 
     struct Desk {
         control: Control,
@@ -350,10 +327,13 @@ mod tests {
 
     fn desk() -> Desk {
         let config = Config::load(None, [("TERNWATCH_CAMERA__NAME".into(), "door".into())]);
+        let switches: Arc<Switches> = Arc::default();
+        let detection = Detection::new(Schedule::default(), switches.clone(), true);
         let control = Control {
             running: Arc::new(Mutex::new(config.expect("valid"))),
             mail: Arc::default(),
-            switches: Arc::default(),
+            switches,
+            detection: Arc::new(detection),
             announcement: None,
             desk: None,
             health: Arc::new(Health::new(std::time::Duration::from_secs(1), None, "door")),
@@ -390,8 +370,6 @@ mod tests {
         let mut desk = desk();
         assert_eq!(desk.say("detection", br#"{"on": false}"#), None);
         assert!(!desk.control.switches.is_detecting());
-        let state = desk.conversation.states[0].document.borrow().clone();
-        assert_eq!(state, br#"{"schema":1,"on":false}"#);
         assert_eq!(desk.say("threshold", br#"{"score_min": 0.25}"#), None);
         let yard = r#"{"name": "yard", "points": [[0, 0], [1, 0], [1, 1]]}"#;
         let places = format!(r#"{{"zones": [{yard}], "lines": []}}"#);

@@ -6,7 +6,9 @@
 
 pub mod choice;
 
-use crate::{camera, logging, model, motion, pipeline, publish, snapshot, track, update, zones};
+use crate::{
+    camera, logging, model, motion, pipeline, publish, schedule, snapshot, track, update, zones,
+};
 use ::config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -36,6 +38,8 @@ pub struct Config {
     pub update: update::config::Config,
     /// Which frames are looked at.
     pub motion: motion::Config,
+    /// When frames are looked at.
+    pub schedule: schedule::Config,
     /// How frames travel.
     pub pipeline: pipeline::Config,
     /// How objects are followed.
@@ -237,6 +241,7 @@ impl Config {
         self.model.validate()?;
         self.update.validate()?;
         self.motion.validate()?;
+        self.schedule.validate()?;
         self.pipeline.validate(&self.camera)?;
         self.track.validate()?;
         zones::validate(&self.zones, &self.lines)?;

@@ -1,4 +1,4 @@
-//! Settings that are changed while the daemon runs: zones, lines and thresholds, on SIGHUP.
+//! Settings that are changed while the daemon runs: zones, lines, thresholds and the schedule, on SIGHUP.
 //!
 //! Whoever reads the configuration prepares everything aside; the inference thread exchanges it between two frames. Tracks
 //! go on. Everything else is read at the start only, and is told of if it has changed.
@@ -39,7 +39,7 @@ impl Mail {
 }
 
 /// Hands over what is different in `next` and can be changed, notes it down in `running`, and gives the sections that
-/// differ otherwise.
+/// differ otherwise. The schedule is noted down only: the caller hands it over.
 pub fn apply(running: &mut Config, next: Config, mail: &Mail) -> Vec<String> {
     let places_differ = running.zones != next.zones || running.lines != next.lines;
     mail.put(Settings {
@@ -48,6 +48,7 @@ pub fn apply(running: &mut Config, next: Config, mail: &Mail) -> Vec<String> {
     });
     running.zones.clone_from(&next.zones);
     running.lines.clone_from(&next.lines);
+    running.schedule.clone_from(&next.schedule);
     running.model.score_min = next.model.score_min;
     running.model.iou_max = next.model.iou_max;
     let before = running.lines();
@@ -77,8 +78,10 @@ mod tests {
     fn zones_and_thresholds_are_handed_over_and_the_rest_is_named() {
         let mail = Mail::default();
         let mut running = config("");
-        let next = format!("[model]\nscore_min = 0.7\n[mqtt]\nhost = \"other.lan\"\n{YARD}");
+        let spans = "[schedule]\nspans = [\"22:00-06:00\"]\n";
+        let next = format!("[model]\nscore_min = 0.7\n[mqtt]\nhost = \"other.lan\"\n{spans}{YARD}");
         assert_eq!(apply(&mut running, config(&next), &mail), ["mqtt"]);
+        assert_eq!(running.schedule.spans, ["22:00-06:00"]);
         let settings = mail.take().expect("settings");
         assert_eq!(settings.model.score_min, 0.7);
         assert!(settings.places.is_some());

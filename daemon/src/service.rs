@@ -5,6 +5,7 @@ use crate::camera;
 use crate::clock::Timestamp;
 use crate::command::{self, Control};
 use crate::config::Config;
+use crate::detection::Detection;
 use crate::exit::{Failure, Reason};
 use crate::health::Health;
 use crate::mailbox::Mailbox;
@@ -20,6 +21,7 @@ use crate::publish::outbox::{Bounds, Outbox};
 use crate::publish::payload::Source;
 use crate::publish::{Outgoing, about, topic};
 use crate::reload::{self, Mail};
+use crate::schedule::Schedule;
 use crate::snapshot::{Album, Desk, Studio};
 use crate::stop::Stop;
 use crate::track::Tracker;
@@ -138,6 +140,10 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
         switches: Arc::default(),
     };
     shared.health.model_is(loaded.identity.clone());
+    let schedule = Schedule::new(&config.schedule)
+        .map_err(|invalid| Failure::new(Reason::Config, anyhow!(invalid.reason)))?;
+    let detection = Detection::new(schedule, shared.switches.clone(), config.mqtt.commands);
+    let detection = Arc::new(detection);
     let mut publishing = config
         .mqtt
         .enabled
@@ -149,6 +155,8 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
             .conversations
             .extend(agent.is_some().then_some(conversation));
         publishing.announce(config, &device, agent.is_some());
+        let topic = topic::detection(&config.mqtt.prefix, &device, &config.camera.name);
+        publishing.conversations.push(detection.connect(topic));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -172,6 +180,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
         let updates = agent
             .map(|agent| start_updates(agent, ends.inbox, &shared.stop))
             .transpose()?;
+        tokio::spawn(detection.clone().keep());
         let mail = Arc::new(Mail::default());
         let desk = config.snapshots.enabled.then(Arc::<Desk>::default);
         let threads = start_threads(
@@ -187,6 +196,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
             running: Arc::new(Mutex::new(config.clone())),
             mail,
             switches: shared.switches.clone(),
+            detection,
             announcement: publishing
                 .as_ref()
                 .and_then(|publishing| publishing.announcement.clone()),
@@ -204,6 +214,10 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
             read_again(&mut running, reread, &control.mail);
             if let Some(announcement) = &control.announcement {
                 announcement.change_places(&running.zones, &running.lines);
+            }
+            // It was checked as it was read.
+            if let Ok(schedule) = Schedule::new(&running.schedule) {
+                control.detection.change_schedule(schedule);
             }
         };
         let outcome = supervise(&shared, threads, publishing, &mut signals, &mut on_reload).await;
@@ -240,7 +254,7 @@ fn read_again(running: &mut Config, reread: Reread<'_>, mail: &Mail) {
     match reread() {
         Ok(next) => {
             let others = reload::apply(running, next, mail);
-            log::info!("zones, lines and thresholds are read again");
+            log::info!("zones, lines, thresholds and the schedule are read again");
             if !others.is_empty() {
                 let others = others.join(", ");
                 log::warn!("changed, but read at the start only: {others}");

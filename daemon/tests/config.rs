@@ -438,6 +438,14 @@ fn check_config_answers_with_its_exit_code() {
         "{said}"
     );
 
+    let bad = check("[schedule]\nspans = [\"mon 08:00-17:00\", \"tue 8-17\"]\n");
+    assert_eq!(bad.status.code(), Some(78), "{bad:?}");
+    let said = String::from_utf8_lossy(&bad.stderr);
+    assert!(
+        said.contains(path_text) && said.contains("`schedule.spans[1]`: \"8\" is no time"),
+        "{said}"
+    );
+
     std::fs::remove_file(&path).expect("removed");
     let missing = ternwatchd(&["check-config", "--config", path_text]);
     assert_eq!(missing.status.code(), Some(78), "{missing:?}");

@@ -1,6 +1,7 @@
 //! Memory, power supply, clock and memory card, as the kernel tells of them.
 
 use super::{Finding, Level};
+use crate::clock;
 use crate::disk::{Disk, SystemDisk};
 use crate::exit::Reason;
 use rustix::fs::{Access, access};
@@ -16,8 +17,7 @@ const MEMORY_KIB_MIN: u64 = 64 << 10;
 const FREE_BYTES_MIN: u64 = 64 << 20;
 /// The kernel's files are short.
 const FILE_BYTES_MAX: u64 = 64 << 10;
-/// 2025-01-01: a clock that is earlier was never set.
-const PAST: Duration = Duration::from_secs(1_735_689_600);
+const PAST: Duration = Duration::from_secs(clock::EARLIEST_S);
 
 /// The files of a kernel.
 pub(super) struct Board {

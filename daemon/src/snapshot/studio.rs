@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Shots that wait for the studio. When everybody ends at once, so many get a picture.
 const ORDERS_MAX: usize = 16;
 /// After a stop was asked for, pictures are made for so long.
-const AFTER_STOP: Duration = Duration::from_millis(500);
+const AFTER_STOP: Duration = Duration::from_millis(300);
 
 /// A picture to be made.
 #[derive(Debug)]

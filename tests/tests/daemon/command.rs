@@ -36,7 +36,7 @@ fn parsed(text: &[u8]) -> Value {
     serde_json::from_slice(text).expect("JSON")
 }
 
-fn checked(heard: &Heard, schema: &str) -> Value {
+pub(crate) fn checked(heard: &Heard, schema: &str) -> Value {
     let document = parsed(&heard.payload);
     let violations = violations(&parsed(schema.as_bytes()), &document);
     assert_eq!(violations, [""; 0], "{document}");

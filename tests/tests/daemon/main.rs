@@ -9,6 +9,7 @@ mod motion;
 mod outbox;
 mod push;
 mod reload;
+mod schedule;
 mod secure;
 mod send;
 mod simulate;

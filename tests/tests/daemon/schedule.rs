@@ -1,0 +1,125 @@
+//! Detection at certain times only.
+
+use crate::bench::Bench;
+use crate::command::{ask, checked};
+use crate::{document, long_run};
+use rustix::process::Signal;
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
+use system_tests::broker::{Broker, Heard, Subscriber};
+
+const DETECTION: &str = "site/pi/door/detection";
+const SCHEMA: &str = include_str!("../../../docs/schema/detection-state-1.json");
+
+/// A span of six hours with this moment in its middle, by a clock that shows UTC and so many hours more.
+fn six_hours_around_now(hours_more: u64) -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH);
+    let minutes = seconds.expect("after 1970").as_secs() / 60 + hours_more * 60;
+    let time = |minutes: u64| format!("{:02}:{:02}", minutes / 60 % 24, minutes % 60);
+    let spans = format!("{}-{}", time(minutes - 180), time(minutes + 180));
+    format!("[schedule]\nspans = [\"{spans}\"]\n")
+}
+
+/// On or off, and why.
+fn detection(heard: &Heard) -> Option<(bool, Option<String>)> {
+    (heard.topic == DETECTION).then(|| {
+        let state = checked(heard, SCHEMA);
+        let reason = state["reason"].as_str().map(String::from);
+        (state["on"].as_bool().expect("true or false"), reason)
+    })
+}
+
+fn expect_detection(subscriber: &mut Subscriber, on: bool, reason: Option<&str>) {
+    subscriber.expect(&format!("detection: {on}, {reason:?}"), |heard| {
+        let (is_on, why) = detection(heard)?;
+        (is_on == on && why.as_deref() == reason).then_some(())
+    });
+}
+
+fn reload(bench: &Bench, daemon: &crate::bench::Daemon, settings: &str) {
+    fs::write(bench.path("ternwatch.toml"), settings).expect("written");
+    daemon.signal(Signal::HUP);
+}
+
+#[test]
+fn a_schedule_goes_by_the_time_zone_of_the_system() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = long_run(broker.port());
+    bench.write_config(&six_hours_around_now(0));
+    for (zone, on) in [("UTC", true), ("Etc/GMT-12", false)] {
+        let daemon = bench.run_with(|command| {
+            command.env("TZ", zone);
+        });
+        // What is retained of the run before has gone by the time that this one says something.
+        subscriber.expect("detection by the schedule", |heard| {
+            let (is_on, why) = detection(heard)?;
+            assert_eq!((is_on, why.as_deref()), (on, Some("schedule")), "{zone}");
+            Some(())
+        });
+        daemon.terminate();
+    }
+}
+
+#[test]
+fn a_command_overrides_the_schedule_until_its_next_change() {
+    let broker = Broker::start();
+    let port = broker.port();
+    let mut subscriber = Subscriber::connect(port, "test");
+    let mut bench = long_run(port);
+    bench.set("MQTT__COMMANDS", "true");
+    bench.set("PUBLISH__STATISTICS_S", "1");
+    // It is twelve hours too early.
+    bench.write_config(&six_hours_around_now(12));
+    let daemon = bench.run_with(|command| {
+        command.env("TZ", "UTC");
+    });
+    expect_detection(&mut subscriber, false, Some("schedule"));
+    subscriber.expect("frames that are captured and not examined", |heard| {
+        assert!(document(heard).is_none(), "nothing is examined");
+        if heard.topic != "site/pi/statistics" {
+            return None;
+        }
+        let statistics: serde_json::Value = serde_json::from_slice(&heard.payload).expect("JSON");
+        let frames = &statistics["frames"];
+        (frames["examined"] == 0 && frames["skipped"].as_u64()? > 0).then_some(())
+    });
+    let answer = ask(
+        port,
+        &mut subscriber,
+        "detection",
+        r#"{"on": true}"#,
+        "me/answers",
+    );
+    assert_eq!(answer["ok"], true, "{answer}");
+    subscriber.expect("a document", document);
+    Subscriber::connect(port, "late").expect("the retained state", |heard| {
+        let state = detection(heard).filter(|_| heard.is_retained)?;
+        (state == (true, Some("command".into()))).then_some(())
+    });
+    // To always, which is a change, and back.
+    reload(&bench, &daemon, "");
+    expect_detection(&mut subscriber, true, None);
+    reload(&bench, &daemon, &six_hours_around_now(12));
+    expect_detection(&mut subscriber, false, Some("schedule"));
+    // A mistake changes nothing.
+    reload(&bench, &daemon, "[schedule]\nspans = [\"noon\"]\n");
+    reload(&bench, &daemon, &six_hours_around_now(0));
+    expect_detection(&mut subscriber, true, Some("schedule"));
+    subscriber.expect("a document again", document);
+    let log = daemon.terminate();
+    assert!(!log.contains("read at the start only"), "{log}");
+}
+
+#[test]
+fn without_a_schedule_and_commands_nothing_is_said_of_detection() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let bench = Bench::with_video(20, broker.port());
+    let (status, log) = bench.run().wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    subscriber.expect("the end of the run", |heard| {
+        assert_ne!(heard.topic, DETECTION);
+        (heard.topic == "site/pi/state" && heard.text() == "offline").then_some(())
+    });
+}
