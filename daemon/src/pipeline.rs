@@ -17,7 +17,7 @@ use crate::health::Health;
 use crate::mailbox::{Mailbox, Put, Taken};
 use crate::model;
 use crate::motion::{Gate, Need, Verdict};
-use crate::publish::payload::{Examined, Source};
+use crate::publish::payload::{Examined, Shown, Source};
 use crate::publish::{Document, Outgoing};
 use crate::reload::Mail;
 use crate::stop::Stop;
@@ -401,21 +401,34 @@ impl Inference {
             },
         );
         let inference = started.elapsed();
-        let strong = strong(detections, self.thresholds.score);
-        self.slot.examined(strong.len(), inference);
+        let strong = strong(detections, self.thresholds.score).len();
+        self.slot.examined(strong, inference);
+        let first = documents.len();
+        self.watch.step(buffer, detections, documents);
         if let Some(source) = &self.source {
+            // Who is followed is shown by a weak detection, too.
+            let shown = detections
+                .iter()
+                .enumerate()
+                .filter_map(|(index, detection)| {
+                    let track = self.watch.whose(detection);
+                    let detection = *detection;
+                    (index < strong || track.is_some()).then_some(Shown { detection, track })
+                });
+            let shown: Vec<Shown> = shown.collect();
             // Frames are numbered without gaps: those missing before this one were dropped.
-            documents.push(Document::Frame(source.document(&Examined {
+            let document = source.document(&Examined {
                 sequence: buffer.sequence,
                 captured_at: buffer.captured_at,
                 width: buffer.width,
                 height: buffer.height,
                 inference_ms: inference.as_secs_f64() * 1000.0,
                 dropped: buffer.sequence - health.looked_at(),
-                detections: strong,
-            })));
+                detections: &shown,
+            });
+            // Before what happened in it.
+            documents.insert(first, Document::Frame(document));
         }
-        self.watch.step(buffer, detections, documents);
         inference
     }
 

@@ -5,7 +5,7 @@ mod schema;
 use schema::violations;
 use serde_json::{Value, json};
 use ternwatch_daemon::clock::Timestamp;
-use ternwatch_daemon::publish::payload::{Examined, ModelIdentity, Source};
+use ternwatch_daemon::publish::payload::{Examined, ModelIdentity, Shown, Source};
 use ternwatch_detector::Detection;
 
 const SCHEMA: &str = include_str!("../../docs/schema/detections-1.json");
@@ -22,7 +22,7 @@ fn source() -> Source {
     }
 }
 
-fn document(detections: &[Detection]) -> Value {
+fn document(detections: &[Shown]) -> Value {
     let bytes = source().document(&Examined {
         sequence: 41,
         captured_at: Timestamp {
@@ -38,12 +38,15 @@ fn document(detections: &[Detection]) -> Value {
     serde_json::from_slice(&bytes).expect("JSON")
 }
 
-fn detection(class: u16, score: f32) -> Detection {
-    Detection {
+fn detection(class: u16, score: f32) -> Shown {
+    let detection = Detection {
         class,
         score,
         xyxy: [64.0, 48.5, 640.0, 480.0],
-    }
+    };
+    // The first of a frame's objects is followed.
+    let track = (class == 0).then_some(7);
+    Shown { detection, track }
 }
 
 #[test]
@@ -61,7 +64,7 @@ fn the_document_is_exactly_what_readers_were_promised() {
             "inference_ms": 12.346,
             "dropped": 2,
             "detections": [
-                { "class": "person", "score": 0.875,
+                { "class": "person", "score": 0.875, "track": 7,
                   "box_px": [64.0, 48.5, 640.0, 480.0],
                   "box_norm": [0.1, 0.10104167, 1.0, 1.0] },
                 { "class": "bicycle", "score": 0.5,
@@ -91,7 +94,7 @@ fn numbers_are_written_as_short_as_they_can_be_read_back() {
 
 #[test]
 fn documents_validate_against_the_schema() {
-    let many: Vec<Detection> = (0..300).map(|_| detection(0, 1.0)).collect();
+    let many: Vec<Shown> = (0..300).map(|_| detection(0, 1.0)).collect();
     for detections in [&[][..], &[detection(1, 0.01)], &many] {
         let violations = violations(&schema(), &document(detections));
         assert!(violations.is_empty(), "{violations:#?}");

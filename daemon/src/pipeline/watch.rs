@@ -168,6 +168,16 @@ impl Watch {
         self.keep_shots(buffer, detections);
     }
 
+    /// The track that the last step saw again by this detection, if it is believed.
+    pub fn whose(&self, detection: &Detection) -> Option<u64> {
+        let sees = |track: &Track| {
+            let last = track.last();
+            track.is_seen() && last.xyxy == detection.xyxy && last.score == detection.score
+        };
+        let track = self.tracker.tracks().find(|track| sees(track));
+        track.map(Track::id)
+    }
+
     /// Whether somebody waits for a picture of now, so that this frame has to be examined.
     pub fn is_asked_for_a_picture(&self) -> bool {
         self.album.as_ref().is_some_and(Album::is_asked)

@@ -35,6 +35,8 @@ pub(super) struct Size {
 struct Found<'a> {
     class: &'a str,
     score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    track: Option<u64>,
     box_px: [f32; 4],
     box_norm: [f32; 4],
 }
@@ -61,6 +63,15 @@ pub struct Source {
     pub classes: Vec<String>,
 }
 
+/// What was found, and who it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    /// Where.
+    pub detection: Detection,
+    /// The id of the track that it is a sighting of, if that is believed.
+    pub track: Option<u64>,
+}
+
 /// One examined frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Examined<'a> {
@@ -76,15 +87,16 @@ pub struct Examined<'a> {
     pub inference_ms: f64,
     /// Frames of this run that were captured before this one and never examined.
     pub dropped: u64,
-    /// What was found.
-    pub detections: &'a [Detection],
+    /// What was found, the best first.
+    pub detections: &'a [Shown],
 }
 
 impl Source {
     /// The document of a frame, as JSON.
     pub fn document(&self, examined: &Examined<'_>) -> Vec<u8> {
         let (width, height) = (examined.width as f32, examined.height as f32);
-        let found = |detection: &Detection| {
+        let found = |shown: &Shown| {
+            let Shown { detection, track } = shown;
             let [x1, y1, x2, y2] = detection.xyxy;
             Found {
                 class: self
@@ -92,6 +104,7 @@ impl Source {
                     .get(usize::from(detection.class))
                     .map_or("?", String::as_str),
                 score: detection.score,
+                track: *track,
                 box_px: detection.xyxy,
                 box_norm: [x1 / width, y1 / height, x2 / width, y2 / height],
             }

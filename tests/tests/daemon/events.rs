@@ -1,7 +1,7 @@
 //! Events and counts as a subscriber hears them.
 
 use super::bench::{Bench, Daemon};
-use super::{STATE, expect_state, state};
+use super::{STATE, document, expect_state, state};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -296,4 +296,37 @@ fn people_walk_from_zone_to_zone_on_a_real_street() {
         line["to_left"].as_u64().expect("a number") + line["to_right"].as_u64().expect("a number");
     assert_eq!(crossed, count("line_cross") as u64);
     assert!(crossed > 0);
+}
+
+#[test]
+fn frames_show_who_is_followed_even_when_seen_weakly() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = street(broker.port());
+    bench.set("PUBLISH__FRAMES", "true");
+    bench.set("MODEL__SCORE_MIN", "0.5");
+    let daemon = bench.run();
+    let (mut told, mut shown) = (BTreeSet::new(), BTreeSet::new());
+    let mut weak = 0;
+    expect_state(&mut subscriber, "online");
+    subscriber.expect("the end of the run", |heard| {
+        if let Some(event) = parsed(heard, EVENTS) {
+            told.insert(event["track"]["id"].as_u64().expect("a number"));
+        }
+        for found in document(heard)
+            .iter()
+            .flat_map(|frame| frame["detections"].as_array().expect("a list").clone())
+        {
+            let is_weak = found["score"].as_f64().expect("a number") < 0.5;
+            let track = found["track"].as_u64();
+            assert!(!is_weak || track.is_some(), "{found}");
+            weak += u64::from(is_weak);
+            shown.extend(track);
+        }
+        (state(heard)? == "offline").then_some(())
+    });
+    ends_well(daemon);
+    println!("{} people, {weak} times seen weakly", told.len());
+    assert!(weak > 0 && !shown.is_empty());
+    assert_eq!(shown, told, "who is in a frame is who events are about");
 }
