@@ -44,7 +44,7 @@ impl Detector {
         let size = (input.width, input.height);
         let whole_input = Letterbox::fit(size, size);
         Ok(Self {
-            preprocessor: Preprocessor::new(input.width, input.height, input.fill),
+            preprocessor: Preprocessor::new(input.width, input.height, input.fill, isa),
             network: Network::new(model, isa)?,
             decoder: Decoder::new(model),
             letterbox: whole_input,

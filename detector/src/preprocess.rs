@@ -4,21 +4,23 @@
 //! half of a pixel's byte; the border around the letterboxed frame is the model's fill value. Guarantees the same
 //! bytes everywhere (integers only) and no allocation. A YUV frame is resampled plane by plane, at the planes' own
 //! resolution, and turned into RGB afterwards: fewer bytes to filter, and fewer pixels to convert.
+//!
+//! Each row of the input is made at once, so that what is between the passes stays in a first-level cache: rows of the
+//! frame are mixed, components taken apart, columns mixed, colours converted ([`picture`]).
 
-mod colour;
 mod layout;
-mod resample;
-mod taps;
+
+use ternwatch_kernels::Isa;
+use ternwatch_kernels::picture::{self, SLACK, Taps};
 
 use crate::frame::{Frame, PixelFormat, SIDE_MAX};
 use crate::letterbox::Letterbox;
-use layout::Resolution;
-use resample::{ROWS, RowMix, Woven};
-use taps::Taps;
+use layout::{Resolution, Row};
 
 /// Turns frames into inputs of one size.
 #[derive(Debug)]
 pub(crate) struct Preprocessor {
+    isa: Isa,
     width: usize,
     height: usize,
     fill: u8,
@@ -28,18 +30,26 @@ pub(crate) struct Preprocessor {
     /// Tables for planes with a value per pixel, and for those with a value per two.
     full: Axes,
     half: Axes,
-    /// Rows of a plane, filtered vertically: as long as the widest frame's row.
-    mixed: Vec<Woven<i16>>,
-    /// Rows of each component, filtered in both directions: as long as the input's row.
-    components: [Vec<Woven<i16>>; 3],
-    /// The same rows of red, green and blue.
-    rgb: [Vec<Woven<u8>>; 3],
+    rows: Rows,
 }
 
 #[derive(Debug)]
 struct Axes {
     x: Taps,
     y: Taps,
+}
+
+/// Rows of filtered values, as long as the widest frame's or the input's.
+#[derive(Debug)]
+struct Rows {
+    /// A row of a plane, mixed of several.
+    mixed: Vec<i16>,
+    /// U and v by turns.
+    chroma: Vec<i16>,
+    /// The components of that row.
+    apart: [Vec<i16>; 3],
+    /// The same, as wide as the content.
+    components: [Vec<i16>; 3],
 }
 
 impl Axes {
@@ -53,12 +63,14 @@ impl Axes {
 
 impl Preprocessor {
     /// Allocates for frames of any size.
-    pub(crate) fn new(width: u32, height: u32, fill: u8) -> Self {
+    pub(crate) fn new(width: u32, height: u32, fill: u8, isa: Isa) -> Self {
         let axes = || Axes {
             x: Taps::with_capacity(SIDE_MAX, width),
             y: Taps::with_capacity(SIDE_MAX, height),
         };
+        let side_max = SIDE_MAX as usize;
         Self {
+            isa,
             width: width as usize,
             height: height as usize,
             fill,
@@ -66,9 +78,12 @@ impl Preprocessor {
             letterbox: Letterbox::fit((width, height), (width, height)),
             full: axes(),
             half: axes(),
-            mixed: vec![[0; ROWS]; 3 * SIDE_MAX as usize],
-            components: [(); 3].map(|()| vec![[0; ROWS]; width as usize]),
-            rgb: [(); 3].map(|()| vec![[0; ROWS]; width as usize]),
+            rows: Rows {
+                mixed: vec![0; 3 * side_max],
+                chroma: vec![0; side_max],
+                apart: [(); 3].map(|()| vec![0; side_max + SLACK]),
+                components: [(); 3].map(|()| vec![0; width as usize]),
+            },
         }
     }
 
@@ -90,27 +105,23 @@ impl Preprocessor {
                 self.fill,
             );
         }
-        for y in (0..content_height).step_by(ROWS) {
-            self.resample_rows(frame, y);
-            let components = self
-                .components
-                .each_ref()
-                .map(|rows| rows[..content_width].as_flattened());
-            let rgb = self
-                .rgb
-                .each_mut()
-                .map(|rows| rows[..content_width].as_flattened_mut());
+        let (red, rest) = input.split_at_mut(plane_len);
+        let (green, blue) = rest.split_at_mut(plane_len);
+        for y in 0..content_height {
+            self.resample_row(frame, y);
+            let at = (top + y) * self.width + left;
+            let rgb = [&mut *red, &mut *green, &mut *blue]
+                .map(|plane| &mut plane[at..at + content_width]);
+            let components = self.rows.components.each_ref();
+            let components = components.map(|row| &row[..content_width]);
             match frame.format() {
-                PixelFormat::Rgb8 => colour::rgb_to_u7(components, rgb),
-                PixelFormat::Yuyv | PixelFormat::Nv12 | PixelFormat::I420 => {
-                    colour::yuv_to_u7(components, rgb)
+                PixelFormat::Rgb8 => {
+                    for (values, output) in components.into_iter().zip(rgb) {
+                        picture::to_u7(self.isa, values, output);
+                    }
                 }
-            }
-            let rows = y..content_height.min(y + ROWS);
-            for (plane, woven) in input.chunks_exact_mut(plane_len).zip(&self.rgb) {
-                for (row, y) in rows.clone().enumerate() {
-                    let at = (top + y) * self.width + left;
-                    unweave(woven, row, &mut plane[at..at + content_width]);
+                PixelFormat::Yuyv | PixelFormat::Nv12 | PixelFormat::I420 => {
+                    picture::yuv_to_u7(self.isa, components, rgb);
                 }
             }
         }
@@ -132,37 +143,54 @@ impl Preprocessor {
         self.half.plan(Resolution::Half, frame, &self.letterbox);
     }
 
-    /// The rows of the content from `y` on, all components. The last row is repeated where there are no more.
-    fn resample_rows(&mut self, frame: &Frame<'_>, y: usize) {
+    /// The components of row `y` of the content.
+    fn resample_row(&mut self, frame: &Frame<'_>, y: usize) {
         let mut data = frame.data();
         for plane in layout::planes(frame.format()) {
             let row_len = plane.bytes_per_two_pixels * frame.width() as usize / 2;
-            let rows = plane.rows.of(frame.height()) as usize;
-            let (plane_data, rest) = data.split_at(rows * row_len);
+            let row_count = plane.rows.of(frame.height()) as usize;
+            let (plane_data, rest) = data.split_at(row_count * row_len);
             data = rest;
-            let taps = &axes(&self.full, &self.half, plane.rows).y;
-            let mixes = std::array::from_fn(|row| {
-                let (first_row, weights) = taps.of((y + row).min(taps.len() - 1));
-                RowMix {
-                    rows: &plane_data[first_row * row_len..],
-                    weights,
-                }
-            });
-            let mixed = &mut self.mixed[..row_len];
-            resample::mix_rows(&mixes, mixed);
-            for component in plane.components {
-                let taps = &axes(&self.full, &self.half, component.columns).x;
-                let output = &mut self.components[component.index];
-                resample::mix_columns(&mixed[component.first..], component.step, taps, output);
-            }
+            let (first_row, weights) = axes(&self.full, &self.half, plane.rows).y.trimmed(y);
+            let rows = &plane_data[first_row * row_len..][..weights.len() * row_len];
+            self.rows.mix(self.isa, plane.row, rows, weights, row_len);
+        }
+        let apart = self.rows.apart.iter().zip(&mut self.rows.components);
+        for (columns, (values, output)) in layout::columns(frame.format()).into_iter().zip(apart) {
+            let taps = &axes(&self.full, &self.half, columns).x;
+            let values = &values[..taps.input_len() + SLACK];
+            picture::mix_columns(self.isa, values, taps, &mut output[..taps.len()]);
         }
     }
 }
 
-/// One of the rows that are woven into each other.
-fn unweave(woven: &[Woven<u8>], row: usize, output: &mut [u8]) {
-    for (value, woven) in output.iter_mut().zip(woven) {
-        *value = woven[row];
+impl Rows {
+    /// Mixes rows of a plane, and takes their components apart.
+    fn mix(&mut self, isa: Isa, row: Row, rows: &[u8], weights: &[i16], row_len: usize) {
+        if let Row::One(component) = row {
+            let output = &mut self.apart[component][..row_len];
+            return picture::mix_rows(isa, rows, weights, output);
+        }
+        let [a, b, c] = &mut self.apart;
+        let mixed = &mut self.mixed[..row_len];
+        picture::mix_rows(isa, rows, weights, mixed);
+        match row {
+            Row::One(_) => unreachable!("needs nothing taken apart"),
+            Row::Chroma => {
+                let half = row_len / 2;
+                picture::split_pairs(isa, mixed, &mut b[..half], &mut c[..half]);
+            }
+            Row::Three => {
+                let outputs = [a, b, c].map(|output| &mut output[..row_len / 3]);
+                picture::split_triples(isa, mixed, outputs);
+            }
+            Row::LumaWithChroma => {
+                let (half, quarter) = (row_len / 2, row_len / 4);
+                let chroma = &mut self.chroma[..half];
+                picture::split_pairs(isa, mixed, &mut a[..half], chroma);
+                picture::split_pairs(isa, chroma, &mut b[..quarter], &mut c[..quarter]);
+            }
+        }
     }
 }
 

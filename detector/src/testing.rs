@@ -3,7 +3,10 @@
 use ternwatch_bundle::PublicKey;
 use ternwatch_bundle::testing::{load, small_draft, small_key};
 
+use crate::frame::Frame;
 use crate::golden;
+use crate::preprocess::Preprocessor;
+use ternwatch_kernels::Isa;
 
 /// A signed random model that passes [`golden::check`], and the key that checks its signature.
 pub fn small_bundle(seed: u64) -> (Vec<u8>, PublicKey) {
@@ -21,4 +24,20 @@ pub fn small_bundle(seed: u64) -> (Vec<u8>, PublicKey) {
         .to_vec();
     let file = draft.sign(&key).expect("golden vectors are short");
     (file, key.public_key())
+}
+
+/// The first stage alone, for measurements: without a model, for inputs of one size.
+#[derive(Debug)]
+pub struct FirstStage(Preprocessor);
+
+impl FirstStage {
+    /// Inputs of `width` times `height` pixels.
+    pub fn new(width: u32, height: u32, isa: Isa) -> Self {
+        Self(Preprocessor::new(width, height, 57, isa))
+    }
+
+    /// Fills `3 * height * width` bytes.
+    pub fn run(&mut self, frame: &Frame<'_>, input: &mut [u8]) {
+        self.0.run(frame, input);
+    }
 }

@@ -1,7 +1,8 @@
-//! Ternary arithmetic: convolutions whose weights are -1, 0 or +1, on unsigned 7-bit activations.
+//! Ternary arithmetic: convolutions whose weights are -1, 0 or +1, on unsigned 7-bit activations; and the arithmetic that
+//! makes such activations of a picture's rows.
 //!
 //! Takes plain slices, gives plain slices, and knows nothing of models, files or frames. Every instruction set
-//! level returns the same bytes as [`conv::scalar`], which is the specification.
+//! level returns the same bytes as [`conv::scalar`] and [`picture::scalar`], which are the specification.
 #![cfg_attr(
     test,
     expect(clippy::unwrap_used, reason = "a test fails by panicking")
@@ -10,6 +11,7 @@
 pub mod conv;
 pub mod isa;
 pub mod merge;
+pub mod picture;
 pub mod requantize;
 pub mod trit;
 

@@ -7,18 +7,20 @@ pub(crate) struct Plane {
     /// Bytes of a row for every two pixels of the frame.
     pub(crate) bytes_per_two_pixels: usize,
     pub(crate) rows: Resolution,
-    pub(crate) components: &'static [Component],
+    pub(crate) row: Row,
 }
 
-/// The values of one kind within the rows of a plane.
-pub(crate) struct Component {
-    /// 0 to 2: red, green, blue or luma, u, v.
-    pub(crate) index: usize,
-    /// Bytes before the first value.
-    pub(crate) first: usize,
-    /// Bytes from one value to the next.
-    pub(crate) step: usize,
-    pub(crate) columns: Resolution,
+/// The values of a row, by component: 0 to 2 are red, green, blue or luma, u, v.
+#[derive(Clone, Copy)]
+pub(crate) enum Row {
+    /// Of this component only.
+    One(usize),
+    /// Of all three by turns.
+    Three,
+    /// U and v by turns.
+    Chroma,
+    /// Luma, u, luma, v.
+    LumaWithChroma,
 }
 
 /// How many values there are for the frame's pixels along one axis.
@@ -51,55 +53,27 @@ pub(crate) fn planes(format: PixelFormat) -> &'static [Plane] {
     }
 }
 
-const RGB8: &[Plane] = &[plane(
-    6,
-    Full,
-    &[
-        component(0, 0, 3, Full),
-        component(1, 1, 3, Full),
-        component(2, 2, 3, Full),
-    ],
-)];
-const YUYV: &[Plane] = &[plane(
-    4,
-    Full,
-    &[
-        component(0, 0, 2, Full),
-        component(1, 1, 4, Half),
-        component(2, 3, 4, Half),
-    ],
-)];
-const NV12: &[Plane] = &[
-    plane(2, Full, &[component(0, 0, 1, Full)]),
-    plane(
-        2,
-        Half,
-        &[component(1, 0, 2, Half), component(2, 1, 2, Half)],
-    ),
-];
+const RGB8: &[Plane] = &[plane(6, Full, Row::Three)];
+const YUYV: &[Plane] = &[plane(4, Full, Row::LumaWithChroma)];
+const NV12: &[Plane] = &[plane(2, Full, Row::One(0)), plane(2, Half, Row::Chroma)];
 const I420: &[Plane] = &[
-    plane(2, Full, &[component(0, 0, 1, Full)]),
-    plane(1, Half, &[component(1, 0, 1, Half)]),
-    plane(1, Half, &[component(2, 0, 1, Half)]),
+    plane(2, Full, Row::One(0)),
+    plane(1, Half, Row::One(1)),
+    plane(1, Half, Row::One(2)),
 ];
 
-const fn plane(
-    bytes_per_two_pixels: usize,
-    rows: Resolution,
-    components: &'static [Component],
-) -> Plane {
-    Plane {
-        bytes_per_two_pixels,
-        rows,
-        components,
+/// The columns of each component.
+pub(crate) fn columns(format: PixelFormat) -> [Resolution; 3] {
+    match format {
+        PixelFormat::Rgb8 => [Full; 3],
+        PixelFormat::Yuyv | PixelFormat::Nv12 | PixelFormat::I420 => [Full, Half, Half],
     }
 }
 
-const fn component(index: usize, first: usize, step: usize, columns: Resolution) -> Component {
-    Component {
-        index,
-        first,
-        step,
-        columns,
+const fn plane(bytes_per_two_pixels: usize, rows: Resolution, row: Row) -> Plane {
+    Plane {
+        bytes_per_two_pixels,
+        rows,
+        row,
     }
 }

@@ -3,6 +3,10 @@ use proptest::prelude::*;
 
 const FILL: u8 = 57;
 
+fn preprocessor(width: u32, height: u32) -> Preprocessor {
+    Preprocessor::new(width, height, FILL, Isa::detect())
+}
+
 fn run(
     preprocessor: &mut Preprocessor,
     format: PixelFormat,
@@ -159,7 +163,7 @@ const FORMATS: [PixelFormat; 4] = [
 #[test]
 fn every_format_and_shape_is_within_a_step_of_real_arithmetic() {
     let input = (48, 36);
-    let mut preprocessor = Preprocessor::new(input.0, input.1, FILL);
+    let mut preprocessor = preprocessor(input.0, input.1);
     // Exact, wide, tall, shrunk, enlarged, and extreme.
     let sizes = [
         (48, 36),
@@ -190,7 +194,7 @@ proptest! {
         width in 2u32..150, height in 2u32..150, seed: u64, to_width in 8u32..70, to_height in 8u32..70
     ) {
         let data = noise(3 * (width * height) as usize, seed);
-        let mut preprocessor = Preprocessor::new(to_width, to_height, FILL);
+        let mut preprocessor = preprocessor(to_width, to_height);
         let (found, letterbox) = run(&mut preprocessor, PixelFormat::Rgb8, (width, height), &data);
         let expected =
             reference(PixelFormat::Rgb8, (width, height), &data, (to_width as usize, to_height as usize), letterbox);
@@ -198,11 +202,29 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn any_frame_gives_the_same_input_on_every_instruction_set(
+        format in proptest::sample::select(&FORMATS), width in 2u32..400, height in 2u32..120, seed: u64,
+        to_width in 8u32..200, to_height in 8u32..90,
+    ) {
+        let even = |side: u32| if format == PixelFormat::Rgb8 { side } else { side.next_multiple_of(2) };
+        let size = (even(width), even(height));
+        let data = noise(format.frame_len(size.0, size.1).unwrap(), seed);
+        let of = |isa| run(&mut Preprocessor::new(to_width, to_height, FILL, isa), format, size, &data);
+        let expected = of(Isa::Scalar);
+        for isa in Isa::available() {
+            prop_assert!(of(isa) == expected, "{} {:?} on {}", format, size, isa);
+        }
+    }
+}
+
 #[test]
 fn an_exact_frame_is_only_halved() {
     let data = noise(3 * 20 * 12, 3);
     let (found, _) = run(
-        &mut Preprocessor::new(20, 12, FILL),
+        &mut preprocessor(20, 12),
         PixelFormat::Rgb8,
         (20, 12),
         &data,
@@ -215,7 +237,7 @@ fn an_exact_frame_is_only_halved() {
 
 #[test]
 fn the_border_is_the_fill_value_and_the_content_has_none() {
-    let mut preprocessor = Preprocessor::new(40, 30, FILL);
+    let mut preprocessor = preprocessor(40, 30);
     for (size, content) in [
         ((400, 100), (40, 10)),
         ((50, 100), (15, 30)),
@@ -294,7 +316,7 @@ fn the_same_picture_gives_nearly_the_same_input_in_every_format() {
         ((96, 128), (112, 80)),
         ((50, 34), (160, 120)),
     ] {
-        let mut preprocessor = Preprocessor::new(input.0, input.1, FILL);
+        let mut preprocessor = preprocessor(input.0, input.1);
         let mut of = |format| {
             run(
                 &mut preprocessor,
@@ -317,12 +339,12 @@ fn the_same_picture_gives_nearly_the_same_input_in_every_format() {
 
 #[test]
 fn frames_of_changing_kinds_do_not_disturb_each_other() {
-    let mut one = Preprocessor::new(48, 36, FILL);
+    let mut one = preprocessor(48, 36);
     for _ in 0..2 {
         for format in FORMATS {
             for size in [(64, 48), (8, 100), (190, 20)] {
                 let data = noise(format.frame_len(size.0, size.1).unwrap(), 9);
-                let fresh = run(&mut Preprocessor::new(48, 36, FILL), format, size, &data);
+                let fresh = run(&mut preprocessor(48, 36), format, size, &data);
                 assert_eq!(
                     run(&mut one, format, size, &data),
                     fresh,
@@ -335,7 +357,7 @@ fn frames_of_changing_kinds_do_not_disturb_each_other() {
 
 #[test]
 fn yuv_extremes_are_clamped() {
-    let mut preprocessor = Preprocessor::new(8, 8, FILL);
+    let mut preprocessor = preprocessor(8, 8);
     for (yuv, rgb) in [
         ([16, 128, 128], [0, 0, 0]),
         ([235, 128, 128], [127, 127, 127]),
