@@ -8,11 +8,11 @@
 //! missing and which setting names another.
 
 use crate::clock::Timestamp;
-use crate::latency::{Histogram, Summary};
+use crate::latency::{Histogram, Recorder, Summary};
 use crate::publish::camera_state::{Condition, Reporter};
 use crate::publish::payload::ModelIdentity;
 use sd_notify::NotifyState;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ pub struct Health {
     pub camera: Reporter,
     /// One of [`CAMERA_UNKNOWN`], [`CAMERA_WORKS`], [`CAMERA_AWAY`].
     camera_state: AtomicU8,
-    inference: Mutex<Histogram>,
+    inference: Recorder,
     model: Mutex<ModelIdentity>,
     /// Connections to the broker that there are.
     pub connections: AtomicU64,
@@ -62,12 +62,14 @@ pub struct Health {
     broker: Option<String>,
     patience: Duration,
     watchdog: Option<Duration>,
+    is_ready: AtomicBool,
+    /// When the service manager is told something again, on the monotonic clock: until then no frame takes the lock.
+    quiet_until_ns: AtomicU64,
     line: Mutex<Line>,
 }
 
 #[derive(Debug)]
 struct Line {
-    is_ready: bool,
     fed_at: Option<Instant>,
     status_at: Instant,
     looked_at_then: u64,
@@ -90,7 +92,7 @@ impl Health {
             snapshots_dropped: AtomicU64::new(0),
             camera: Reporter::new(camera),
             camera_state: AtomicU8::new(CAMERA_UNKNOWN),
-            inference: Mutex::new(Histogram::default()),
+            inference: Recorder::default(),
             model: Mutex::new(ModelIdentity::default()),
             connections: AtomicU64::new(0),
             confirmations: Mutex::new(Histogram::default()),
@@ -98,8 +100,9 @@ impl Health {
             broker,
             patience,
             watchdog: sd_notify::watchdog_enabled(),
+            is_ready: AtomicBool::new(false),
+            quiet_until_ns: AtomicU64::new(0),
             line: Mutex::new(Line {
-                is_ready: false,
                 fed_at: None,
                 status_at: Instant::now(),
                 looked_at_then: 0,
@@ -135,8 +138,7 @@ impl Health {
         self.camera_state.store(CAMERA_AWAY, Ordering::Relaxed);
         self.camera.tell(Condition::Away, trouble, Timestamp::now());
         trouble.clone_into(&mut line.camera_trouble);
-        if !line.is_ready {
-            line.is_ready = true;
+        if !self.is_ready.swap(true, Ordering::Relaxed) {
             notify(&[NotifyState::Ready]);
         }
         notify(&[NotifyState::Status(&self.status(&line, 0.0))]);
@@ -173,21 +175,12 @@ impl Health {
 
     /// How long inferences took since this was called the last time; `None` if there were none.
     pub fn take_inference_times(&self) -> Option<Summary> {
-        let mut times = self
-            .inference
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let summary = times.summary();
-        times.clear();
-        summary
+        self.inference.take().summary()
     }
 
     /// The inference thread examined a frame, in so much time: the service is ready with the first one.
     pub fn frame_examined(&self, inference: Duration) {
-        self.inference
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .record(inference);
+        self.inference.record(inference);
         self.examined.fetch_add(1, Ordering::Relaxed);
         self.had_a_frame("The first frame was examined");
     }
@@ -204,36 +197,44 @@ impl Health {
     }
 
     fn had_a_frame(&self, first: &str) {
-        let mut line = self.lock();
-        if !line.is_ready {
-            line.is_ready = true;
+        // A swap is a write: it is for the first frame only.
+        let was_ready = self.is_ready.load(Ordering::Relaxed);
+        if !was_ready && !self.is_ready.swap(true, Ordering::Relaxed) {
             log::info!("{first}");
             notify(&[NotifyState::Ready, NotifyState::Status(first)]);
         }
-        drop(line);
         self.inference_lives();
     }
 
     /// The inference thread did its work, or waits on purpose: feeds the watchdog if the capture thread lives too.
     pub fn inference_lives(&self) {
+        let now_ns = Timestamp::now().monotonic_ns;
+        // Systemd starts the watchdog when the service is ready.
+        if !self.is_ready.load(Ordering::Relaxed)
+            || now_ns < self.quiet_until_ns.load(Ordering::Relaxed)
+        {
+            return;
+        }
         let now = Instant::now();
         let mut line = self.lock();
         let hungry_for = line.fed_at.map(|fed_at| now - fed_at);
-        // Systemd starts the watchdog when the service is ready.
         if let Some(watchdog) = self.watchdog
-            && line.is_ready
             && is_to_be_fed(watchdog, hungry_for, self.capture_silence(), self.patience)
         {
             line.fed_at = Some(now);
             notify(&[NotifyState::Watchdog]);
         }
         let passed = now - line.status_at;
-        if line.is_ready && passed >= STATUS_INTERVAL {
+        if passed >= STATUS_INTERVAL {
             let looked_at = self.looked_at();
             let rate = (looked_at - line.looked_at_then) as f64 / passed.as_secs_f64();
             (line.status_at, line.looked_at_then) = (now, looked_at);
             notify(&[NotifyState::Status(&self.status(&line, rate))]);
         }
+        let quiet = quiet_for(self.watchdog, line.fed_at, line.status_at, now);
+        let quiet_ns = u64::try_from(quiet.as_nanos()).unwrap_or(u64::MAX);
+        self.quiet_until_ns
+            .store(now_ns.saturating_add(quiet_ns), Ordering::Relaxed);
     }
 
     /// The program ends.
@@ -284,6 +285,23 @@ fn is_to_be_fed(
     is_due && silence <= patience + CAPTURE_SLACK
 }
 
+/// How long nothing is to be told, from `now` on.
+fn quiet_for(
+    watchdog: Option<Duration>,
+    fed_at: Option<Instant>,
+    status_at: Instant,
+    now: Instant,
+) -> Duration {
+    let until_status = STATUS_INTERVAL.saturating_sub(now - status_at);
+    let until_fed = match (watchdog, fed_at) {
+        (None, _) => Duration::MAX,
+        // It would have been fed if the capture thread lived: the next sign of life is looked at.
+        (Some(_), None) => Duration::ZERO,
+        (Some(watchdog), Some(fed_at)) => (watchdog / 4).saturating_sub(now - fed_at),
+    };
+    until_status.min(until_fed)
+}
+
 fn notify(states: &[NotifyState<'_>]) {
     // Without a service manager this does nothing; with one, the watchdog finds out what a lost message means.
     if let Err(error) = sd_notify::notify(states) {
@@ -332,6 +350,43 @@ mod tests {
             !fed(Some(29 * second), 16 * second),
             "the capture thread hangs"
         );
+    }
+
+    #[test]
+    fn it_is_quiet_until_the_watchdog_or_the_status_is_due() {
+        let second = Duration::from_secs(1);
+        let then = Instant::now();
+        let now = then + 2 * second;
+        assert_eq!(quiet_for(None, None, then, now), 3 * second);
+        let watchdog = Some(12 * second);
+        assert_eq!(quiet_for(watchdog, Some(then), then, now), second);
+        assert_eq!(quiet_for(watchdog, Some(now), then, now), 3 * second);
+        assert_eq!(
+            quiet_for(watchdog, None, then, now),
+            Duration::ZERO,
+            "not fed"
+        );
+        let late = then + 9 * second;
+        assert_eq!(quiet_for(watchdog, Some(then), late, late), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_frame_waits_for_no_lock_while_there_is_nothing_to_tell() {
+        let health = Health::new(Duration::from_secs(1), None, "door");
+        health.frame_examined(Duration::from_millis(1));
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let lock = health.lock();
+            scope.spawn(|| {
+                health.frame_examined(Duration::from_millis(2));
+                health.frame_skipped();
+                done.send(())
+            });
+            let waited = is_done.recv_timeout(Duration::from_secs(3));
+            drop(lock);
+            assert_eq!(waited, Ok(()), "before the next status is due");
+        });
+        assert_eq!(health.looked_at(), 3);
     }
 
     #[test]

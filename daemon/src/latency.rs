@@ -2,6 +2,7 @@
 //!
 //! A bucket is a sixteenth of a power of two wide, so that what is read from it is at most a sixteenth too high.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Buckets of a power of two.
@@ -16,6 +17,13 @@ pub struct Histogram {
     buckets: [u32; BUCKETS],
     count: u32,
     max_us: u32,
+}
+
+/// A histogram that one thread records in and another one empties, without a lock between them.
+#[derive(Debug)]
+pub struct Recorder {
+    buckets: [AtomicU32; BUCKETS],
+    max_us: AtomicU32,
 }
 
 /// What a histogram says.
@@ -42,18 +50,12 @@ impl Default for Histogram {
 impl Histogram {
     /// Counts a duration.
     pub fn record(&mut self, duration: Duration) {
-        let us = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+        let us = microseconds(duration);
         if let Some(count) = self.buckets.get_mut(bucket(us)) {
             *count = count.saturating_add(1);
         }
         self.count = self.count.saturating_add(1);
         self.max_us = self.max_us.max(us);
-    }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.buckets.fill(0);
-        (self.count, self.max_us) = (0, 0);
     }
 
     /// What was counted so far; `None` if nothing was.
@@ -82,6 +84,48 @@ impl Histogram {
         }
         Duration::from_micros(self.max_us.into())
     }
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            buckets: [const { AtomicU32::new(0) }; BUCKETS],
+            max_us: AtomicU32::new(0),
+        }
+    }
+}
+
+impl Recorder {
+    /// Counts a duration.
+    pub fn record(&self, duration: Duration) {
+        let us = microseconds(duration);
+        self.max_us.fetch_max(us, Ordering::Relaxed);
+        if let Some(count) = self.buckets.get(bucket(us)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What was counted since this was called the last time.
+    pub fn take(&self) -> Histogram {
+        let mut taken = Histogram {
+            max_us: self.max_us.swap(0, Ordering::Relaxed),
+            ..Histogram::default()
+        };
+        for (index, count) in self.buckets.iter().enumerate() {
+            let count = count.swap(0, Ordering::Relaxed);
+            taken.buckets[index] = count;
+            taken.count = taken.count.saturating_add(count);
+            // A duration that is recorded at this moment may have left its maximum to the histogram before.
+            if count > 0 && bucket(taken.max_us) < index {
+                taken.max_us = upper_us(index);
+            }
+        }
+        taken
+    }
+}
+
+fn microseconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
 }
 
 fn bucket(us: u32) -> usize {
@@ -115,14 +159,33 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_histogram_says_nothing_and_clear_empties_it() {
-        let mut histogram = Histogram::default();
-        assert_eq!(histogram.summary(), None);
-        histogram.record(ms(7));
-        histogram.clear();
-        assert_eq!(histogram.summary(), None);
-        histogram.record(Duration::ZERO);
-        assert_eq!(histogram.summary().map(|summary| summary.max), Some(ms(0)));
+    fn an_empty_recorder_says_nothing_and_taking_empties_it() {
+        let recorder = Recorder::default();
+        assert_eq!(recorder.take().summary(), None);
+        recorder.record(ms(7));
+        assert_eq!(recorder.take().summary().map(|s| s.max), Some(ms(7)));
+        assert_eq!(recorder.take().summary(), None);
+        recorder.record(Duration::ZERO);
+        assert_eq!(recorder.take().summary().map(|s| s.max), Some(ms(0)));
+    }
+
+    #[test]
+    fn no_duration_is_lost_between_two_threads_and_none_is_above_the_maximum() {
+        const COUNT: u32 = 20_000;
+        let recorder = Recorder::default();
+        let mut taken = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..COUNT).for_each(|i| recorder.record(ms(u64::from(i % 50)))));
+            while taken < COUNT {
+                let part = recorder.take();
+                taken += part.count();
+                if let Some(summary) = part.summary() {
+                    assert!(summary.p50 <= summary.p95 && summary.p95 <= summary.max);
+                    assert!(summary.max <= ms(52), "{summary:?}");
+                }
+            }
+        });
+        assert_eq!((taken, recorder.take().count()), (COUNT, 0));
     }
 
     #[test]
@@ -156,9 +219,12 @@ mod tests {
         #[test]
         fn percentiles_are_at_most_a_sixteenth_too_high(mut durations in prop::collection::vec(0..10_000_000u64, 1..200)) {
             let mut histogram = Histogram::default();
+            let recorder = Recorder::default();
             for us in &durations {
                 histogram.record(Duration::from_micros(*us));
+                recorder.record(Duration::from_micros(*us));
             }
+            prop_assert_eq!(recorder.take().summary(), histogram.summary());
             durations.sort_unstable();
             let summary = histogram.summary().expect("counted");
             for (percent, found) in [(50, summary.p50), (95, summary.p95)] {

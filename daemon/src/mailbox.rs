@@ -2,6 +2,9 @@
 //!
 //! Items are exchanged, never moved: whoever puts a full buffer in gets the old one back, whoever takes one out leaves
 //! an empty one behind. Three buffers therefore go round for ever and nothing is allocated.
+//!
+//! A lock and a condition are right here: one side sleeps until the other one has something, and the lock is held for
+//! an exchange of pointers only.
 
 use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

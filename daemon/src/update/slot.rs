@@ -1,11 +1,11 @@
 //! Where the inference thread finds another model, between two frames.
 //!
 //! The update thread builds a detector aside and puts it here; the inference thread exchanges it for its own before
-//! the next frame and never waits, allocates or frees. No frame is lost.
+//! the next frame and never waits, allocates or frees. No frame is lost. It takes the lock only if there is a model.
 
 use super::trial::Tally;
 use crate::model::Loaded;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ pub struct Slot {
     is_full: AtomicBool,
     /// Whether the present model is watched for a comparison.
     is_compared: AtomicBool,
+    counts: Counts,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -24,7 +25,14 @@ pub struct Slot {
 struct State {
     next: Option<Box<Loaded>>,
     retired: Option<Box<Loaded>>,
-    tally: Tally,
+}
+
+/// What the present model has examined: only the inference thread writes.
+#[derive(Debug, Default)]
+struct Counts {
+    frames: AtomicU64,
+    detections: AtomicU64,
+    inference_ns: AtomicU64,
 }
 
 impl Slot {
@@ -66,7 +74,14 @@ impl Slot {
         if let Some(mut model) = state.next.take() {
             swap(&mut model);
             state.retired = Some(model);
-            state.tally = Tally::default();
+            let Counts {
+                frames,
+                detections,
+                inference_ns,
+            } = &self.counts;
+            for count in [frames, detections, inference_ns] {
+                count.store(0, Ordering::Relaxed);
+            }
         }
         self.is_full.store(false, Ordering::Release);
         drop(state);
@@ -85,19 +100,58 @@ impl Slot {
 
     /// For the inference thread: counts a frame.
     pub fn examined(&self, detections: usize, inference: Duration) {
-        let tally = &mut self.lock().tally;
-        tally.frames += 1;
-        tally.detections += detections as u64;
-        tally.inference += inference;
+        let counts = &self.counts;
+        let inference_ns = u64::try_from(inference.as_nanos()).unwrap_or(u64::MAX);
+        counts
+            .detections
+            .fetch_add(detections as u64, Ordering::Relaxed);
+        counts
+            .inference_ns
+            .fetch_add(inference_ns, Ordering::Relaxed);
+        counts.frames.fetch_add(1, Ordering::Release);
     }
 
-    /// What the present model has examined.
+    /// What the present model has examined. Detections and time may be those of one frame more.
     pub fn tally(&self) -> Tally {
-        self.lock().tally
+        let counts = &self.counts;
+        Tally {
+            frames: counts.frames.load(Ordering::Acquire),
+            detections: counts.detections.load(Ordering::Relaxed),
+            inference: Duration::from_nanos(counts.inference_ns.load(Ordering::Relaxed)),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code of ours can panic between two consistent states.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn a_frame_is_counted_without_the_lock() {
+        let slot = Slot::default();
+        let (done, is_done) = channel();
+        std::thread::scope(|scope| {
+            let lock = slot.lock();
+            scope.spawn(|| {
+                slot.take(|_| ());
+                slot.examined(3, Duration::from_millis(7));
+                slot.examined(1, Duration::from_millis(5));
+                done.send(slot.tally())
+            });
+            let tally = is_done.recv_timeout(Duration::from_secs(10));
+            drop(lock);
+            let expected = Tally {
+                frames: 2,
+                detections: 4,
+                inference: Duration::from_millis(12),
+            };
+            assert_eq!(tally, Ok(expected), "within ten seconds");
+        });
     }
 }
