@@ -3,6 +3,8 @@
 //! `VPMADDWD` adds the products of two neighbouring words, which are two rows woven into each other, two columns, or two
 //! components. Rows whose weights are multiples of 2^8 (the inner ones of a halving) take `VPMADDUBSW`, bytes by
 //! bytes, and nothing is left to be rounded.
+//!
+//! `map` of arrays is avoided between vector operations: its code is compiled without AVX2 unless it is inlined.
 #![expect(
     unsafe_code,
     reason = "vector intrinsics; the token in each entry proves AVX2"
@@ -14,6 +16,7 @@ use std::ops::Range;
 use super::colour::{BLACK, GREY, LUMA, ROUND, SHIFT, U_TO_BLUE, U_TO_GREEN, V_TO_GREEN, V_TO_RED};
 use super::{FRACTION_BITS, SLACK, Taps, WEIGHT_BITS, scalar, vectors};
 use crate::isa::Avx2;
+use crate::requantize::ACTIVATION_MAX;
 
 /// Bytes of one vector.
 const VECTOR_BYTES: usize = 32;
@@ -212,7 +215,7 @@ fn steady_columns(values: &[i16], taps: &Taps, output: &mut [i16]) -> Range<usiz
         let start = first + 2 * at;
         // SAFETY: the last of 16 outputs reads the inputs from `start + 30` to `start + 33`, which the taps keep within
         // the values.
-        let sums = [0, 16].map(|more| unsafe {
+        let eight = |more: usize| unsafe {
             let at = values.as_ptr().add(start + more);
             let first = _mm256_loadu_si256(at.cast());
             let second = _mm256_loadu_si256(at.add(2).cast());
@@ -221,8 +224,8 @@ fn steady_columns(values: &[i16], taps: &Taps, output: &mut [i16]) -> Range<usiz
                 _mm256_madd_epi16(second, weights[1]),
             );
             _mm256_srai_epi32::<{ WEIGHT_BITS as i32 }>(_mm256_add_epi32(products, round))
-        });
-        let packed = _mm256_packs_epi32(sums[0], sums[1]);
+        };
+        let packed = _mm256_packs_epi32(eight(0), eight(16));
         let output = output[at..].first_chunk_mut();
         store(
             output.expect("vectors stay within"),
@@ -281,13 +284,11 @@ unsafe fn sixteen_quads(
         let weights = _mm256_loadu_si256(weights.as_ptr().add(4 * index).cast());
         _mm256_madd_epi16(_mm256_shuffle_epi8(values, shuffle), weights)
     };
-    let sums = [
-        _mm256_hadd_epi32(four(0), four(4)),
-        _mm256_hadd_epi32(four(8), four(12)),
-    ];
-    let sums =
-        sums.map(|sums| _mm256_srai_epi32::<{ WEIGHT_BITS as i32 }>(_mm256_add_epi32(sums, round)));
-    let packed = _mm256_packs_epi32(sums[0], sums[1]);
+    let rounded = |sums| _mm256_srai_epi32::<{ WEIGHT_BITS as i32 }>(_mm256_add_epi32(sums, round));
+    let packed = _mm256_packs_epi32(
+        rounded(_mm256_hadd_epi32(four(0), four(4))),
+        rounded(_mm256_hadd_epi32(four(8), four(12))),
+    );
     store(output, _mm256_permutevar8x32_epi32(packed, order));
 }
 
@@ -341,19 +342,13 @@ unsafe fn eight_octets<const N: usize>(
         sum
     };
     let two = |index| _mm_hadd_epi32(one(index), one(index + 1));
-    let sums = [
-        _mm_hadd_epi32(two(0), two(2)),
-        _mm_hadd_epi32(two(4), two(6)),
-    ];
-    let sums =
-        sums.map(|sums| _mm_srai_epi32::<{ WEIGHT_BITS as i32 }>(_mm_add_epi32(sums, round)));
+    let rounded = |sums| _mm_srai_epi32::<{ WEIGHT_BITS as i32 }>(_mm_add_epi32(sums, round));
+    let packed = _mm_packs_epi32(
+        rounded(_mm_hadd_epi32(two(0), two(2))),
+        rounded(_mm_hadd_epi32(two(4), two(6))),
+    );
     // SAFETY: the array is as long as the vector.
-    unsafe {
-        _mm_storeu_si128(
-            output.as_mut_ptr().cast(),
-            _mm_packs_epi32(sums[0], sums[1]),
-        )
-    };
+    unsafe { _mm_storeu_si128(output.as_mut_ptr().cast(), packed) };
 }
 
 #[target_feature(enable = "avx2")]
@@ -400,31 +395,38 @@ fn colours(yuv: [&[i16]; 3], rgb: [&mut [u8]; 3]) {
     let inputs = luma.0.iter().zip(u.0).zip(v.0);
     let outputs = red.0.iter_mut().zip(green.0).zip(blue.0);
     for (((luma, u), v), ((red, green), blue)) in inputs.zip(outputs) {
-        let halves = [0, 16].map(|at| {
-            // SAFETY: the arrays are twice as long as the vectors.
-            let load = |row: &[i16; 32]| unsafe { _mm256_loadu_si256(row.as_ptr().add(at).cast()) };
-            yuv_words([load(luma), load(u), load(v)])
-        });
-        for (channel, output) in [red, green, blue].into_iter().enumerate() {
-            let bytes = _mm256_packus_epi16(halves[0][channel], halves[1][channel]);
-            let bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8(127));
-            // SAFETY: the array is as long as the vector.
-            unsafe {
-                _mm256_storeu_si256(
-                    output.as_mut_ptr().cast(),
-                    _mm256_permute4x64_epi64::<IN_ORDER>(bytes),
-                );
-            }
-        }
+        // SAFETY: the arrays are twice as long as the vectors.
+        let load =
+            |row: &[i16; 32], at: usize| unsafe { _mm256_loadu_si256(row.as_ptr().add(at).cast()) };
+        let first = yuv_words(load(luma, 0), load(u, 0), load(v, 0));
+        let second = yuv_words(load(luma, 16), load(u, 16), load(v, 16));
+        store_bytes(first[0], second[0], red);
+        store_bytes(first[1], second[1], green);
+        store_bytes(first[2], second[2], blue);
     }
     scalar::yuv_to_u7([luma.1, u.1, v.1], [red.1, green.1, blue.1]);
+}
+
+/// Two vectors of words, clamped to u7.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn store_bytes(first: __m256i, second: __m256i, output: &mut [u8; 32]) {
+    let bytes = _mm256_packus_epi16(first, second);
+    let bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8(ACTIVATION_MAX.cast_signed()));
+    // SAFETY: the array is as long as the vector.
+    unsafe {
+        _mm256_storeu_si256(
+            output.as_mut_ptr().cast(),
+            _mm256_permute4x64_epi64::<IN_ORDER>(bytes),
+        );
+    }
 }
 
 /// Red, green and blue of 16 pixels, halved, before they are clamped.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn yuv_words([luma, u, v]: [__m256i; 3]) -> [__m256i; 3] {
-    // The constant that rounds green comes as a product too.
+fn yuv_words(luma: __m256i, u: __m256i, v: __m256i) -> [__m256i; 3] {
+    // The constant that rounds comes as a product too.
     const ROUND_FACTOR: i16 = 1 << 14;
     const { assert!(ROUND % ROUND_FACTOR as i32 == 0) };
     let luma = _mm256_sub_epi16(luma, _mm256_set1_epi16(BLACK));
@@ -438,21 +440,29 @@ fn yuv_words([luma, u, v]: [__m256i; 3]) -> [__m256i; 3] {
             _mm256_srai_epi32::<{ SHIFT as i32 }>(high),
         )
     };
-    let [luma_v, luma_u, v_factor] = [(luma, v), (luma, u), (v, factor)]
-        .map(|(a, b)| [_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)]);
-    let red =
-        luma_v.map(|pair| _mm256_add_epi32(_mm256_madd_epi16(pair, both(LUMA, V_TO_RED)), round));
-    let blue =
-        luma_u.map(|pair| _mm256_add_epi32(_mm256_madd_epi16(pair, both(LUMA, U_TO_BLUE)), round));
-    let green = [0, 1].map(|half| {
+    let of_two = |woven, weights| _mm256_add_epi32(_mm256_madd_epi16(woven, weights), round);
+    let of_three = |luma_u, v_factor| {
         _mm256_add_epi32(
-            _mm256_madd_epi16(luma_u[half], both(LUMA, U_TO_GREEN)),
-            _mm256_madd_epi16(v_factor[half], both(V_TO_GREEN, ROUND_FACTOR)),
+            _mm256_madd_epi16(luma_u, both(LUMA, U_TO_GREEN)),
+            _mm256_madd_epi16(v_factor, both(V_TO_GREEN, ROUND_FACTOR)),
         )
-    });
+    };
+    let (luma_v_low, luma_v_high) = (
+        _mm256_unpacklo_epi16(luma, v),
+        _mm256_unpackhi_epi16(luma, v),
+    );
+    let (luma_u_low, luma_u_high) = (
+        _mm256_unpacklo_epi16(luma, u),
+        _mm256_unpackhi_epi16(luma, u),
+    );
+    let (v_low, v_high) = (
+        _mm256_unpacklo_epi16(v, factor),
+        _mm256_unpackhi_epi16(v, factor),
+    );
+    let (to_red, to_blue) = (both(LUMA, V_TO_RED), both(LUMA, U_TO_BLUE));
     [
-        words(red[0], red[1]),
-        words(green[0], green[1]),
-        words(blue[0], blue[1]),
+        words(of_two(luma_v_low, to_red), of_two(luma_v_high, to_red)),
+        words(of_three(luma_u_low, v_low), of_three(luma_u_high, v_high)),
+        words(of_two(luma_u_low, to_blue), of_two(luma_u_high, to_blue)),
     ]
 }
