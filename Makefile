@@ -95,12 +95,13 @@ deb-test: ## lintian, then install, upgrade, remove and purge in a fresh Debian 
 	lintian --fail-on error,warning,info --info target/deb/ternwatch_*.deb
 	deploy/test-deb.sh $(ARCHITECTURES)
 
+# Built with the whole workspace's features, as the tests are: nothing is built twice.
 VM_REPORT ?= target/vm/report.md
 vm-test: ## the arm64 package on a whole emulated ARM machine with cameras, as root: install, watch, update, failures
 	@deploy/install-deps.sh build vm cross-arm64
 	deploy/vm/image.sh
-	$(CARGO) build --locked -p quant-tool --bin quant-tool
-	$(CARGO) run --locked -p system-tests --example vm | tee $(VM_REPORT)
+	$(CARGO) build --workspace --locked --bin quant-tool --example vm
+	target/debug/examples/vm | tee $(VM_REPORT)
 
 release: deb ## packages, what is in them (CycloneDX) and checksums, into target/deb/
 	deploy/sbom.sh ternwatchd aarch64-unknown-linux-gnu >target/deb/ternwatch-arm64.cdx.json
