@@ -17,6 +17,8 @@ use crate::config::choice::Choice;
 use crate::config::{Invalid, in_range};
 use serde::{Deserialize, Serialize};
 
+/// Who is detected with this score is blurred, long before it is worth following.
+pub const BLUR_FROM: f32 = 0.1;
 /// Snapshots that wait for the broker; further ones drop the oldest.
 pub const WAITING_MAX: usize = 8;
 

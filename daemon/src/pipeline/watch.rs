@@ -7,7 +7,7 @@ use crate::publish::counts::{self, InZone, OverLine};
 use crate::publish::event::{self, AtLine, EventWriter, Kind, Moment, Object};
 use crate::publish::outbox::Event;
 use crate::publish::payload::Source;
-use crate::snapshot::{Album, Seen};
+use crate::snapshot::{Album, BLUR_FROM, Seen};
 use crate::track::{Change, Sighting, State, TRACKS_MAX, Track, Tracker};
 use crate::zones::{Direction, Happening, LineConfig, Subject, ZoneConfig, Zones};
 use std::mem;
@@ -106,7 +106,13 @@ impl Watch {
 
     /// The lowest score of a detection that it has a use for.
     pub fn score_low(&self) -> f32 {
-        self.tracker.score_low()
+        let followed = self.tracker.score_low();
+        let is_blurring = self.album.is_some();
+        if is_blurring {
+            followed.min(BLUR_FROM)
+        } else {
+            followed
+        }
     }
 
     /// Exchanges the model's names for those of `next`, whose detections are believed from `score_high` on. Tracks go on.
