@@ -41,8 +41,32 @@ fn mix_block<const N: usize>(
 
 /// See [`super::mix_columns`].
 pub fn mix_columns(values: &[i16], taps: &Taps, output: &mut [i16]) {
+    // An exact halving and what is less reach over four columns: without a loop for each output it takes half the time.
+    match taps.per_output() {
+        2 => mix_columns_of::<2>(values, taps, output),
+        3 => mix_columns_of::<3>(values, taps, output),
+        4 => mix_columns_of::<4>(values, taps, output),
+        _ => {
+            for (index, output) in output.iter_mut().enumerate() {
+                *output = mix_column(values, taps, index);
+            }
+        }
+    }
+}
+
+fn mix_columns_of<const N: usize>(values: &[i16], taps: &Taps, output: &mut [i16]) {
     for (index, output) in output.iter_mut().enumerate() {
-        *output = mix_column(values, taps, index);
+        let (start, weights) = taps.of(index);
+        let (Some(weights), Some(values)) = (weights.first_chunk(), values[start..].first_chunk())
+        else {
+            unreachable!("the taps were planned for values of this length");
+        };
+        let weights: &[i16; N] = weights;
+        let values: &[i16; N] = values;
+        let sum: i32 = (0..N)
+            .map(|tap| i32::from(weights[tap]) * i32::from(values[tap]))
+            .sum();
+        *output = ((sum + (1 << (WEIGHT_BITS - 1))) >> WEIGHT_BITS) as i16;
     }
 }
 

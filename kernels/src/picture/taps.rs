@@ -155,6 +155,11 @@ impl Taps {
         self.input_len
     }
 
+    /// Input pixels that an output pixel is made of.
+    pub fn per_output(&self) -> usize {
+        self.per_output
+    }
+
     /// Whether each output is the input of the same place.
     pub fn is_identity(&self) -> bool {
         self.is_identity
