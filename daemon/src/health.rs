@@ -153,6 +153,11 @@ impl Health {
         before == CAMERA_AWAY
     }
 
+    /// There was no room or time for a snapshot, or it could not be made.
+    pub fn snapshot_dropped(&self) {
+        self.snapshots_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How it is with the camera; `None` before it is known.
     pub fn camera_condition(&self) -> Option<Condition> {
         match self.camera_state.load(Ordering::Relaxed) {

@@ -5,6 +5,7 @@
 use rumqttc::mqttbytes::QoS;
 use rumqttc::{BrokerSessionResumePolicy, Client, Event, Incoming, MqttOptions};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -195,6 +196,17 @@ impl Heard {
         properties
             .find(|(known, _)| known == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// The payload as JSON, which it must be.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.payload)
+            .unwrap_or_else(|error| panic!("{} is not JSON: {error}: {}", self.topic, self.text()))
+    }
+
+    /// The payload as JSON, if it comes from this topic.
+    pub fn document(&self, topic: &str) -> Option<Value> {
+        (self.topic == topic).then(|| self.json())
     }
 
     /// The payload as text.

@@ -25,10 +25,7 @@ impl Ledger {
 
     /// Notes an event down: its number, if it is new. Other topics' messages are passed over.
     pub fn take(&mut self, heard: &Heard) -> Option<u64> {
-        if heard.topic != self.topic {
-            return None;
-        }
-        let event: Value = serde_json::from_slice(&heard.payload).expect("JSON");
+        let event = heard.document(&self.topic)?;
         let sequence = event["sequence"].as_u64().expect("a number");
         if let Some(known) = self.events.get(&sequence) {
             assert_eq!(known, &event, "a number was given twice");

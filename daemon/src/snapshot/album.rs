@@ -11,7 +11,6 @@ use crate::camera::FrameBuffer;
 use crate::health::Health;
 use crate::track::TRACKS_MAX;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use ternwatch_detector::DETECTIONS_MAX;
 
@@ -128,14 +127,14 @@ impl Album {
     /// A track has ended, with the event of this number: its best shot is handed over.
     pub fn end(&mut self, track: u64, event: u64) {
         let Some(index) = self.bests.iter().position(|best| is_of(best, track)) else {
-            self.dropped();
+            self.health.snapshot_dropped();
             return;
         };
         let Best { seen, shot, .. } = self.bests.swap_remove(index);
         let about = studio::About { seen, event };
         let order = Order::of_track(shot, about);
         if self.orders.try_send(order).is_err() {
-            self.dropped();
+            self.health.snapshot_dropped();
         }
     }
 
@@ -152,7 +151,7 @@ impl Album {
             .try_send(Order::of_now(shot, self.desk.take()))
             .is_err()
         {
-            self.dropped();
+            self.health.snapshot_dropped();
         }
     }
 
@@ -201,12 +200,6 @@ impl Album {
         let shot = || Arc::new(Shot::with_room(self.frame_bytes));
         self.shots = std::iter::repeat_with(shot).take(count).collect();
     }
-
-    fn dropped(&self) {
-        self.health
-            .snapshots_dropped
-            .fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 impl Shot {
@@ -254,6 +247,7 @@ fn value(seen: &Seen, frame: &FrameBuffer) -> f32 {
 mod tests {
     use super::super::studio::Occasion;
     use super::*;
+    use std::sync::atomic::Ordering;
     use std::sync::mpsc::{Receiver, sync_channel};
     use std::time::Duration;
     use ternwatch_detector::PixelFormat;

@@ -1,6 +1,7 @@
 //! Where a picture of now is asked for: from the network's side to the frame path's.
 
 use crate::command::answer::{Refusal, Reply};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,22 +10,30 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Those who wait. There are as many at most as commands whose answers may wait.
 #[derive(Debug, Default)]
-pub struct Desk(Mutex<Vec<(Instant, Reply)>>);
+pub struct Desk {
+    /// Whether somebody waits: looked at for every frame, without the lock.
+    is_asked: AtomicBool,
+    waiting: Mutex<Vec<(Instant, Reply)>>,
+}
 
 impl Desk {
     /// Asks for a picture; it is published before the reply says so.
     pub fn ask(&self, reply: Reply) {
-        self.lock().push((Instant::now(), reply));
+        let mut waiting = self.lock();
+        waiting.push((Instant::now(), reply));
+        self.is_asked.store(true, Ordering::Release);
     }
 
     /// Whether somebody waits.
     pub fn is_asked(&self) -> bool {
-        !self.lock().is_empty()
+        self.is_asked.load(Ordering::Acquire)
     }
 
     /// Everybody who waits.
     pub(super) fn take(&self) -> Vec<Reply> {
-        let waiting = std::mem::take(&mut *self.lock());
+        let mut waiting = self.lock();
+        self.is_asked.store(false, Ordering::Release);
+        let waiting = std::mem::take(&mut *waiting);
         waiting.into_iter().map(|(_, reply)| reply).collect()
     }
 
@@ -41,13 +50,13 @@ impl Desk {
     /// Turns down who has waited for too long.
     pub(super) fn give_up(&self) {
         let is_late = |asked: &Instant| asked.elapsed() >= PATIENCE;
-        if self.lock().iter().any(|(asked, _)| is_late(asked)) {
+        if self.is_asked() && self.lock().iter().any(|(asked, _)| is_late(asked)) {
             self.refuse("no_picture", "the camera gives no frame");
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Reply)>> {
         // No code of ours can panic between two consistent states.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,7 +8,6 @@ use crate::publish::Outgoing;
 use crate::stop::Stop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -99,7 +98,7 @@ impl Studio {
             if stop.requested() {
                 let until = *until.get_or_insert_with(|| Instant::now() + AFTER_STOP);
                 if Instant::now() >= until {
-                    self.dropped();
+                    self.health.snapshot_dropped();
                     continue;
                 }
             }
@@ -107,7 +106,7 @@ impl Studio {
                 Ok(snapshot) => self.outgoing.snapshots.push(snapshot),
                 Err(reason) => {
                     log::warn!("no snapshot: {reason}");
-                    self.dropped();
+                    self.health.snapshot_dropped();
                 }
             }
         }
@@ -151,11 +150,5 @@ impl Studio {
             ("sequence".into(), event.to_string()),
             ("started_at".into(), self.started_at.clone()),
         ]
-    }
-
-    fn dropped(&self) {
-        self.health
-            .snapshots_dropped
-            .fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -264,10 +264,19 @@ fn admitted(version: u64) -> Event {
 }
 
 fn commit(machine: &mut Machine, version: u64) {
-    for event in [admitted(version), Event::BeginTrial, Event::Pass] {
+    commit_model(machine, model("person", version, 0));
+}
+
+fn commit_model(machine: &mut Machine, identity: Identity) {
+    let (job, admitted) = ("job".into(), identity.clone());
+    let admit = Event::Admit {
+        job,
+        identity: admitted,
+    };
+    for event in [admit, Event::BeginTrial, Event::Pass] {
         machine.step(event).expect("in order");
     }
-    assert_eq!(machine.running(), Some(&model("person", version, 0)));
+    assert_eq!(machine.running(), Some(&identity));
 }
 
 #[test]
@@ -310,16 +319,8 @@ fn the_packaged_model_has_none_before_it_even_where_it_was_committed() {
     let mut machine = machine(Record::default());
     let other = model("vehicle", 2, 0);
     for identity in [other.clone(), packaged()] {
-        let job = "job".into();
-        for event in [
-            Event::Admit { job, identity },
-            Event::BeginTrial,
-            Event::Pass,
-        ] {
-            machine.step(event).expect("in order");
-        }
+        commit_model(&mut machine, identity);
     }
-    assert_eq!(machine.running(), Some(&packaged()));
     let lost = Event::Lose(other.sha256, Reason::FileDamaged);
     machine.step(lost).expect("always possible");
     let record = machine.record().clone();

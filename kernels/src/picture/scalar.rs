@@ -57,16 +57,10 @@ pub fn mix_columns(values: &[i16], taps: &Taps, output: &mut [i16]) {
 fn mix_columns_of<const N: usize>(values: &[i16], taps: &Taps, output: &mut [i16]) {
     for (index, output) in output.iter_mut().enumerate() {
         let (start, weights) = taps.of(index);
-        let (Some(weights), Some(values)) = (weights.first_chunk(), values[start..].first_chunk())
-        else {
-            unreachable!("the taps were planned for values of this length");
-        };
-        let weights: &[i16; N] = weights;
-        let values: &[i16; N] = values;
-        let sum: i32 = (0..N)
-            .map(|tap| i32::from(weights[tap]) * i32::from(values[tap]))
-            .sum();
-        *output = ((sum + (1 << (WEIGHT_BITS - 1))) >> WEIGHT_BITS) as i16;
+        let known = "as many as the taps have";
+        let weights: &[i16; N] = weights.first_chunk().expect(known);
+        let values: &[i16; N] = values[start..].first_chunk().expect(known);
+        *output = weighted(weights, values);
     }
 }
 
@@ -74,7 +68,13 @@ fn mix_columns_of<const N: usize>(values: &[i16], taps: &Taps, output: &mut [i16
 #[inline(always)]
 pub(super) fn mix_column(values: &[i16], taps: &Taps, index: usize) -> i16 {
     let (start, weights) = taps.of(index);
-    let products = weights.iter().zip(&values[start..]);
+    weighted(weights, &values[start..])
+}
+
+/// The sum of as many values as there are weights, rounded.
+#[inline(always)]
+fn weighted(weights: &[i16], values: &[i16]) -> i16 {
+    let products = weights.iter().zip(values);
     let sum: i32 = products
         .map(|(&weight, &value)| i32::from(weight) * i32::from(value))
         .sum();

@@ -1,5 +1,6 @@
 //! An emulated ARM machine: power, a shell in it, and what its system says of the daemon.
 
+use crate::PATIENCE;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,8 +9,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 use system_tests::broker::free_port;
 
-/// An emulated machine takes a hundred times as long as a board where that one starts programs.
-const PATIENCE: Duration = Duration::from_secs(300);
 const GUEST: &str = "root@127.0.0.1";
 
 /// A machine, its disk, and the process that emulates it while its power is on.

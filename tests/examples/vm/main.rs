@@ -11,8 +11,10 @@ use machine::Machine;
 use site::Site;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+/// An emulated machine takes a hundred times as long as a board to start programs, and looks at a frame or two a second.
+const PATIENCE: Duration = Duration::from_secs(300);
 const CONFIG: &str = "/etc/ternwatch/ternwatch.toml";
 const LITE: &str = "models/person-lite.tern";
 

@@ -1,12 +1,10 @@
 //! What is outside of the machine: a broker, the cable to it, and somebody who listens.
 
+use crate::PATIENCE;
 use serde_json::Value;
-use std::time::Duration;
 use system_tests::broker::{Broker, Cable, Heard, Subscriber};
 use system_tests::ledger::Ledger;
 
-/// An emulated machine looks at a frame or two a second.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// What the machine publishes below, with the settings of the package.
 const TOPICS: &str = "ternwatch/camera";
 
@@ -57,7 +55,7 @@ impl Site {
         let topic = format!("{TOPICS}/camera/events");
         for _ in 0..count {
             self.expect("a person", |heard| {
-                let event: Value = (heard.topic == topic).then(|| document(heard))?;
+                let event = heard.document(&topic)?;
                 (event["type"] == "new" && event["track"]["class"] == "person").then_some(())
             });
         }
@@ -67,7 +65,7 @@ impl Site {
     pub(crate) fn camera_is(&mut self, state: &str) -> String {
         let topic = format!("{TOPICS}/camera/state");
         self.expect(&format!("the camera's state {state}"), |heard| {
-            let told = (heard.topic == topic).then(|| document(heard))?;
+            let told = heard.document(&topic)?;
             let reason = told["reason"].as_str().unwrap_or_default().to_owned();
             (told["state"] == state).then_some(reason)
         })
@@ -85,7 +83,7 @@ impl Site {
     pub(crate) fn model_is(&mut self, name: &str) {
         let topic = format!("{TOPICS}/model");
         self.expect(&format!("the model {name}"), |heard| {
-            let told = (heard.topic == topic).then(|| document(heard))?;
+            let told = heard.document(&topic)?;
             (told["running"]["name"] == name).then_some(())
         });
     }
@@ -94,7 +92,7 @@ impl Site {
     pub(crate) fn statistics(&mut self) -> Value {
         let topic = format!("{TOPICS}/statistics");
         self.expect("statistics", |heard| {
-            let told = (heard.topic == topic).then(|| document(heard))?;
+            let told = heard.document(&topic)?;
             (told["interval_s"].as_f64()? > 20.0).then_some(told)
         })
     }
@@ -117,9 +115,4 @@ impl Site {
         self.ledger.check();
         (self.ledger.events.len(), self.ledger.repeated)
     }
-}
-
-fn document(heard: &Heard) -> Value {
-    serde_json::from_slice(&heard.payload)
-        .unwrap_or_else(|error| panic!("{}: {error}", heard.topic))
 }

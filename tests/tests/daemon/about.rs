@@ -23,11 +23,8 @@ exit 1
 
 /// The document, if it comes from there and is as its schema says.
 fn checked(heard: &Heard, topic: &str, schema: &str) -> Option<Value> {
-    if heard.topic != topic {
-        return None;
-    }
+    let document = heard.document(topic)?;
     let schema = serde_json::from_str(schema).expect("a schema is JSON");
-    let document = serde_json::from_slice(&heard.payload).expect("documents are JSON");
     let violations = violations(&schema, &document);
     assert_eq!(violations, [""; 0], "{document}");
     Some(document)

@@ -55,10 +55,6 @@ pub(crate) fn street(port: u16) -> Bench {
     bench
 }
 
-fn parsed(heard: &Heard, topic: &str) -> Option<Value> {
-    (heard.topic == topic).then(|| serde_json::from_slice(&heard.payload).expect("JSON"))
-}
-
 #[derive(Default)]
 struct Run {
     events: Vec<Value>,
@@ -72,8 +68,8 @@ fn hear_a_run(subscriber: &mut Subscriber) -> Run {
     let mut run = Run::default();
     subscriber.expect("the end of the run", |heard| {
         match heard.topic.as_str() {
-            EVENTS => run.events.extend(parsed(heard, EVENTS)),
-            COUNTS => run.counts.extend(parsed(heard, COUNTS)),
+            EVENTS => run.events.extend(heard.document(EVENTS)),
+            COUNTS => run.counts.extend(heard.document(COUNTS)),
             STATE | "site/pi/door/state" | "site/pi/statistics" => {}
             other => run.others.push(other.into()),
         }
@@ -171,7 +167,11 @@ fn counts_are_retained_and_told_again_on_every_connection() {
     assert!(looped.expect("ffmpeg runs").success());
     bench.set("CAMERA__VIDEO__PATH", video.to_str().expect("UTF-8"));
     let daemon = bench.run();
-    let somebody = |heard: &Heard| parsed(heard, COUNTS).filter(|counts| counts["in_view"] != 0);
+    let somebody = |heard: &Heard| {
+        heard
+            .document(COUNTS)
+            .filter(|counts| counts["in_view"] != 0)
+    };
     Subscriber::connect(broker.port(), "before").expect("somebody", somebody);
     Subscriber::connect(broker.port(), "late").expect("the retained counts", |heard| {
         somebody(heard).filter(|_| heard.is_retained)
@@ -222,7 +222,7 @@ fn a_cut_cable_loses_no_event() {
     let daemon = bench.run();
     let mut heard_of: BTreeMap<u64, Value> = BTreeMap::new();
     let mut take = |heard: &Heard| {
-        let event = parsed(heard, EVENTS)?;
+        let event = heard.document(EVENTS)?;
         let sequence = event["sequence"].as_u64().expect("a number");
         // What comes twice must be the same.
         assert_eq!(
@@ -310,7 +310,7 @@ fn frames_show_who_is_followed_even_when_seen_weakly() {
     let mut weak = 0;
     expect_state(&mut subscriber, "online");
     subscriber.expect("the end of the run", |heard| {
-        if let Some(event) = parsed(heard, EVENTS) {
+        if let Some(event) = heard.document(EVENTS) {
             told.insert(event["track"]["id"].as_u64().expect("a number"));
         }
         for found in document(heard)

@@ -14,7 +14,7 @@ const YARD: &str =
 
 fn message(heard: &Heard) -> Option<Value> {
     (heard.topic.starts_with("homeassistant/device/") && !heard.payload.is_empty())
-        .then(|| serde_json::from_slice(&heard.payload).expect("JSON"))
+        .then(|| heard.json())
 }
 
 /// Entities of the yard: how many are announced, and how many removed.

@@ -40,8 +40,7 @@ fn state(heard: &Heard) -> Option<String> {
 }
 
 fn document(heard: &Heard) -> Option<Value> {
-    (heard.topic == DETECTIONS)
-        .then(|| serde_json::from_slice(&heard.payload).expect("documents are JSON"))
+    heard.document(DETECTIONS)
 }
 
 fn expect_state(subscriber: &mut Subscriber, expected: &str) {

@@ -3,16 +3,12 @@
 use crate::bench::Bench;
 use crate::long_run;
 use rustix::process::Signal;
-use serde_json::Value;
 use std::fs;
 use system_tests::broker::{Broker, Heard, Subscriber, wait_for};
 
 /// The zones that counts speak of.
 fn zones(heard: &Heard) -> Option<Vec<String>> {
-    if heard.topic != "site/pi/door/counts" {
-        return None;
-    }
-    let counts: Value = serde_json::from_slice(&heard.payload).expect("counts are JSON");
+    let counts = heard.document("site/pi/door/counts")?;
     let zones = counts["zones"].as_object().expect("zones");
     Some(zones.keys().cloned().collect())
 }

@@ -77,10 +77,7 @@ fn a_command_overrides_the_schedule_until_its_next_change() {
     expect_detection(&mut subscriber, false, Some("schedule"));
     subscriber.expect("frames that are captured and not examined", |heard| {
         assert!(document(heard).is_none(), "nothing is examined");
-        if heard.topic != "site/pi/statistics" {
-            return None;
-        }
-        let statistics: serde_json::Value = serde_json::from_slice(&heard.payload).expect("JSON");
+        let statistics = heard.document("site/pi/statistics")?;
         let frames = &statistics["frames"];
         (frames["examined"] == 0 && frames["skipped"].as_u64()? > 0).then_some(())
     });

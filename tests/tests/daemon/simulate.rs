@@ -1,7 +1,6 @@
 //! `ternwatchd simulate`: a small fleet against a real broker.
 
 use crate::bench::Bench;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use system_tests::broker::{Broker, Subscriber};
@@ -44,7 +43,7 @@ fn a_fleet_loses_nothing_and_leaves_nothing_behind(protocol: &str) {
         let (device, what) = heard.topic.strip_prefix("site/pi-")?.split_once('/')?;
         match what {
             "door/events" => {
-                let event: Value = serde_json::from_slice(&heard.payload).expect("JSON");
+                let event = heard.json();
                 assert_eq!(event["schema"], 1);
                 assert_eq!(event["camera"], "door");
                 let sequence = event["sequence"].as_u64().expect("a number");

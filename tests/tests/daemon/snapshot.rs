@@ -6,7 +6,6 @@ use crate::events::{still_picture, street};
 use crate::{document, expect_state, long_run, state};
 use image::{ImageFormat, RgbImage};
 use rumqttc::PublishOptions;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use system_tests::broker::{Broker, Heard, Subscriber, wait_for};
 
@@ -36,12 +35,11 @@ fn hear_a_run(subscriber: &mut Subscriber) -> (Vec<Heard>, BTreeMap<String, Stri
             }
             snapshots.push(heard.clone());
         }
-        if heard.topic == EVENTS {
-            let event: Value = serde_json::from_slice(&heard.payload).expect("JSON");
-            if event["type"] == "end" {
-                let track = event["track"]["id"].to_string();
-                ends.insert(track, event["sequence"].to_string());
-            }
+        if let Some(event) = heard.document(EVENTS)
+            && event["type"] == "end"
+        {
+            let track = event["track"]["id"].to_string();
+            ends.insert(track, event["sequence"].to_string());
         }
         (state(heard)? == "offline").then_some(())
     });

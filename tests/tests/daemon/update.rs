@@ -28,8 +28,7 @@ pub(crate) fn bench(port: u16) -> Bench {
 }
 
 fn model_state(heard: &Heard) -> Option<Value> {
-    (heard.topic == "site/pi/model")
-        .then(|| serde_json::from_slice(&heard.payload).expect("the state is JSON"))
+    heard.document("site/pi/model")
 }
 
 /// The state document of `job` that ends it.
@@ -155,8 +154,7 @@ fn a_download_goes_on_after_a_cut_cable_and_a_killed_daemon() {
     expect_state(&mut subscriber, "online");
     let mut wanted = BTreeSet::new();
     let state = subscriber.expect("the end of the job", |heard| {
-        if heard.topic == "site/pi/model/request" {
-            let request: Value = serde_json::from_slice(&heard.payload).expect("JSON");
+        if let Some(request) = heard.document("site/pi/model/request") {
             let chunks = request["chunks"].as_array().expect("a list");
             wanted.extend(chunks.iter().map(|index| index.as_u64().expect("a number")));
         }

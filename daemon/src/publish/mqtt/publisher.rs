@@ -246,8 +246,7 @@ impl Publisher<'_> {
             published.fetch_add(1, Ordering::Relaxed);
             replies.into_iter().for_each(Reply::done);
         } else {
-            let dropped = &self.health.snapshots_dropped;
-            dropped.fetch_add(1, Ordering::Relaxed);
+            self.health.snapshot_dropped();
         }
     }
 
