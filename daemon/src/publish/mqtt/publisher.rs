@@ -145,11 +145,10 @@ impl Publisher<'_> {
     async fn listen(&mut self, filter: &str) -> bool {
         let mut connection = self.connection.clone();
         let before = *connection.borrow_and_update();
-        let term = *self.term.borrow();
         tokio::select! {
             granted = self.link.subscribe(filter) => granted,
             _ = connection.wait_for(|now| *now != before) => false,
-            () = over(term) => false,
+            () = ended(self.term.clone()) => false,
         }
     }
 
@@ -254,12 +253,12 @@ impl Publisher<'_> {
     async fn say(&self, message: Message<'_>) -> Said {
         let mut connection = self.connection.clone();
         let before = *connection.borrow_and_update();
-        let term = *self.term.borrow();
         tokio::select! {
             said = self.link.publish(message) => said,
             // Frames are not published twice. Events are, since the connection may have taken this one with it.
             _ = connection.wait_for(|now| *now != before) => Said::Lost,
-            () = over(term) => Said::Lost,
+            // The term may be set while this waits for a connection.
+            () = ended(self.term.clone()) => Said::Lost,
         }
     }
 
@@ -292,6 +291,13 @@ async fn first(events: &VecDeque<Event>) -> Event {
         Some(event) => event.clone(),
         None => std::future::pending().await,
     }
+}
+
+/// Whenever the term is set, until it is over.
+async fn ended(mut term: watch::Receiver<Term>) {
+    let set = term.wait_for(|term| *term != Term::Open).await;
+    let set = set.map_or(Term::Open, |term| *term);
+    over(set).await;
 }
 
 async fn over(term: Term) {
