@@ -33,6 +33,8 @@ pub enum Command {
     Reproduce(Reproduce),
     /// Check a bundle's signature and golden vectors, and print what is in it.
     Inspect(BundleFile),
+    /// Write a bundle's model card as a page of Markdown, with a picture of what each threshold gives.
+    Card(Card),
     /// Write a bundle's network as an ONNX file, for other engines.
     Onnx(Onnx),
     /// Check a bundle's signature and golden vectors, and say who signed it.
@@ -305,6 +307,17 @@ pub struct Evaluate {
     /// Also write the boxes and what was detected into this folder, in COCO's format: truth.json, detections.json.
     #[arg(long, value_name = "FOLDER")]
     pub coco: Option<PathBuf>,
+}
+
+/// The model card.
+#[derive(Debug, Args)]
+pub struct Card {
+    /// The bundle and its key.
+    #[command(flatten)]
+    pub bundle: BundleFile,
+    /// Folder for NAME.md and NAME.svg.
+    #[arg(long)]
+    pub out: PathBuf,
 }
 
 /// What to write as ONNX.

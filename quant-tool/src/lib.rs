@@ -1,7 +1,7 @@
 //! quant-tool as a library: trains, quantizes, evaluates, signs and inspects the detectors that Ternwatch runs.
 //!
 //! Data flows one way: photographs (`data`) -> checkpoints (`train`, `quantize`) -> a bundle (`export`) -> numbers
-//! (`evaluate`, `inspect`, `diff`) and to devices (`sign`, `push`). What is evaluated is always the signed bundle, run by the
+//! (`evaluate`, `inspect`, `card`, `diff`) and to devices (`sign`, `push`). What is evaluated is always the signed bundle, run by the
 //! daemon's own detector.
 
 #![cfg_attr(
@@ -9,6 +9,7 @@
     expect(clippy::unwrap_used, reason = "a test fails by panicking")
 )]
 
+pub mod card;
 pub mod cli;
 pub mod data;
 pub mod diff;

@@ -7,7 +7,7 @@ use clap::Parser;
 
 use quant_tool::cli::{Cli, Command};
 use quant_tool::train::stage::Stage;
-use quant_tool::{diff, exit, files, inspect, keyring, onnx, push, reproduce, run, sign};
+use quant_tool::{card, diff, exit, files, inspect, keyring, onnx, push, reproduce, run, sign};
 
 // Training makes and drops large tensors in every step; glibc's allocator gives each back to the kernel, which clears
 // its pages anew.
@@ -35,6 +35,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Evaluate(args) => run::evaluate(&args),
         Command::Reproduce(args) => reproduce::run(&args),
         Command::Inspect(file) => inspect::print(&file),
+        Command::Card(args) => card::write(&args),
         Command::Onnx(args) => onnx::run(&args),
         Command::Verify(file) => sign::verify(&file),
         Command::Sign(args) => sign::sign(&args),

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use ternwatch_detector::Detection;
 
 use crate::data::dataset::Annotation;
@@ -15,7 +15,7 @@ use crate::data::dataset::Annotation;
 const IOU_MIN: f32 = 0.5;
 
 /// The result for one set of images.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// Average precision at an IoU of 0.5, the mean over the classes.
     pub ap50: f64,

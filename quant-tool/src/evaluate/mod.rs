@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use image::RgbImage;
 use indicatif::ParallelProgressIterator;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use ternwatch_bundle::model::{ConvLayer, Epilogue, ModelLayer};
 use ternwatch_bundle::{Model, Thresholds};
 use ternwatch_detector::{Detection, Detector, Frame, PixelFormat};
@@ -75,7 +75,7 @@ pub struct HeightScore {
 }
 
 /// What a threshold gives.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// The least score that is shown.
     pub threshold: f64,
