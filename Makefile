@@ -15,7 +15,7 @@ RUN ?= target/$(MODEL)
 # One after the other: together, cargo would give the daemon the demonstration's ability to sign.
 DEMO_BUILD = $(CARGO) build --release --locked -p ternwatchd && $(CARGO) build --release --locked -p ternwatch-demo
 
-.PHONY: help demo check test test-home-assistant bench bench-peers load-test gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test vm-test release exposure deny train-default evaluate demo-ota
+.PHONY: help demo check test test-home-assistant bench bench-peers load-test gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test vm-test reproducible release exposure deny train-default evaluate demo-ota
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -102,6 +102,10 @@ vm-test: ## the arm64 package on a whole emulated ARM machine with cameras, as r
 	deploy/vm/image.sh
 	$(CARGO) build --workspace --locked --bin quant-tool --example vm
 	target/debug/examples/vm | tee $(VM_REPORT)
+
+reproducible: ## the same commit gives the same package, byte for byte: ARCHITECTURE=arm64, the machine's own otherwise
+	@deploy/install-deps.sh build deb
+	deploy/reproducible.sh $(ARCHITECTURE)
 
 release: deb ## packages, what is in them (CycloneDX) and checksums, into target/deb/
 	deploy/sbom.sh ternwatchd aarch64-unknown-linux-gnu >target/deb/ternwatch-arm64.cdx.json

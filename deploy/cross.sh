@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Builds or tests for another architecture: deploy/cross.sh build|test TARGET [cargo arguments]
+# Builds or tests for an architecture: deploy/cross.sh build|test TARGET [cargo arguments]
 #
-# TARGET is aarch64-unknown-linux-gnu or armv7-unknown-linux-gnueabihf. `build` takes the release profile, `test` the
-# development profile under qemu-user. Results go to target-cross/TARGET/. One of four ways is taken, the first
+# TARGET is aarch64-unknown-linux-gnu, armv7-unknown-linux-gnueabihf or x86_64-unknown-linux-gnu. `build` takes the release
+# profile and keeps the machine's folders out of the program: the same sources give the same bytes anywhere. `test` takes the
+# development profile, under qemu-user. Results go to target-cross/TARGET/. One of four ways is taken, the first
 # that this machine has (CROSS_WAY=host|rustup|cross|debian forces one):
 #   host    the machine is of that architecture itself
 #   rustup  the target's standard library, added with `rustup target add TARGET`, and Debian's C toolchain
@@ -17,7 +18,7 @@ readonly glibc_max=2.36
 
 say() { printf 'cross: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
-usage() { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 64; }
+usage() { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 64; }
 
 [ $# -ge 2 ] || usage
 action=$1 target=$2
@@ -26,6 +27,7 @@ case $action in build | test) ;; *) usage ;; esac
 case $target in
     aarch64-unknown-linux-gnu) debian_arch=arm64 gnu=aarch64-linux-gnu qemu=qemu-aarch64-static ;;
     armv7-unknown-linux-gnueabihf) debian_arch=armhf gnu=arm-linux-gnueabihf qemu=qemu-arm-static ;;
+    x86_64-unknown-linux-gnu) debian_arch=amd64 gnu=x86_64-linux-gnu qemu=qemu-x86_64-static ;;
     *) usage ;;
 esac
 target_dir=$PWD/target-cross
@@ -44,6 +46,17 @@ choose_way() {
     else
         echo debian
     fi
+}
+
+# Names of files in the program, for messages of panics, begin at the sources and at the registry, wherever these are.
+hide_folders() {
+    local registry=${CARGO_HOME:-$HOME/.cargo}/registry/src from
+    for from in "$registry"/*; do
+        [ ! -d "$from" ] || rustflags+=("--remap-path-prefix=$from=registry")
+    done
+    rustflags+=("--remap-path-prefix=$PWD=ternwatch")
+    printf -v "CFLAGS_$underscored" '%q ' "-ffile-prefix-map=$registry=registry" "-ffile-prefix-map=$PWD=ternwatch"
+    export CC_SHELL_ESCAPED_FLAGS=1 "CFLAGS_$underscored"
 }
 
 # Debian's C compiler, headers and qemu for the target, for every way that runs outside of Docker.
@@ -113,6 +126,8 @@ way=$(choose_way)
 say "$action for $target, way: $way"
 export CARGO_TARGET_DIR=$target_dir CARGO_INCREMENTAL=0
 cargo=(cargo)
+read -ra rustflags <<<"${RUSTFLAGS:-}"
+read -ra rustdocflags <<<"${RUSTDOCFLAGS:-}"
 options=(--target "$target")
 [ "$action" = test ] || options+=(--release)
 case $way in
@@ -131,8 +146,8 @@ case $way in
         cargo=(/usr/bin/cargo)
         if sysroot=$(debian_sysroot); then
             say "standard library: Debian's, ${sysroot##*/}"
-            export "CARGO_TARGET_${upper}_RUSTFLAGS=--sysroot $sysroot"
-            export "CARGO_TARGET_${upper}_RUSTDOCFLAGS=--sysroot $sysroot"
+            rustflags+=(--sysroot "$sysroot")
+            rustdocflags+=(--sysroot "$sysroot")
         else
             say "standard library: Debian has none of this version for $debian_arch, compiling it"
             deploy/install-deps.sh cross-rust-src
@@ -145,6 +160,15 @@ case $way in
         ;;
     *) die "CROSS_WAY=$way is none of host, rustup, cross, debian" ;;
 esac
+if [ "$action" = build ] && [ "$way" != cross ]; then
+    # Before the first fetch the registry has no folder. In a container names are the same ones anyway.
+    "${cargo[@]}" fetch --quiet --locked
+    hide_folders
+fi
+# Flags are of the target's code alone; they may hold spaces, and have a separator of their own.
+separated() { local IFS=$'\x1f'; printf '%s' "$*"; }
+[ ${#rustflags[@]} -eq 0 ] || export CARGO_ENCODED_RUSTFLAGS="$(separated "${rustflags[@]}")"
+[ ${#rustdocflags[@]} -eq 0 ] || export CARGO_ENCODED_RUSTDOCFLAGS="$(separated "${rustdocflags[@]}")"
 "${cargo[@]}" "$action" "${options[@]}" "$@"
 if [ "$action" = build ] && command -v "$gnu-objdump" >/dev/null; then
     check_glibc

@@ -35,13 +35,13 @@ build() {
     target=$(rust_target "$1")
     if [ -n "${PROGRAMS:-}" ]; then
         echo "$PROGRAMS/$1/$program"
+    elif [ "$package" = ternwatch ]; then
+        deploy/cross.sh build "$target" --locked -p "$crate" >&2
+        echo "target-cross/$target/release/$program"
     elif [ "$1" = "$here" ]; then
         deploy/install-deps.sh build >&2
         cargo build --profile "$profile" --locked -p "$crate" >&2
         echo "target/$profile/$program"
-    elif [ "$package" = ternwatch ]; then
-        deploy/cross.sh build "$target" --locked -p "$crate" >&2
-        echo "target-cross/$target/release/$program"
     else
         die "$package is built on the architecture that it is for: this is $here, not $1"
     fi

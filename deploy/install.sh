@@ -6,6 +6,8 @@
 set -euo pipefail
 
 config=/etc/ternwatch/ternwatch.toml
+password_file=/etc/ternwatch/mqtt-password
+drop_in=/etc/systemd/system/ternwatch.service.d
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'install: %s\n' "$*" >&2; exit 1; }
@@ -41,7 +43,7 @@ say "Installing $(basename "$package")"
 setting() {
     awk -v section="[$1]" -v key="$2" '
         /^\[/ { inside = ($0 == section) }
-        inside && $1 == key && $2 == "=" { sub(/^[^=]*= */, ""); print; exit }' "$config"
+        inside && $1 == key && $2 == "=" { sub(/^[^=]*= */, ""); print; exit }' <("${as_root[@]}" cat "$config")
 }
 
 # Replaces the value of a key that is there; every key is in the packaged settings.
@@ -52,7 +54,7 @@ set_setting() {
         /^\[/ { inside = ($0 == section) }
         inside && $1 == key && $2 == "=" && !done { print key " = " value; done = 1; next }
         { print }
-        END { exit !done }' "$config" >"$changed" || die "$config has no $2 in [$1]: set it by hand"
+        END { exit !done }' <("${as_root[@]}" cat "$config") >"$changed" || die "$config has no $2 in [$1]: set it by hand"
     # Written in place: owner and mode stay.
     "${as_root[@]}" tee "$config" <"$changed" >/dev/null
     rm "$changed"
@@ -66,21 +68,63 @@ quoted() {
     printf '"%s"' "$1"
 }
 
-# Asks for the value of a text setting; return keeps it.
+# Asks for the value of a setting, which is written as `form` (quoted, number or yes_no) makes it; return keeps it.
 ask() {
-    local section=$1 key=$2 question=$3 before answer value
+    local section=$1 key=$2 question=$3 form=${4:-quoted} before answer value
     before=$(setting "$section" "$key")
     read -r -p "$question [$before] " answer
     [ -n "$answer" ] || return 0
     # On a line of its own: a refusal has to end the script.
-    value=$(quoted "$answer")
+    value=$("$form" "$answer")
     set_setting "$section" "$key" "$value"
+}
+
+number() {
+    case $1 in
+        *[!0-9]*) die "$1 is not a number" ;;
+    esac
+    printf '%s' "$1"
+}
+
+yes_no() {
+    case ${1,,} in
+        y | yes | true) printf true ;;
+        n | no | false) printf false ;;
+        *) die "$1 is neither yes nor no" ;;
+    esac
+}
+
+# Asks for the broker's password, without showing it; return keeps the one of before. It goes into a file that only root can
+# read, and that the service manager hands to the service.
+ask_password() {
+    local before=none answer
+    "${as_root[@]}" test ! -e "$password_file" || before="as before"
+    read -r -s -p "Password: [$before] " answer
+    say
+    if [ -n "$answer" ]; then
+        printf '%s\n' "$answer" | "${as_root[@]}" install -m 600 /dev/stdin "$password_file"
+        "${as_root[@]}" install -d -m 755 "$drop_in"
+        printf '[Service]\nLoadCredential=mqtt-password:%s\n' "$password_file" | "${as_root[@]}" install -m 644 /dev/stdin "$drop_in/mqtt-password.conf"
+        "${as_root[@]}" systemctl daemon-reload
+        set_setting mqtt password_file '"mqtt-password"'
+    fi
+}
+
+# The doctor, with the rights of the service and the password that it gets.
+examine() {
+    local options=(--quiet --collect --pipe --wait -p User=ternwatch -p SupplementaryGroups=video)
+    "${as_root[@]}" test ! -e "$password_file" || options+=(-p "LoadCredential=mqtt-password:$password_file")
+    "${as_root[@]}" systemd-run "${options[@]}" ternwatchd doctor
 }
 
 if [ -t 0 ]; then
     say
     say "Events go to an MQTT broker. \`sudo apt install mosquitto\` makes this machine one: then it is localhost."
     ask mqtt host "Broker:"
+    ask mqtt port "Port:" number
+    ask mqtt username "User, if it wants to know one:"
+    [ "$(setting mqtt username)" = '""' ] || ask_password
+    ask home_assistant enabled "Does Home Assistant use this broker (yes or no)?" yes_no
     say
     say "Cameras that are here:"
     found=no
@@ -104,7 +148,7 @@ fi
 "${as_root[@]}" systemctl restart ternwatch || true
 say
 say "What the board has to say (ternwatchd doctor):"
-"${as_root[@]}" runuser -u ternwatch -- ternwatchd doctor || true
+examine || true
 say
 systemctl --no-pager --lines=5 status ternwatch || true
 say

@@ -3,6 +3,7 @@
 use crate::PATIENCE;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -109,6 +110,19 @@ impl Machine {
         output.status.success().then_some(text)
     }
 
+    /// Runs a command in it as somebody at a terminal would, who types these lines: what the terminal showed.
+    pub(crate) fn at_terminal(&self, command: &str, lines: &[&str]) -> String {
+        let mut typed = tempfile::tempfile().expect("a temporary file");
+        for line in lines {
+            writeln!(typed, "{line}").expect("written");
+        }
+        typed.rewind().expect("it is a file");
+        let output = self.ssh(&["-tt"], command, Stdio::from(typed));
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{command}\n{shown}");
+        shown
+    }
+
     /// Copies a file into it.
     pub(crate) fn put(&self, file: &Path, to: &str) {
         let content =
@@ -118,7 +132,12 @@ impl Machine {
     }
 
     fn shell(&self, script: &str, input: Stdio) -> Output {
+        self.ssh(&[], script, input)
+    }
+
+    fn ssh(&self, options: &[&str], script: &str, input: Stdio) -> Output {
         Command::new("ssh")
+            .args(options)
             .args(["-q", "-F", "none", "-p", &self.port.to_string(), "-i"])
             .arg(self.path("key"))
             .args(

@@ -8,14 +8,15 @@ mod machine;
 mod site;
 
 use machine::Machine;
-use site::Site;
+use site::{PASSWORD, Site, USER};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// An emulated machine takes a hundred times as long as a board to start programs, and looks at a frame or two a second.
 const PATIENCE: Duration = Duration::from_secs(300);
 const CONFIG: &str = "/etc/ternwatch/ternwatch.toml";
+const PACKAGE: &str = "/var/tmp/ternwatch.deb";
 const LITE: &str = "models/person-lite.tern";
 
 fn main() {
@@ -32,9 +33,9 @@ fn main() {
         took.as_secs_f64()
     ));
     install(&machine, root, &mut story);
-    find_the_broker(&machine, &mut site, &mut story);
+    find_the_broker(&machine, root, &mut site, &mut story);
     measure(&machine, &mut site, &mut story);
-    push_a_model(root, &mut site, &mut story);
+    push_a_model(&mut machine, root, &mut site, &mut story);
     pull_the_cameras(&machine, &mut site, &mut story);
     site.kill_broker();
     site.see_people(2);
@@ -87,8 +88,10 @@ fn package(root: &Path) -> PathBuf {
 
 /// As the README says. The camera of the packaged settings is there, the broker is not: the status must say so.
 fn install(machine: &Machine, root: &Path, story: &mut Story) {
-    machine.put(&package(root), "/tmp/ternwatch.deb");
-    let installed = machine.run("DEBIAN_FRONTEND=noninteractive apt-get install -q -y /tmp/ternwatch.deb 2>&1 && rm /tmp/ternwatch.deb");
+    machine.put(&package(root), PACKAGE);
+    let installed = machine.run(&format!(
+        "DEBIAN_FRONTEND=noninteractive apt-get install -q -y {PACKAGE} 2>&1"
+    ));
     assert!(installed.contains("Setting up ternwatch"), "{installed}");
     machine.wait_for_status("mqtt.host");
     story.tell(format!(
@@ -99,15 +102,26 @@ fn install(machine: &Machine, root: &Path, story: &mut Story) {
     story.tell(exposure.trim_start_matches("→ "));
 }
 
-/// The one setting that differs from site to site.
-fn find_the_broker(machine: &Machine, site: &mut Site, story: &mut Story) {
-    let port = site.port();
-    machine.run(&format!(
-        "sed -i -e 's/^host = \"localhost\"/host = \"10.0.2.2\"/' -e 's/^port = 1883/port = {port}/' {CONFIG} && systemctl restart ternwatch"
-    ));
+/// What differs from site to site, told to `deploy/install.sh` at a terminal. The package is there already.
+fn find_the_broker(machine: &Machine, root: &Path, site: &mut Site, story: &mut Story) {
+    machine.put(&root.join("deploy/install.sh"), "/var/tmp/install.sh");
+    let port = site.port().to_string();
+    let as_it_is = "";
+    let shown = machine.at_terminal(
+        &format!("bash /var/tmp/install.sh {PACKAGE} && rm {PACKAGE}"),
+        &[
+            "10.0.2.2", &port, USER, PASSWORD, "yes", // Home Assistant
+            as_it_is, as_it_is, // the camera
+        ],
+    );
+    assert!(shown.contains("ok    broker"), "{shown}");
+    let readable = machine.try_run("runuser -u ternwatch -- cat /etc/ternwatch/mqtt-password");
+    assert_eq!(readable, None, "the password is readable");
     site.device_is("online");
     site.camera_is("ok");
-    story.tell("with the broker named, device and camera are there");
+    story.tell(
+        "`install.sh` was told of the broker and of an account there: device and camera are there",
+    );
     site.see_people(1);
     story.tell("somebody on the street was told of");
 }
@@ -147,36 +161,44 @@ fn measure(machine: &Machine, site: &mut Site, story: &mut Story) {
     ));
 }
 
-/// The small model comes over MQTT, is tried on the camera's frames, and stays.
-fn push_a_model(root: &Path, site: &mut Site, story: &mut Story) {
+/// The small model comes over MQTT, is tried on the camera's frames, and stays, though the power goes before its trial and again
+/// during it. Whoever sends it just waits.
+fn push_a_model(machine: &mut Machine, root: &Path, site: &mut Site, story: &mut Story) {
+    let mut push = start_to_push(root, site);
+    for states in [&["downloading", "verifying", "staged"][..], &["trial"]] {
+        let state = site.update_is(states);
+        machine.cut_power();
+        site.device_is("offline");
+        let took = machine.power_on();
+        site.device_is("online");
+        story.tell(format!(
+            "a model is pushed over MQTT; the power was cut when it was `{state}`, {:.0} s after it came back the machine was up",
+            took.as_secs_f64()
+        ));
+    }
+    site.update_is(&["committed"]);
+    let status = push.wait().expect("it is our child");
+    assert!(status.success(), "the model was not kept: {status}");
+    site.model_is("person-lite");
+    site.see_people(1);
+    story.tell("the model passed its trial and is in use");
+}
+
+fn start_to_push(root: &Path, site: &Site) -> Child {
     let tool = root.join("target/debug/quant-tool");
-    let status = Command::new(&tool)
-        .args([
-            "push",
-            "--device",
-            "camera",
-            "--host",
-            "127.0.0.1",
-            "--bundle",
-            LITE,
-            "--key",
-            "models/default.pub",
-        ])
+    Command::new(&tool)
+        .args(["push", "--device", "camera", "--host", "127.0.0.1"])
+        .args(["--bundle", LITE, "--key", "models/default.pub"])
         .args(["--port", &site.broker_port().to_string()])
         .current_dir(root)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .status()
+        .stderr(Stdio::null())
+        .spawn()
         .unwrap_or_else(|error| {
-            panic!(
-                "{}: {error}: `cargo build --workspace` makes it",
-                tool.display()
-            )
-        });
-    assert!(status.success(), "the model was not kept: {status}");
-    site.model_is("person-lite");
-    site.see_people(1);
-    story.tell("a model that was pushed over MQTT passed its trial and is in use");
+            let tool = tool.display();
+            panic!("{tool}: {error}: `cargo build --workspace` makes it")
+        })
 }
 
 /// A camera that stalls, and one that is unplugged while it is in use.

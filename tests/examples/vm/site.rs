@@ -2,11 +2,16 @@
 
 use crate::PATIENCE;
 use serde_json::Value;
-use system_tests::broker::{Broker, Cable, Heard, Subscriber};
+use std::process::Command;
+use system_tests::broker::{Broker, Cable, Heard, Subscriber, free_port};
 use system_tests::ledger::Ledger;
+use tempfile::TempDir;
 
 /// What the machine publishes below, with the settings of the package.
 const TOPICS: &str = "ternwatch/camera";
+/// The machine's account at the broker.
+pub(crate) const USER: &str = "board";
+pub(crate) const PASSWORD: &str = "hunter2";
 
 /// The broker and a subscriber of everything, who keeps a ledger of the events.
 pub(crate) struct Site {
@@ -14,13 +19,31 @@ pub(crate) struct Site {
     cable: Cable,
     subscriber: Subscriber,
     ledger: Ledger,
+    _accounts: TempDir,
 }
 
 impl Site {
     pub(crate) fn new() -> Self {
-        let broker = Broker::start();
+        // Programs on this side are let in without a password, the machine is not.
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let accounts = folder.path().join("accounts");
+        let made = Command::new("mosquitto_passwd")
+            .args(["-b", "-c"])
+            .arg(&accounts)
+            .args([USER, PASSWORD])
+            .status();
+        assert!(
+            made.is_ok_and(|status| status.success()),
+            "mosquitto_passwd makes an account"
+        );
+        let port = free_port();
+        let broker = Broker::start_with(&format!(
+            "per_listener_settings true\nuser root\nallow_anonymous true\n\
+             listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\n",
+            accounts.display()
+        ));
         let subscriber = Subscriber::connect(broker.port(), "vm-test");
-        let mut cable = Cable::new(broker.port());
+        let mut cable = Cable::new(port);
         cable.plug();
         let ledger = Ledger::new(&format!("{TOPICS}/camera/events"));
         Self {
@@ -28,6 +51,7 @@ impl Site {
             cable,
             subscriber,
             ledger,
+            _accounts: folder,
         }
     }
 
@@ -77,6 +101,16 @@ impl Site {
         self.expect(&format!("the device's state {state}"), |heard| {
             (heard.topic == topic && heard.text() == state).then_some(())
         });
+    }
+
+    /// Waits until an update is in one of these states: which one.
+    pub(crate) fn update_is(&mut self, states: &[&str]) -> String {
+        let topic = format!("{TOPICS}/model");
+        self.expect(&format!("an update that is {states:?}"), |heard| {
+            let told = heard.document(&topic)?;
+            let state = told["state"].as_str()?;
+            states.contains(&state).then(|| state.to_owned())
+        })
     }
 
     /// Waits until this model looks at the frames.
