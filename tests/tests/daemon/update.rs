@@ -121,6 +121,32 @@ fn a_model_is_pushed_with_mqtt_3_1_1() {
     a_pushed_model_is_tried_and_kept_and_no_frame_is_lost("3.1.1");
 }
 
+/// Whoever hears that it is there, such as `quant-tool push`, may send an offer at once.
+#[test]
+fn it_listens_before_it_says_that_it_is_there() {
+    let mut broker = Broker::start_with("allow_anonymous true\nlog_type all\n");
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let daemon = bench(broker.port()).run();
+    expect_state(&mut subscriber, "online");
+    let check = |log: &str| {
+        let place = |words: &str| {
+            let found = log.match_indices(words).map(|(at, _)| at).next();
+            found.unwrap_or_else(|| panic!("the broker heard no {words}: {log}"))
+        };
+        let listens = place("site/pi/model/offer (QoS");
+        assert!(listens < place("'site/pi/state'"), "{log}");
+    };
+    check(&broker.log());
+
+    // Its log begins anew.
+    broker.stop();
+    broker.start_again();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    expect_state(&mut subscriber, "online");
+    check(&broker.log());
+    drop(daemon);
+}
+
 #[test]
 fn a_download_goes_on_after_a_cut_cable_and_a_killed_daemon() {
     const CHUNKS: usize = 24;

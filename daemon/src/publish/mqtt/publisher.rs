@@ -60,6 +60,8 @@ impl Publisher<'_> {
                 self.take_again();
             }
             if is_connected && now != greeted {
+                // Whoever hears that the device is there may speak to it at once.
+                self.listen_again().await;
                 // A broker may have forgotten the retained state, or published the last will meanwhile.
                 if self.say(Message::state(self.state_topic, "online")).await == Said::Refused {
                     log::warn!("the broker does not accept {}", self.state_topic);
@@ -67,7 +69,7 @@ impl Publisher<'_> {
                 self.outgoing.counts.tell_again();
                 greeted = now;
                 self.tell_drops();
-                self.converse_again().await;
+                self.say_again().await;
                 continue;
             }
             tokio::select! {
@@ -124,19 +126,23 @@ impl Publisher<'_> {
         }
     }
 
-    /// On a new connection: listens, and says the states again.
-    async fn converse_again(&mut self) {
+    /// Listens to what it listened to on the connection before.
+    async fn listen_again(&mut self) {
         let connection = *self.connection.borrow();
+        let dialogues = std::mem::take(&mut self.dialogues);
+        for filter in dialogues.iter().flat_map(|dialogue| &dialogue.filters) {
+            if !self.listen(filter).await && *self.connection.borrow() == connection {
+                log::warn!("the broker does not let this device listen to {filter}");
+            }
+        }
+        self.dialogues = dialogues;
+    }
+
+    /// Says the states of all dialogues again.
+    async fn say_again(&mut self) {
         let mut dialogues = std::mem::take(&mut self.dialogues);
-        for dialogue in &mut dialogues {
-            for filter in &dialogue.filters {
-                if !self.listen(filter).await && *self.connection.borrow() == connection {
-                    log::warn!("the broker does not let this device listen to {filter}");
-                }
-            }
-            for state in dialogue.states() {
-                self.remark(state).await;
-            }
+        for state in dialogues.iter_mut().flat_map(Dialogue::states) {
+            self.remark(state).await;
         }
         self.dialogues = dialogues;
     }
