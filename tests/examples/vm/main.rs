@@ -179,7 +179,6 @@ fn push_a_model(machine: &mut Machine, root: &Path, site: &mut Site, story: &mut
     site.update_is(&["committed"]);
     let status = push.wait().expect("it is our child");
     assert!(status.success(), "the model was not kept: {status}");
-    site.model_is("person-lite");
     site.see_people(1);
     story.tell("the model passed its trial and is in use");
 }
