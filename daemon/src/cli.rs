@@ -171,7 +171,9 @@ pub enum ModelAction {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Show which models are in use, stored and refused.
+    /// Have the model installed that is offered and waits (`update.automatic = false`).
+    Approve,
+    /// Show which models are in use, offered, stored and refused.
     List,
     /// Put a signed list of keys into effect: models of other keys are not taken, and taken away.
     Trust {

@@ -17,11 +17,13 @@ use crate::publish::mqtt::message::{Heard, Message};
 use crate::publish::topic;
 use crate::reload::{Mail, Settings};
 use crate::snapshot::Desk;
+use crate::update::agent::Input;
 use crate::zones::{self, LineConfig, ZoneConfig};
 use answer::{RESPONSE, Refusal, Reply};
 use serde::Deserialize;
 use serde_json::error::Category;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
@@ -87,6 +89,8 @@ pub struct Control {
     pub desk: Option<Arc<Desk>>,
     /// How the camera is doing.
     pub health: Arc<Health>,
+    /// To the update thread, if there is one.
+    pub updates: Option<SyncSender<Input>>,
 }
 
 impl Control {
@@ -117,6 +121,13 @@ struct Area {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Install {
+    #[serde(default)]
+    version: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Nothing {}
 
 /// How far a command is that was not refused.
@@ -125,6 +136,8 @@ enum Done {
     Now,
     /// A picture is asked for; the reply comes with it.
     WithPicture(Arc<Desk>),
+    /// The update thread replies.
+    WithUpdate(SyncSender<Input>, Install),
 }
 
 /// Takes commands.
@@ -196,6 +209,10 @@ impl Commands {
         match self.carry_out(name, heard) {
             Ok(Done::Now) => reply.done(),
             Ok(Done::WithPicture(desk)) => desk.ask(reply),
+            Ok(Done::WithUpdate(updates, Install { version })) => {
+                // What does not fit refuses itself.
+                let _ = updates.try_send(Input::Install { version, reply });
+            }
             Err(refusal) => reply.refuse(refusal),
         }
     }
@@ -226,8 +243,9 @@ impl Commands {
             "zones" => self.zones(parse(payload)?)?,
             "restart-camera" => self.restart_camera(parse(payload)?)?,
             "snapshot" => return self.snapshot(parse(payload)?),
+            "install-model" => return self.install_model(parse(payload)?),
             _ => {
-                let message = "detection, threshold, zones, restart-camera and snapshot are known";
+                let message = "detection, threshold, zones, restart-camera, snapshot and install-model are known";
                 return Err(Refusal::new("unknown_command", message));
             }
         }
@@ -274,6 +292,14 @@ impl Commands {
         }
         self.control.switches.ask_restart();
         Ok(())
+    }
+
+    fn install_model(&self, install: Install) -> Result<Done, Refusal> {
+        let Some(updates) = &self.control.updates else {
+            let message = "the model of this device cannot be updated (update.state_dir)";
+            return Err(Refusal::new("not_allowed", message));
+        };
+        Ok(Done::WithUpdate(updates.clone(), install))
     }
 
     fn snapshot(&self, Nothing {}: Nothing) -> Result<Done, Refusal> {
@@ -337,6 +363,7 @@ mod tests {
             announcement: None,
             desk: None,
             health: Arc::new(Health::new(std::time::Duration::from_secs(1), None, "door")),
+            updates: None,
         };
         let conversation = connect(control.clone(), "pi");
         Desk {
@@ -387,7 +414,7 @@ mod tests {
     fn bad_commands_change_nothing_and_are_told_why() {
         let mut desk = desk();
         let long = vec![b' '; PAYLOAD_BYTES_MAX + 1];
-        let cases: [(&str, &[u8], &str); 14] = [
+        let cases: [(&str, &[u8], &str); 17] = [
             ("detection", b"", "bad_json"),
             ("detection", b"off", "bad_json"),
             ("detection", br#"{"on": 1}"#, "bad_value"),
@@ -404,6 +431,9 @@ mod tests {
                 "out_of_range",
             ),
             ("snapshot", b"{}", "snapshots_off"),
+            ("install-model", b"{}", "not_allowed"),
+            ("install-model", br#"{"version": -1}"#, "bad_value"),
+            ("install-model", br#"{"model": 2}"#, "unknown_key"),
             ("self-destruct", b"{}", "unknown_command"),
             ("de tection", b"{}", "unknown_command"),
         ];

@@ -89,6 +89,7 @@ impl Publishing {
                 names: Names::new(&config.zones, &config.lines),
                 has_statistics: config.publish.statistics_s > 0,
                 is_updatable,
+                waits_for_owner: !config.update.automatic,
                 has_snapshots: config.snapshots.enabled,
                 takes_commands: config.mqtt.commands,
             }));
@@ -121,6 +122,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
     let listens = config.update.over_mqtt;
     let (conversation, ends) = network::connect(&config.mqtt.prefix, &device, listens);
     let slot = Arc::new(Slot::default());
+    let updates_inbox = store.as_ref().map(|_| ends.sender.clone());
     let web = Web::start(&config.update, ends.sender)
         .map_err(|error| Failure::new(Reason::Config, error))?;
     let agent = store.map(|store| {
@@ -202,6 +204,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
                 .and_then(|publishing| publishing.announcement.clone()),
             desk,
             health: shared.health.clone(),
+            updates: updates_inbox,
         };
         if let Some(publishing) = &mut publishing
             && config.mqtt.commands

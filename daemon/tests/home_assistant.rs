@@ -20,6 +20,7 @@ fn the_message_is_exactly_what_was_agreed() {
         },
         has_statistics: true,
         is_updatable: true,
+        waits_for_owner: true,
         has_snapshots: true,
         takes_commands: true,
     };

@@ -304,6 +304,7 @@ mod tests {
                 version: 2,
                 sha256,
             }),
+            offered: None,
             progress: None,
             running: Running {
                 name: "person".into(),

@@ -25,6 +25,9 @@ pub struct State {
     /// The job's model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Identity>,
+    /// A model that is offered and waits until somebody says that it is to be installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<Identity>,
     /// While it is downloaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
@@ -77,6 +80,11 @@ impl State {
             return Err(StateError::Schema(state.schema));
         }
         Ok(state)
+    }
+
+    /// Whether the job waits until somebody on the device's side says that the model is to be installed.
+    pub fn waits_for_owner(&self) -> bool {
+        self.state == "offered"
     }
 
     /// Whether the job is over.

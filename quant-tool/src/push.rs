@@ -12,6 +12,7 @@ use ternwatch_ota::identity::JOB_BYTES_MAX;
 use ternwatch_ota::offer::{Offer, is_url};
 use ternwatch_ota::push::{self, Broker, Identity, Mode, Tls};
 use ternwatch_ota::sender::{Device, Ending, Package, Sender};
+use ternwatch_ota::state::State;
 use ternwatch_ota::topic;
 
 use crate::cli::Push;
@@ -29,6 +30,8 @@ pub struct NotEverywhere {
     pub failed: usize,
     /// Devices that had not decided when the time was over.
     pub undecided: usize,
+    /// Those of them that wait until their owner has it installed.
+    pub waiting: usize,
 }
 
 impl fmt::Display for NotEverywhere {
@@ -37,12 +40,20 @@ impl fmt::Display for NotEverywhere {
             committed,
             failed,
             undecided,
+            waiting,
         } = self;
         write!(
             f,
             "the model is in use on {committed} of {} devices: {failed} do not keep it, {undecided} have not decided",
             committed + failed + undecided
-        )
+        )?;
+        if *waiting > 0 {
+            write!(
+                f,
+                ", {waiting} of them wait until their owner has it installed (keep pushing, or push again then)"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -211,6 +222,9 @@ fn describe(device: &Device) -> String {
         (Some(Ending::Committed), _) => "committed".into(),
         (Some(Ending::RolledBack(reason)), _) => format!("rolled back: {reason}"),
         (Some(Ending::Rejected(reason)), _) => format!("rejected: {reason}"),
+        (None, Some(state)) if state.waits_for_owner() => {
+            format!("{offline}offered, waits until its owner has it installed")
+        }
         (None, Some(state)) => match &state.progress {
             Some(progress) => format!(
                 "{offline}{} {} of {}",
@@ -228,12 +242,15 @@ fn judge(sender: &Sender) -> Result<()> {
         .filter(|end| *end == Some(Ending::Committed))
         .count();
     let undecided = endings().filter(Option::is_none).count();
+    let waits = |device: &&Device| device.job().is_some_and(State::waits_for_owner);
+    let waiting = sender.devices().values().filter(waits).count();
     let failed = sender.devices().len() - committed - undecided;
     if failed + undecided > 0 {
         return Err(NotEverywhere {
             committed,
             failed,
             undecided,
+            waiting,
         }
         .into());
     }
@@ -306,7 +323,7 @@ mod tests {
     use super::*;
     use ternwatch_ota::digest::Digest;
     use ternwatch_ota::identity::Identity;
-    use ternwatch_ota::state::{Running, SCHEMA, State};
+    use ternwatch_ota::state::{Running, SCHEMA};
 
     fn sender_that_heard(states: &[(&str, Option<&str>)]) -> Sender {
         let package = Package::new("job-1", "person", 2, vec![7; 100]).unwrap();
@@ -324,6 +341,7 @@ mod tests {
                     version: 2,
                     sha256,
                 }),
+                offered: None,
                 progress: None,
                 running: Running {
                     name: "person".into(),
@@ -354,6 +372,17 @@ mod tests {
         assert!(error.contains(expected), "{error}");
         let words: Vec<String> = mixed.devices().values().map(describe).collect();
         assert_eq!(words, ["committed", "rolled back: flood", "trial"]);
+    }
+
+    #[test]
+    fn a_device_that_waits_for_its_owner_has_not_decided_and_is_told_of() {
+        let sender = sender_that_heard(&[("committed", None), ("offered", None)]);
+        let error = judge(&sender).unwrap_err();
+        let counts = error.downcast_ref::<NotEverywhere>().unwrap();
+        assert_eq!((counts.undecided, counts.waiting), (1, 1));
+        assert!(error.to_string().contains("1 of them wait until their owner"));
+        let words = describe(&sender.devices()["d1"]);
+        assert_eq!(words, "offered, waits until its owner has it installed");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! It alone moves the machine of a running daemon; the command line may do so too, through the state file, which is
 //! read again several times a second. Whatever fails here, frames are examined by the model that is in use.
 
+mod owner;
 mod trial;
 
 use self::trial::Trial;
@@ -22,6 +23,7 @@ use super::status;
 use super::store::{Store, StoreError};
 use super::trust::{self, TrustError};
 use super::web::{Errand, Web};
+use crate::command::answer::Reply;
 use crate::disk::SystemDisk;
 use crate::model::{self, Loaded};
 use crate::publish::payload::ModelIdentity;
@@ -47,6 +49,13 @@ pub enum Input {
     Offer(Vec<u8>),
     /// A file on the keyring topic.
     Keyring(Vec<u8>),
+    /// Somebody wants the model installed that is offered.
+    Install {
+        /// Which version was meant; none: whichever is offered.
+        version: Option<u64>,
+        /// What is owed to whoever asked.
+        reply: Reply,
+    },
     /// A message on a chunk topic.
     Chunk {
         /// Of which file.
@@ -198,10 +207,11 @@ impl Agent {
         self.advance_trial();
         // Frames that show nothing new would make the comparison last for ever.
         self.slot.compare(!matches!(self.trial, Trial::None));
-        if self.store.machine().record().candidate.is_none()
-            && let Some(offer) = self.waiting.take()
-        {
-            self.begin_download(offer);
+        if self.store.machine().record().candidate.is_none() {
+            match self.waiting.take() {
+                Some(offer) => self.begin_download(offer),
+                None => self.begin_approved(),
+            }
         }
         self.ask();
     }
@@ -221,6 +231,7 @@ impl Agent {
             }
             Input::Offer(document) => self.offer(&document),
             Input::Keyring(file) => self.take_keyring(&file),
+            Input::Install { version, reply } => self.install(version, reply),
             Input::Chunk {
                 sha256,
                 index,
@@ -245,11 +256,14 @@ impl Agent {
         let (job, model) = self.store.machine().subject();
         let is_known = job == Some(offer.job.as_str())
             && model.is_some_and(|model| model.sha256 == offer.sha256);
+        let waits = self.store.machine().offered().is_some_and(|offered| {
+            offered.job == offer.job && offered.identity.sha256 == offer.sha256
+        });
         let is_going_on = self
             .fetch
             .as_ref()
             .is_some_and(|f| *f.download.offer() == offer);
-        if is_going_on || is_known && self.fetch.is_none() {
+        if is_going_on || waits || is_known && self.fetch.is_none() {
             // A retained offer comes again with every connection.
             return;
         }
@@ -263,7 +277,9 @@ impl Agent {
             // A download that is going on is not disturbed.
             return;
         }
-        if self.store.machine().record().candidate.is_some() {
+        if !self.config.automatic {
+            self.propose(&offer, document);
+        } else if self.store.machine().record().candidate.is_some() {
             self.waiting = Some(offer);
         } else {
             self.begin_download(offer);

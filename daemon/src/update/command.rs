@@ -27,6 +27,7 @@ pub fn run(config: &Config, action: &ModelAction) -> Result<(), Failure> {
     let mut store = open(config)?;
     match action {
         ModelAction::Install { file } => install(config, &mut store, file),
+        ModelAction::Approve => approve(&mut store),
         ModelAction::List => {
             list(&store).iter().for_each(|line| println!("{line}"));
             Ok(())
@@ -65,6 +66,7 @@ fn store_failure(error: StoreError) -> Failure {
         StoreError::NotNow(NotNow::NothingBefore | NotNow::NoJob | NotNow::OldKeyring(_)) => {
             Reason::Data
         }
+        StoreError::NotNow(NotNow::NothingOffered) => Reason::NoInput,
         StoreError::NotNow(NotNow::OnTrial) => Reason::NotNow,
         _ => Reason::Io,
     };
@@ -177,6 +179,18 @@ fn take_keyring(
     Ok(())
 }
 
+/// A daemon that runs begins with it at once.
+fn approve(store: &mut Store<SystemDisk>) -> Result<(), Failure> {
+    store.step(Event::Approve).map_err(store_failure)?;
+    if let Some(offered) = store.machine().offered() {
+        println!(
+            "{} is to be installed; a daemon that runs fetches it now, else the next one does",
+            name(&offered.identity)
+        );
+    }
+    Ok(())
+}
+
 fn roll_back(store: &mut Store<SystemDisk>) -> Result<(), Failure> {
     let before = store.machine().record().clone();
     store.step(Event::RollBack).map_err(store_failure)?;
@@ -232,6 +246,14 @@ fn list(store: &Store<SystemDisk>) -> Vec<String> {
         };
         let attempts = format!(", attempt {} begun", candidate.attempts);
         line(what, &candidate.identity, &attempts);
+    }
+    if let Some(offered) = &record.offered {
+        let note = if offered.is_approved {
+            ", to be installed"
+        } else {
+            ", waits for `ternwatchd model approve`"
+        };
+        line("offered", &offered.identity, note);
     }
     if let Some(keyring) = &record.keyring {
         lines.push(format!("{:<12} version {}", "keyring", keyring.version));

@@ -15,6 +15,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Whether models are taken from the broker.
     pub over_mqtt: bool,
+    /// Whether a model that is offered is installed at once, or when somebody says so.
+    pub automatic: bool,
     /// Beginnings of the URLs that models may be fetched from; empty: none are.
     pub urls: Vec<String>,
     /// Certificate authorities (PEM) of those servers; empty: those of the system.

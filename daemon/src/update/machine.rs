@@ -6,11 +6,13 @@
 //! no model older than an accepted one of its name is taken. Before a trial's first load its attempt is in the record:
 //! a model that kills the process is tried a bounded number of times.
 
+mod offers;
+
 use super::digest::Digest;
 use super::reason::Reason;
 pub use super::record::{
-    Candidate, Ending, Identity, JOB_BYTES_MAX, NAMES_MAX, Outcome, QUARANTINE_MAX, Quarantined,
-    Record, StoredKeyring, VERSION_MAX,
+    Candidate, Ending, Identity, JOB_BYTES_MAX, NAMES_MAX, Offered, Outcome, QUARANTINE_MAX,
+    Quarantined, Record, StoredKeyring, VERSION_MAX,
 };
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -20,8 +22,10 @@ use thiserror::Error;
 pub enum Phase {
     /// No job yet.
     Idle,
-    /// An offer was accepted.
+    /// An offer waits until somebody says that it is to be installed.
     Offered,
+    /// An offer was accepted, and its download comes next.
+    Queued,
     /// Chunks come in.
     Downloading {
         /// Chunks that are here.
@@ -44,7 +48,8 @@ impl Phase {
     pub fn name(self) -> &'static str {
         match self {
             Self::Idle => "idle",
-            Self::Offered => "queued",
+            Self::Offered => "offered",
+            Self::Queued => "queued",
             Self::Downloading { .. } => "downloading",
             Self::Verifying => "verifying",
             Self::Staged => "staged",
@@ -67,13 +72,22 @@ impl Phase {
 /// What happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody offers a model. What the offer says is not trusted yet.
+    /// Somebody offers a model, and may have it installed. What the offer says is not trusted yet.
     Offer {
         /// Id of the job.
         job: String,
         /// What it claims to be.
         identity: Identity,
     },
+    /// Somebody offers a model, and the owner of the device is to say when it is installed.
+    Propose {
+        /// Id of the job.
+        job: String,
+        /// What it claims to be.
+        identity: Identity,
+    },
+    /// The owner says that the offer that waits is to be installed.
+    Approve,
     /// Chunks of the offered model are here.
     Progress {
         /// Chunks that are here.
@@ -138,6 +152,9 @@ pub enum NotNow {
     /// The threat is an old keyring played back, which trusts a key that was revoked since.
     #[error("the keyring is not newer than version {0}, which is in effect")]
     OldKeyring(u64),
+    /// No offer waits.
+    #[error("no model is offered")]
+    NothingOffered,
     /// There is nothing to return to.
     #[error("the packaged model is in use: there is none before it")]
     NothingBefore,
@@ -211,8 +228,12 @@ impl Machine {
             (Some(candidate), _, _) if candidate.is_on_trial => Phase::Trial,
             (_, Some(job), _) => job.phase,
             (Some(_), None, _) => Phase::Staged,
-            (None, None, Some(last)) => Phase::Ended(last.ending),
-            (None, None, None) => Phase::Idle,
+            (None, None, last) => match (&self.record.offered, last) {
+                (Some(offered), _) if offered.is_approved => Phase::Queued,
+                (Some(_), _) => Phase::Offered,
+                (None, Some(last)) => Phase::Ended(last.ending),
+                (None, None) => Phase::Idle,
+            },
         }
     }
 
@@ -224,6 +245,9 @@ impl Machine {
         }
         if let Some(candidate) = &self.record.candidate {
             return (Some(&candidate.job), Some(&candidate.identity));
+        }
+        if let Some(offered) = &self.record.offered {
+            return (Some(&offered.job), Some(&offered.identity));
         }
         match &self.record.last {
             Some(last) => (Some(&last.job), last.identity.as_ref()),
@@ -295,6 +319,11 @@ impl Machine {
     pub fn step(&mut self, event: Event) -> Result<(), NotNow> {
         match event {
             Event::Offer { job, identity } => self.offer(job, identity),
+            Event::Propose { job, identity } => {
+                self.propose(job, identity);
+                Ok(())
+            }
+            Event::Approve => self.approve(),
             Event::Progress { received, total } => {
                 self.advance(Phase::Downloading { received, total })
             }
@@ -339,40 +368,11 @@ impl Machine {
         }
     }
 
-    fn offer(&mut self, job: String, identity: Identity) -> Result<(), NotNow> {
-        if self.record.candidate.is_some() {
-            return Err(NotNow::OnTrial);
-        }
-        let phase = match self.objection(&identity) {
-            _ if self.is_in_use(identity.sha256) => Phase::Ended(Ending::Committed),
-            Some(reason) => Phase::Ended(Ending::Rejected(reason)),
-            None => Phase::Offered,
-        };
-        self.job = Some(Job {
-            id: job,
-            claimed: Some(identity),
-            phase,
-        });
-        Ok(())
-    }
-
-    fn advance(&mut self, phase: Phase) -> Result<(), NotNow> {
-        let job = self.job.as_mut().ok_or(NotNow::NoJob)?;
-        match (job.phase, phase) {
-            (Phase::Ended(_), _) | (Phase::Verifying, Phase::Downloading { .. }) => {
-                Err(NotNow::NoJob)
-            }
-            _ => {
-                job.phase = phase;
-                Ok(())
-            }
-        }
-    }
-
     fn admit(&mut self, job: String, identity: Identity) -> Result<(), NotNow> {
         if self.is_on_trial() {
             return Err(NotNow::OnTrial);
         }
+        self.forget_offer(&job);
         if self.is_in_use(identity.sha256) {
             self.job = Some(Job {
                 id: job,
@@ -402,6 +402,7 @@ impl Machine {
         reason: Reason,
     ) -> Result<(), NotNow> {
         let ending = Ending::Rejected(reason);
+        self.forget_offer(&job);
         // A stranger's files leave no trace in the record: they could wear the memory card out.
         if let Some(identity) = signed.clone().filter(|_| reason.is_lasting()) {
             let (job, identity) = (job.clone(), identity);
@@ -527,7 +528,12 @@ impl Machine {
     }
 
     fn end(&mut self, job: String, identity: Identity, ending: Ending) {
-        self.job = None;
+        // The end of this one is told before the offer that waits.
+        self.job = self.record.offered.is_some().then(|| Job {
+            id: job.clone(),
+            claimed: Some(identity.clone()),
+            phase: Phase::Ended(ending),
+        });
         self.record.last = Some(Outcome {
             job,
             identity: Some(identity),

@@ -22,6 +22,9 @@ pub struct Record {
     pub previous: Option<Identity>,
     /// A model that was verified and stored, and waits for its trial or is on it.
     pub candidate: Option<Candidate>,
+    /// The newest offer, if the owner of the device is to say when it is installed; also while it is downloaded then.
+    #[serde(default)]
+    pub offered: Option<Offered>,
     /// Least version that is taken, by the model's name.
     pub floors: BTreeMap<String, u64>,
     /// Files that failed, oldest first.
@@ -56,6 +59,17 @@ pub struct Candidate {
     pub attempts: u32,
     /// Whether one is going on.
     pub is_on_trial: bool,
+}
+
+/// A model that is not here yet, and whose offer nobody vouches for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offered {
+    /// What it claims to be.
+    pub identity: Identity,
+    /// The offer's job id.
+    pub job: String,
+    /// Whether the owner said that it is to be installed.
+    pub is_approved: bool,
 }
 
 /// A file that failed.
@@ -98,8 +112,9 @@ impl Record {
                 && model.name.len() <= NAME_BYTES_MAX
                 && model.version <= VERSION_MAX
         };
-        let models = [&self.committed, &self.previous];
-        if !models.into_iter().flatten().all(has_name) {
+        let models = [&self.committed, &self.previous].into_iter().flatten();
+        let mut models = models.chain(self.offered.iter().map(|offered| &offered.identity));
+        if !models.all(has_name) {
             return Err("a model's name or version is out of bounds");
         }
         if self.quarantine.len() > QUARANTINE_MAX || self.floors.len() > NAMES_MAX {
@@ -110,6 +125,7 @@ impl Record {
             return Err("the keyring is longer than its bound");
         }
         let jobs = self.candidate.iter().map(|candidate| &candidate.job);
+        let jobs = jobs.chain(self.offered.iter().map(|offered| &offered.job));
         let mut jobs = jobs.chain(self.last.iter().map(|last| &last.job));
         if jobs.any(|job| job.len() > JOB_BYTES_MAX) {
             return Err("a job's id is longer than its bound");

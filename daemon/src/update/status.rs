@@ -22,6 +22,10 @@ pub fn state(machine: &Machine, running: &ModelIdentity) -> Vec<u8> {
         reason: phase.reason().map(|reason| reason.name().into()),
         job: job.map(Into::into),
         model: model.cloned(),
+        offered: machine
+            .offered()
+            .filter(|offered| !offered.is_approved)
+            .map(|offered| offered.identity.clone()),
         progress,
         running: Running {
             name: running.name.clone(),

@@ -7,6 +7,7 @@
 
 use super::digest::Digest;
 use super::machine::{Event, Identity, Machine, NotNow, Record};
+use super::offer::OFFER_BYTES_MAX;
 use crate::disk::{Disk, write_whole};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ const STATE_TITLE: &str = "ternwatch model state 1 ";
 const SPARE_BYTES: u64 = 1 << 20;
 /// The name of a model's file in its folder.
 const MODEL_FILE: &str = "model.tern";
+/// The document of the offer that waits, whole as it came.
+const OFFERED_FILE: &str = "offered";
 
 /// The store.
 #[derive(Debug)]
@@ -179,6 +182,35 @@ impl<D: Disk> Store<D> {
         })
     }
 
+    /// Has an offer wait, unless the machine answers it at once (then its phase says how): keeps its document for the time
+    /// when it is installed.
+    pub fn propose(
+        &mut self,
+        job: &str,
+        identity: &Identity,
+        document: &[u8],
+    ) -> Result<(), StoreError> {
+        let _lock = self.lock()?;
+        self.reload()?;
+        if self.machine.is_worth_fetching(identity) {
+            // A power cut before the record follows leaves a document of another job, which is not believed.
+            write_whole(&mut self.disk, &self.root, OFFERED_FILE, document)
+                .map_err(failed("write", &self.root.join(OFFERED_FILE)))?;
+        }
+        self.step_locked(Event::Propose {
+            job: job.into(),
+            identity: identity.clone(),
+        })
+    }
+
+    /// The document of the offer that waits.
+    pub fn offered_document(&self) -> Result<Vec<u8>, StoreError> {
+        let path = self.root.join(OFFERED_FILE);
+        self.disk
+            .read(&path, OFFER_BYTES_MAX)
+            .map_err(failed("read", &path))
+    }
+
     fn put(&mut self, sha256: &Digest, file: &[u8]) -> Result<(), StoreError> {
         // An immutable file that is whole need not be written again.
         if self.model(sha256).is_ok() {
@@ -243,6 +275,12 @@ impl<D: Disk> Store<D> {
         if self.damage.is_some() {
             // Somebody may want to repair the state file by hand.
             return Ok(());
+        }
+        if self.machine.offered().is_none() {
+            let path = self.root.join(OFFERED_FILE);
+            self.disk
+                .remove_file(&path)
+                .map_err(failed("remove", &path))?;
         }
         let needed: Vec<Digest> = self.machine.record().needs().collect();
         let models = self.root.join("models");
@@ -319,7 +357,7 @@ mod tests {
     #[test]
     fn the_longest_record_fits_the_state_file() {
         use super::super::machine::{
-            Candidate, NAMES_MAX, QUARANTINE_MAX, Quarantined, StoredKeyring,
+            Candidate, NAMES_MAX, Offered, QUARANTINE_MAX, Quarantined, StoredKeyring,
         };
         use super::super::reason::Reason;
         let name = |index: usize| format!("{index:064}");
@@ -336,6 +374,11 @@ mod tests {
                 job: name(0),
                 attempts: u32::MAX,
                 is_on_trial: false,
+            }),
+            offered: Some(Offered {
+                identity: identity(0),
+                job: name(0),
+                is_approved: false,
             }),
             floors: (0..NAMES_MAX)
                 .map(|index| (name(index), u64::MAX))

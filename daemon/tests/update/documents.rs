@@ -70,6 +70,28 @@ fn every_state_on_the_way_obeys_the_schema() {
 }
 
 #[test]
+fn an_offer_that_waits_obeys_the_schema_and_is_shown_until_somebody_wants_it() {
+    let mut machine = Machine::new(Record::default(), None, 3);
+    let propose = Event::Propose {
+        job: "job-1".into(),
+        identity: identity(),
+    };
+    machine.step(propose).expect("always possible");
+    let waits = state(&machine);
+    assert_eq!(
+        (&waits["state"], &waits["job"]),
+        (&"offered".into(), &"job-1".into())
+    );
+    assert_eq!(waits["offered"], waits["model"]);
+    machine.step(Event::Approve).expect("one waits");
+    let wanted = state(&machine);
+    assert_eq!(
+        (&wanted["state"], &wanted["offered"]),
+        (&"queued".into(), &Value::Null)
+    );
+}
+
+#[test]
 fn every_reason_obeys_the_schema_and_the_protocol_lists_it() {
     let page = include_str!("../../../docs/ota.md");
     for (name, reason) in Reason::NAMED {

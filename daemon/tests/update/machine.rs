@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use ternwatch_daemon::update::digest::Digest;
 use ternwatch_daemon::update::machine::{
-    Ending, Event, Identity, Machine, NAMES_MAX, NotNow, Phase, QUARANTINE_MAX, Record,
+    Ending, Event, Identity, Machine, NAMES_MAX, NotNow, Offered, Phase, QUARANTINE_MAX, Record,
     StoredKeyring,
 };
 use ternwatch_daemon::update::reason::Reason;
@@ -34,6 +34,8 @@ struct Witness {
     failed: BTreeSet<Digest>,
     highest: BTreeMap<String, u64>,
     attempts: BTreeMap<Digest, u32>,
+    /// Files that somebody wanted to be installed.
+    wanted: BTreeSet<Digest>,
 }
 
 impl Witness {
@@ -51,6 +53,18 @@ impl Witness {
             assert!(self.committed.contains(&model.sha256));
             assert!(!self.failed.contains(&model.sha256));
         }
+        if let Some(offered) = &record.offered {
+            let sha256 = offered.identity.sha256;
+            let is_wanted = self.wanted.contains(&sha256);
+            assert!(is_wanted || !offered.is_approved, "nobody wanted it");
+        }
+        let is_fetched = matches!(
+            machine.phase(),
+            Phase::Queued | Phase::Downloading { .. } | Phase::Verifying
+        );
+        if let (true, (_, Some(identity))) = (is_fetched, machine.subject()) {
+            assert!(self.wanted.contains(&identity.sha256), "nobody wanted it");
+        }
         if let Some(candidate) = &record.candidate {
             let in_use = record.committed.clone().unwrap_or_else(packaged);
             assert_ne!(candidate.identity, in_use, "a trial against itself");
@@ -61,6 +75,17 @@ impl Witness {
 
     fn step(&mut self, machine: &mut Machine, event: Event) -> Result<(), NotNow> {
         let before = machine.clone();
+        match &event {
+            Event::Offer { identity, .. } => {
+                self.wanted.insert(identity.sha256);
+            }
+            Event::Approve => {
+                let offered = before.record().offered.iter();
+                self.wanted
+                    .extend(offered.map(|offered| offered.identity.sha256));
+            }
+            _ => {}
+        }
         let result = machine.step(event.clone());
         if result.is_err() {
             assert_eq!(
@@ -70,6 +95,14 @@ impl Witness {
             );
         }
         let candidate = machine.record().candidate.clone();
+        if let Event::Propose { identity, .. } = &event {
+            let (old, new) = (&before.record().offered, &machine.record().offered);
+            let is_taken = new
+                .as_ref()
+                .is_some_and(|offered| offered.identity == *identity);
+            assert_eq!(is_taken, before.is_worth_fetching(identity));
+            assert!(is_taken || new == old || new.is_none());
+        }
         match (&event, &before.record().candidate, result.is_ok()) {
             (Event::Admit { identity, .. }, _, true) => {
                 let is_taken =
@@ -175,6 +208,7 @@ impl Witness {
             "a crash ends in the old model"
         );
         assert_eq!(committed, machine.record().committed);
+        assert_eq!(after.record().offered, machine.record().offered);
         after
     }
 }
@@ -204,6 +238,8 @@ fn events() -> impl Strategy<Value = Option<Event>> {
     let job = || "job".to_string();
     prop_oneof![
         1 => models().prop_map(move |identity| Some(Event::Offer { job: job(), identity })),
+        2 => models().prop_map(move |identity| Some(Event::Propose { job: job(), identity })),
+        1 => Just(Some(Event::Approve)),
         4 => models().prop_map(move |identity| Some(Event::Admit { job: job(), identity })),
         1 => (reasons(), models()).prop_map(move |(reason, model)| Some(Event::Reject {
             job: job(),
@@ -312,6 +348,83 @@ fn a_model_goes_from_the_offer_to_the_commit() {
         assert_eq!(machine.subject(), (Some("j1"), Some(&identity)));
     }
     assert_eq!(machine.running(), Some(&identity));
+}
+
+fn proposed(job: &str, version: u64) -> Event {
+    let (job, identity) = (job.into(), model("person", version, 0));
+    Event::Propose { job, identity }
+}
+
+fn offered(machine: &Machine) -> Option<(&str, u64, bool)> {
+    let offered = machine.record().offered.as_ref()?;
+    let Offered { identity, job, .. } = offered;
+    Some((job, identity.version, offered.is_approved))
+}
+
+#[test]
+fn an_offer_waits_for_its_owner_across_restarts_and_is_then_fetched_to_the_end() {
+    let again = |machine: &Machine| {
+        let mut after = Machine::new(machine.record().clone(), Some(packaged()), ATTEMPTS_MAX);
+        after.step(Event::Restart).expect("always possible");
+        after
+    };
+    let mut machine = machine(Record::default());
+    assert_eq!(machine.step(Event::Approve), Err(NotNow::NothingOffered));
+    machine.step(proposed("j1", 3)).expect("an answer");
+    machine = again(&machine);
+    assert_eq!(machine.phase(), Phase::Offered);
+    assert_eq!(
+        machine.subject(),
+        (Some("j1"), Some(&model("person", 3, 0)))
+    );
+    machine.step(Event::Approve).expect("one waits");
+    machine = again(&machine);
+    assert_eq!(machine.phase(), Phase::Queued);
+    let (job, identity) = ("j1".to_string(), model("person", 3, 0));
+    let offer = Event::Offer {
+        job: job.clone(),
+        identity: identity.clone(),
+    };
+    machine.step(offer).expect("nothing is on trial");
+    machine.step(Event::Complete).expect("a job");
+    machine = again(&machine);
+    assert_eq!(machine.phase(), Phase::Queued, "it is not stored yet");
+    machine
+        .step(Event::Admit { job, identity })
+        .expect("it is good");
+    assert_eq!((machine.phase(), offered(&machine)), (Phase::Staged, None));
+}
+
+#[test]
+fn a_newer_offer_takes_the_place_of_an_older_one_and_a_bad_one_does_not() {
+    let mut machine = machine(Record::default());
+    machine.step(proposed("j3", 3)).expect("an answer");
+    machine.step(proposed("j4", 4)).expect("an answer");
+    assert_eq!(offered(&machine), Some(("j4", 4, false)));
+    machine.step(proposed("old", 1)).expect("an answer");
+    let ending = Ending::Rejected(Reason::VersionTooOld);
+    assert_eq!(machine.phase(), Phase::Ended(ending));
+    assert_eq!(offered(&machine), Some(("j4", 4, false)));
+    machine.step(Event::Approve).expect("one waits");
+    assert_eq!(machine.phase(), Phase::Queued);
+    // Another one was not meant; the same file is wanted whoever offers it.
+    machine.step(proposed("again", 4)).expect("an answer");
+    assert_eq!(offered(&machine), Some(("again", 4, true)));
+    machine.step(proposed("j5", 5)).expect("an answer");
+    assert_eq!(offered(&machine), Some(("j5", 5, false)));
+}
+
+#[test]
+fn an_offer_that_comes_during_a_trial_is_shown_after_its_end() {
+    let mut machine = machine(Record::default());
+    machine.step(admitted(3)).expect("admitted");
+    machine.step(Event::BeginTrial).expect("a trial");
+    machine.step(proposed("next", 4)).expect("an answer");
+    assert_eq!(machine.phase(), Phase::Trial);
+    machine.step(Event::Pass).expect("on trial");
+    assert_eq!(machine.phase(), Phase::Ended(Ending::Committed));
+    assert_eq!(machine.subject().0, Some("job"), "its end is told");
+    assert_eq!(offered(&machine), Some(("next", 4, false)));
 }
 
 #[test]

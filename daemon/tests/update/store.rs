@@ -88,6 +88,12 @@ fn operations() -> Vec<(&'static str, Store<SimulatedDisk>, Operation, [u64; 2])
         ),
         ("collect", failed, |store| store.collect(), [3, 3]),
         (
+            "propose",
+            with_history(),
+            |store| store.propose("next", &model(4), b"an offer"),
+            [3, 3],
+        ),
+        (
             "roll back",
             with_history(),
             |store| store.step(Event::RollBack),
@@ -145,6 +151,28 @@ fn a_power_cut_after_any_step_leaves_a_usable_model() {
         }
     }
     assert!(cuts > 200, "only {cuts} cuts were tried");
+}
+
+#[test]
+fn an_offer_that_waits_is_durable_with_its_document() {
+    let mut store = with_history();
+    store
+        .propose("next", &model(4), b"an offer")
+        .expect("the card works");
+    for cut in CUTS {
+        let after = restart(store.disk().after(cut), "an offer waits");
+        assert_eq!(after.machine().phase(), Phase::Offered);
+        let document = after.offered_document().expect("it was kept");
+        assert_eq!(document, b"an offer");
+    }
+    // What is answered at once leaves nothing.
+    let mut store = with_history();
+    store
+        .propose("old", &model(2), b"an offer")
+        .expect("the card works");
+    let rejected = Phase::Ended(Ending::Rejected(Reason::VersionTooOld));
+    assert_eq!(store.machine().phase(), rejected);
+    assert!(store.offered_document().is_err());
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod events;
 mod home_assistant;
 mod motion;
 mod outbox;
+mod owner;
 mod push;
 mod reload;
 mod schedule;

@@ -51,6 +51,8 @@ pub struct Subject {
     pub has_statistics: bool,
     /// Whether its model can be updated, so that it publishes where that is.
     pub is_updatable: bool,
+    /// Whether a model that is offered waits until somebody has it installed.
+    pub waits_for_owner: bool,
     /// Whether it publishes pictures.
     pub has_snapshots: bool,
     /// Whether it takes commands.
@@ -413,27 +415,28 @@ fn statistics(subject: &Subject) -> Vec<Component> {
     ]
 }
 
-/// There is no command: a device takes a model from whoever offers it, and asks nobody for one.
+/// There is a command only where an offer waits for one: else a device takes a model from whoever offers it.
 fn model(subject: &Subject) -> Component {
     let template = "{% set m = value_json.model | default({}) %}\
+        {% set o = value_json.offered | default({}) %}\
         {% set p = value_json.progress | default(none) %}\
         {% set busy = value_json.state in ['queued','downloading','verifying','staged','trial'] %}\
         {{ {'installed_version': value_json.running.version | string, \
-        'latest_version': (m.version if busy and m.version is defined else value_json.running.version) | string, \
+        'latest_version': (m.version if busy and m.version is defined else o.version | default(value_json.running.version)) | string, \
         'title': value_json.running.name, \
         'update_percentage': (100 * p.received / p.total) | round if busy and p is not none else none, \
         'in_progress': busy} | to_json }}";
-    Component::new(
-        "update",
-        "model",
-        "Model",
-        json!({
-            "stat_t": format!("{}/{}/model", subject.prefix, subject.device),
-            "avty": only_device(subject),
-            "ent_cat": "diagnostic",
-            "val_tpl": template,
-        }),
-    )
+    let mut settings = json!({
+        "stat_t": format!("{}/{}/model", subject.prefix, subject.device),
+        "avty": only_device(subject),
+        "ent_cat": "diagnostic",
+        "val_tpl": template,
+    });
+    if subject.waits_for_owner && subject.takes_commands {
+        settings["cmd_t"] = subject.command("install-model").into();
+        settings["pl_inst"] = "{}".into();
+    }
+    Component::new("update", "model", "Model", settings)
 }
 
 /// The newest picture stays when the camera is away.
@@ -513,6 +516,7 @@ mod tests {
             names: Names { zones, lines },
             has_statistics: true,
             is_updatable: true,
+            waits_for_owner: true,
             has_snapshots: true,
             takes_commands: true,
         }

@@ -175,6 +175,7 @@ mod tests {
             },
             has_statistics: false,
             is_updatable: false,
+            waits_for_owner: false,
             has_snapshots: false,
             takes_commands: false,
         }

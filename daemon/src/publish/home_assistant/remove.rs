@@ -17,6 +17,7 @@ pub fn remove(config: &Config) -> Result<(), Failure> {
         names: Names::default(),
         has_statistics: false,
         is_updatable: false,
+        waits_for_owner: false,
         has_snapshots: false,
         takes_commands: false,
     };
