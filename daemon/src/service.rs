@@ -26,6 +26,7 @@ use crate::snapshot::{Album, Desk, Studio};
 use crate::stop::Stop;
 use crate::track::Tracker;
 use crate::update::agent::{Agent, Input};
+use crate::update::hawkbit::Courier;
 use crate::update::network;
 use crate::update::slot::Slot;
 use crate::update::start::Start;
@@ -123,7 +124,11 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
     let (conversation, ends) = network::connect(&config.mqtt.prefix, &device, listens);
     let slot = Arc::new(Slot::default());
     let updates_inbox = store.as_ref().map(|_| ends.sender.clone());
-    let web = Web::start(&config.update, ends.sender)
+    let states = ends.outbox.state.subscribe();
+    let courier = Courier::new(&config.update, &device, ends.sender.clone(), states)
+        .map_err(|error| Failure::new(Reason::Config, error))?;
+    let access = courier.as_ref().map(Courier::access);
+    let web = Web::start(&config.update, access, ends.sender)
         .map_err(|error| Failure::new(Reason::Config, error))?;
     let agent = store.map(|store| {
         let identity = loaded.identity.clone();
@@ -182,6 +187,12 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
         let updates = agent
             .map(|agent| start_updates(agent, ends.inbox, &shared.stop))
             .transpose()?;
+        if updates.is_some()
+            && let Some(courier) = courier
+        {
+            let started = courier.start(&shared.stop);
+            started.map_err(|error| Failure::new(Reason::Unavailable, error))?;
+        }
         tokio::spawn(detection.clone().keep());
         let mail = Arc::new(Mail::default());
         let desk = config.snapshots.enabled.then(Arc::<Desk>::default);

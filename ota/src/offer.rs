@@ -34,7 +34,8 @@ pub struct Offer {
     pub sha256: Digest,
     /// Bytes of the whole file.
     pub bytes: usize,
-    /// Digests of the chunks, in their order.
+    /// Digests of the chunks, in their order. None in an offer that the broker did not carry, but a server that vouches for the
+    /// whole file only ([`Offer::whole`]).
     pub chunks: Vec<Digest>,
     /// Where the file can be fetched by HTTP too, at most [`URL_BYTES_MAX`] bytes. A device goes there only if its settings
     /// allow it.
@@ -94,7 +95,57 @@ impl Offer {
         }
         let offer: Self = serde_json::from_slice(document)?;
         offer.validate()?;
+        offer.validate_chunks()?;
         Ok(offer)
+    }
+
+    /// Reads a document that the device itself had kept: also an offer of a whole file.
+    pub fn recall(document: &[u8]) -> Result<Self, OfferError> {
+        let offer: Self = match Self::parse(document) {
+            Err(OfferError::Chunks { found: 0, .. }) => serde_json::from_slice(document)?,
+            other => return other,
+        };
+        Ok(offer)
+    }
+
+    /// The offer of a file whose chunks have no digests: it comes from this URL only.
+    pub fn whole(
+        job: &str,
+        claim: Claim,
+        sha256: Digest,
+        bytes: usize,
+        url: String,
+    ) -> Result<Self, OfferError> {
+        let offer = Self {
+            schema: SCHEMA,
+            job: job.into(),
+            model: claim,
+            sha256,
+            bytes,
+            chunks: Vec::new(),
+            url: Some(url),
+        };
+        offer.validate()?;
+        Ok(offer)
+    }
+
+    /// Whether there is a digest of the whole file only. Such a file must not be put together from what anybody sends.
+    pub fn is_whole(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// How many chunks the file has.
+    pub fn chunk_count(&self) -> usize {
+        self.bytes.div_ceil(CHUNK_BYTES)
+    }
+
+    /// Whether these bytes may be the chunk with this index, as far as the offer tells.
+    pub fn is_chunk(&self, index: usize, bytes: &[u8]) -> bool {
+        // The length first: what is too long is not even hashed.
+        let has_length = index < self.chunk_count() && bytes.len() == self.chunk_bytes(index);
+        let expected = self.chunks.get(index);
+        has_length
+            && (self.is_whole() || expected.is_some_and(|digest| Digest::of(bytes) == *digest))
     }
 
     /// The offer of a file: what a sender publishes.
@@ -129,7 +180,11 @@ impl Offer {
         if self.url.as_deref().is_some_and(|url| !is_url(url)) {
             return Err(OfferError::Bounds("url"));
         }
-        let expected = self.bytes.div_ceil(CHUNK_BYTES);
+        Ok(())
+    }
+
+    fn validate_chunks(&self) -> Result<(), OfferError> {
+        let expected = self.chunk_count();
         if self.chunks.len() != expected {
             return Err(OfferError::Chunks {
                 found: self.chunks.len(),
@@ -224,6 +279,32 @@ mod tests {
         let mut offer = offer(1);
         offer.schema = 2;
         assert!(matches!(parse(&offer), Err(OfferError::Schema(2))));
+    }
+
+    #[test]
+    fn an_offer_of_a_whole_file_is_recalled_and_not_taken_from_the_broker() {
+        let file = vec![7; CHUNK_BYTES + 1];
+        let claim = Claim {
+            name: "person".into(),
+            version: 3,
+        };
+        let url = || "https://models.example/3.tern".to_string();
+        let whole = |bytes| Offer::whole("j", claim.clone(), Digest::of(&file), bytes, url());
+        let offer = whole(file.len()).expect("valid");
+        let document = serde_json::to_vec(&offer).expect("JSON");
+        assert_eq!(Offer::recall(&document).expect("our own"), offer);
+        assert!(matches!(
+            Offer::parse(&document),
+            Err(OfferError::Chunks { found: 0, .. })
+        ));
+        assert_eq!(offer.chunk_count(), 2);
+        assert!(offer.is_chunk(1, &[9]), "only the length is known");
+        assert!(!offer.is_chunk(1, &[9; 2]) && !offer.is_chunk(2, &[]));
+        for bytes in [0, FILE_LEN_MAX + 1] {
+            assert!(matches!(whole(bytes), Err(OfferError::Bounds("bytes"))));
+        }
+        let listed = Offer::of("j", "person", 3, &file);
+        assert!(listed.is_chunk(1, &[7]) && !listed.is_chunk(1, &[9]));
     }
 
     #[test]

@@ -4,7 +4,10 @@
 //! read again several times a second. Whatever fails here, frames are examined by the model that is in use.
 
 mod owner;
+mod server;
 mod trial;
+
+pub use server::{Handling, Withdrawal};
 
 use self::trial::Trial;
 use super::budget::Budget;
@@ -30,7 +33,7 @@ use crate::publish::payload::ModelIdentity;
 use crate::stop::Stop;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 use ternwatch_detector::Isa;
 use tokio::sync::watch;
@@ -56,8 +59,24 @@ pub enum Input {
         /// What is owed to whoever asked.
         reply: Reply,
     },
-    /// A message on a chunk topic.
+    /// A server's deployment.
+    Deploy {
+        /// What it comes to.
+        offer: Offer,
+        /// What is to be done with it.
+        handling: Handling,
+    },
+    /// A server takes a deployment back.
+    Withdraw {
+        /// Its job.
+        job: String,
+        /// Where it is told whether that is still possible.
+        reply: SyncSender<Withdrawal>,
+    },
+    /// A chunk.
     Chunk {
+        /// Who gave it.
+        origin: Origin,
         /// Of which file.
         sha256: Digest,
         /// Which one.
@@ -65,6 +84,15 @@ pub enum Input {
         /// What it holds.
         bytes: Vec<u8>,
     },
+}
+
+/// Who gave a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Anybody who may publish at the broker.
+    Broker,
+    /// A web server that the settings name.
+    Web,
 }
 
 /// What goes to the network.
@@ -209,7 +237,7 @@ impl Agent {
         self.slot.compare(!matches!(self.trial, Trial::None));
         if self.store.machine().record().candidate.is_none() {
             match self.waiting.take() {
-                Some(offer) => self.begin_download(offer),
+                Some(offer) => self.begin_download(offer, false),
                 None => self.begin_approved(),
             }
         }
@@ -232,11 +260,17 @@ impl Agent {
             Input::Offer(document) => self.offer(&document),
             Input::Keyring(file) => self.take_keyring(&file),
             Input::Install { version, reply } => self.install(version, reply),
+            Input::Deploy { offer, handling } => self.deploy(offer, handling),
+            Input::Withdraw { job, reply } => {
+                // Who asked may have given up.
+                let _ = reply.try_send(self.withdraw(&job));
+            }
             Input::Chunk {
+                origin,
                 sha256,
                 index,
                 bytes,
-            } => self.chunk(&sha256, index, &bytes),
+            } => self.chunk(origin, &sha256, index, &bytes),
         }
         self.ask();
     }
@@ -267,14 +301,7 @@ impl Agent {
             // A retained offer comes again with every connection.
             return;
         }
-        let may_begin = !self.store.machine().is_worth_fetching(&offer.identity())
-            || self.budget.take(Instant::now());
-        if !may_begin {
-            log::warn!("an offer is refused: too many downloads began within an hour");
-            if self.fetch.is_none() && self.store.machine().record().candidate.is_none() {
-                self.reject(&offer.job, None, Reason::TooManyDownloads);
-            }
-            // A download that is going on is not disturbed.
+        if !self.may_begin(&offer) {
             return;
         }
         if !self.config.automatic {
@@ -282,8 +309,22 @@ impl Agent {
         } else if self.store.machine().record().candidate.is_some() {
             self.waiting = Some(offer);
         } else {
-            self.begin_download(offer);
+            self.begin_download(offer, false);
         }
+    }
+
+    /// Whether there may be another download; if not, it is refused.
+    fn may_begin(&mut self, offer: &Offer) -> bool {
+        let may_begin = !self.store.machine().is_worth_fetching(&offer.identity())
+            || self.budget.take(Instant::now());
+        if !may_begin {
+            log::warn!("an offer is refused: too many downloads began within an hour");
+            // A download that is going on is not disturbed.
+            if self.fetch.is_none() && self.store.machine().record().candidate.is_none() {
+                self.reject(&offer.job, None, Reason::TooManyDownloads);
+            }
+        }
+        may_begin
     }
 
     fn take_keyring(&mut self, file: &[u8]) {
@@ -332,7 +373,8 @@ impl Agent {
         self.clean();
     }
 
-    fn begin_download(&mut self, offer: Offer) {
+    /// `holds`: what is complete is not installed yet.
+    fn begin_download(&mut self, offer: Offer, holds: bool) {
         let (job, identity) = (offer.job.clone(), offer.identity());
         self.fetch = None;
         let claimed = identity.clone();
@@ -360,9 +402,11 @@ impl Agent {
                     claimed.name,
                     claimed.version,
                     download.received(),
-                    download.offer().chunks.len()
+                    download.offer().chunk_count()
                 );
-                self.fetch = Some(Fetch::new(download));
+                let mut fetch = Fetch::new(download);
+                fetch.holds = holds;
+                self.fetch = Some(fetch);
                 self.progress();
                 self.finish_if_complete();
             }
@@ -397,16 +441,20 @@ impl Agent {
         });
     }
 
-    fn chunk(&mut self, sha256: &Digest, index: usize, bytes: &[u8]) {
+    fn chunk(&mut self, origin: Origin, sha256: &Digest, index: usize, bytes: &[u8]) {
         let Some(fetch) = &mut self.fetch else {
             return;
         };
-        if fetch.download.offer().sha256 != *sha256 {
+        let offer = fetch.download.offer();
+        // The threat is somebody at the broker who spoils a file whose chunks have no digests.
+        let is_strange = offer.is_whole() && origin == Origin::Broker;
+        if offer.sha256 != *sha256 || is_strange {
             return;
         }
         match fetch.take(self.store.disk(), index, bytes) {
             Ok(Chunk::Stored) => {
-                if fetch.download.received() % PROGRESS_CHUNKS == 0 {
+                let received = fetch.download.received();
+                if received.is_multiple_of(PROGRESS_CHUNKS) || fetch.download.is_complete() {
                     self.progress();
                 }
                 self.finish_if_complete();
@@ -424,13 +472,14 @@ impl Agent {
         if let Some(fetch) = &self.fetch {
             let count = |chunks| u32::try_from(chunks).unwrap_or(u32::MAX);
             let received = count(fetch.download.received());
-            let total = count(fetch.download.offer().chunks.len());
+            let total = count(fetch.download.offer().chunk_count());
             self.step(Event::Progress { received, total });
         }
     }
 
     fn finish_if_complete(&mut self) {
-        let Some(fetch) = self.fetch.take_if(|fetch| fetch.download.is_complete()) else {
+        let is_due = |fetch: &mut Fetch| fetch.download.is_complete() && !fetch.holds;
+        let Some(fetch) = self.fetch.take_if(is_due) else {
             return;
         };
         let offer = fetch.download.offer().clone();
@@ -502,13 +551,17 @@ impl Agent {
         }
         let offer = fetch.download.offer();
         match (&self.web, &offer.url) {
-            (Some(web), Some(url)) if web.may_fetch(url) && fetch.prefers_web() => {
+            (Some(web), Some(url))
+                if web.may_fetch(offer, url) && (offer.is_whole() || fetch.prefers_web()) =>
+            {
                 web.fetch(Errand {
                     url: url.clone(),
+                    is_whole: offer.is_whole(),
                     sha256: offer.sha256,
                     chunks: wanted.into_iter().map(|i| (i, offer.place(i))).collect(),
                 });
             }
+            _ if offer.is_whole() => {}
             _ => {
                 let request = status::request(&offer.sha256, wanted);
                 self.outbox.requests.make(request);

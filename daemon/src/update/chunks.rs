@@ -3,7 +3,7 @@
 //! Below the state folder: `incoming/DIGEST/`, with the offer, the bytes so far, and a bitmap of the chunks that are
 //! durable. A folder belongs to one digest and one offer: chunks of two files, or of two lists of digests, cannot mix.
 //! A chunk's bit is set after its bytes were synchronized, and at the start every chunk is checked again, so that a
-//! bit is never more than a hint.
+//! bit is never more than a hint; where the offer has a digest of the whole file only, that one decides at the end.
 
 use super::digest::Digest;
 use super::offer::{CHUNK_BYTES, OFFER_BYTES_MAX, Offer};
@@ -52,7 +52,7 @@ impl Download {
         let document = serde_json::to_vec(&offer)?;
         let known = disk.read(&folder.join("offer"), OFFER_BYTES_MAX).ok();
         let is_known = known
-            .and_then(|known| Offer::parse(&known).ok())
+            .and_then(|known| Offer::recall(&known).ok())
             .is_some_and(|known| known.chunks == offer.chunks && known.bytes == offer.bytes);
         if !is_known {
             remove(disk, &folder)?;
@@ -63,7 +63,7 @@ impl Download {
             write_whole(disk, &folder, "offer", &document)?;
         }
         let mut download = Self {
-            here: vec![false; offer.chunks.len()],
+            here: vec![false; offer.chunk_count()],
             folder,
             offer,
             fresh: 0,
@@ -80,14 +80,13 @@ impl Download {
         let (Some(bitmap), Some(bytes)) = (bitmap?, bytes?) else {
             return Ok(());
         };
-        for (index, (is_here, expected)) in self.here.iter_mut().zip(&self.offer.chunks).enumerate()
-        {
+        for (index, is_here) in self.here.iter_mut().enumerate() {
             let is_set = bitmap
                 .get(index / 8)
                 .is_some_and(|byte| byte >> (index % 8) & 1 == 1);
             let begin = index * CHUNK_BYTES;
             let chunk = bytes.get(begin..begin + self.offer.chunk_bytes(index));
-            *is_here = is_set && chunk.is_some_and(|chunk| Digest::of(chunk) == *expected);
+            *is_here = is_set && chunk.is_some_and(|chunk| self.offer.is_chunk(index, chunk));
         }
         Ok(())
     }
@@ -115,11 +114,7 @@ impl Download {
 
     /// Takes a chunk from the network, whatever it claims to be.
     pub fn take<D: Disk>(&mut self, disk: &mut D, index: usize, bytes: &[u8]) -> io::Result<Chunk> {
-        let Some(expected) = self.offer.chunks.get(index) else {
-            return Ok(Chunk::Wrong);
-        };
-        // The length first: what is too long is not even hashed.
-        if bytes.len() != self.offer.chunk_bytes(index) || Digest::of(bytes) != *expected {
+        if !self.offer.is_chunk(index, bytes) {
             return Ok(Chunk::Wrong);
         }
         match self.here.get_mut(index) {

@@ -1,5 +1,6 @@
 //! The `[update]` section.
 
+use super::hawkbit;
 use super::trial::Length;
 use super::web;
 use crate::config::{Invalid, in_range};
@@ -31,6 +32,8 @@ pub struct Config {
     pub downloads_per_hour_max: u32,
     /// Longest time of an inference on this device.
     pub latency_ms_max: f64,
+    /// A server of Eclipse hawkBit that says which model is installed.
+    pub hawkbit: hawkbit::Config,
 }
 
 impl Config {
@@ -40,12 +43,14 @@ impl Config {
             return Err(Invalid::new("update.state_dir", "is no absolute path"));
         }
         web::validate(&self.urls)?;
-        if self.urls.is_empty() && !self.ca_file.as_os_str().is_empty() {
+        let has_server = !self.urls.is_empty() || self.hawkbit.is_on();
+        if !has_server && !self.ca_file.as_os_str().is_empty() {
             return Err(Invalid::new(
                 "update.ca_file",
-                "is set, but `update.urls` is empty",
+                "is set, but `update.urls` and `update.hawkbit.url` are empty",
             ));
         }
+        self.hawkbit.validate()?;
         in_range("update.trial_frames", self.trial_frames, 1..=100_000)?;
         in_range("update.trial_s", self.trial_s, 0..=86_400)?;
         in_range("update.attempts_max", self.attempts_max, 1..=100)?;

@@ -23,6 +23,8 @@ pub struct Fetch {
     patience: Duration,
     /// How often in a row patience has ended.
     disappointments: u32,
+    /// Whether what is complete is kept as it is for now.
+    pub holds: bool,
 }
 
 impl Fetch {
@@ -33,6 +35,7 @@ impl Fetch {
             in_flight: Vec::with_capacity(CHUNKS_AT_ONCE_MAX),
             patience: PATIENCE_FIRST,
             disappointments: 0,
+            holds: false,
         }
     }
 

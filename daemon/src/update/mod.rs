@@ -10,6 +10,7 @@ pub mod chunks;
 pub mod command;
 pub mod config;
 pub mod fetch;
+pub mod hawkbit;
 pub mod machine;
 pub mod network;
 pub mod reason;

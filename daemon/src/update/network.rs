@@ -1,6 +1,6 @@
 //! The update thread's end of the connection to the broker (docs/ota.md has the topics).
 
-use super::agent::{Input, Outbox};
+use super::agent::{Input, Origin, Outbox};
 use super::offer::{CHUNK_BYTES, OFFER_BYTES_MAX};
 use crate::publish::mqtt::conversation::{Assurance, Conversation, Deliver, Delivery, State};
 use crate::publish::mqtt::message::Message;
@@ -108,6 +108,7 @@ fn parse(topic: &[u8], payload: &[u8]) -> Option<Input> {
     }
     let (sha256, index) = wire::chunk_of(topic)?;
     (payload.len() <= CHUNK_BYTES).then(|| Input::Chunk {
+        origin: Origin::Broker,
         sha256,
         index,
         bytes: payload.to_vec(),

@@ -47,6 +47,8 @@ pub enum Reason {
     DaemonTooOld,
     /// Downloads began so often of late that the memory card has to be spared.
     TooManyDownloads,
+    /// Whoever offered it took it back.
+    Cancelled,
 }
 
 impl Choice for Reason {
@@ -71,6 +73,7 @@ impl Choice for Reason {
         ("expired", Self::Expired),
         ("daemon_too_old", Self::DaemonTooOld),
         ("too_many_downloads", Self::TooManyDownloads),
+        ("cancelled", Self::Cancelled),
     ];
 }
 
@@ -123,6 +126,6 @@ mod tests {
             assert_eq!(reason.name(), *name);
         }
         // The last variant: a new one behind it must be given a name too.
-        assert_eq!(Reason::TooManyDownloads as usize + 1, Reason::NAMED.len());
+        assert_eq!(Reason::Cancelled as usize + 1, Reason::NAMED.len());
     }
 }

@@ -5,9 +5,11 @@
 //! anywhere (only named beginnings of URLs, no redirections), a server that sends too much or something else (a range
 //! that is checked and read to its length only; a chunk counts only if its digest is the offer's).
 
-use super::agent::Input;
+use super::agent::{Input, Origin};
 use super::config::Config;
 use super::digest::Digest;
+use super::hawkbit::{Access, Authorization};
+use super::offer::Offer;
 use crate::config::Invalid;
 use rustls::crypto::ring;
 use std::io::{self, Read};
@@ -34,6 +36,8 @@ pub struct Errand {
     pub url: String,
     /// The file that is wanted there.
     pub sha256: Digest,
+    /// Whether the offer is a hawkBit server's.
+    pub is_whole: bool,
     /// Index and place in the file of each chunk.
     pub chunks: Vec<(usize, Range<usize>)>,
 }
@@ -42,6 +46,8 @@ pub struct Errand {
 #[derive(Debug)]
 pub struct Web {
     allowed: Vec<String>,
+    /// Where hawkBit's files are, if there is such a server.
+    server: Option<String>,
     errands: SyncSender<Errand>,
 }
 
@@ -83,26 +89,38 @@ enum FetchError {
 }
 
 impl Web {
-    /// Starts the thread that fetches, if any URL is allowed. What comes goes to `inbox`.
-    pub fn start(config: &Config, inbox: SyncSender<Input>) -> Result<Option<Self>, WebError> {
-        if config.urls.is_empty() {
+    /// Starts the thread that fetches, if any URL is allowed or there is a hawkBit server. What comes goes to `inbox`.
+    pub fn start(
+        config: &Config,
+        server: Option<&Access>,
+        inbox: SyncSender<Input>,
+    ) -> Result<Option<Self>, WebError> {
+        if config.urls.is_empty() && server.is_none() {
             return Ok(None);
         }
+        let authorization = server.and_then(|access| {
+            let authorization = access.authorization.clone()?;
+            Some((access.beginning(), authorization))
+        });
         let client = client(&config.ca_file)?;
         let (errands, taken) = sync_channel(CHUNKS_AT_ONCE_MAX);
         thread::Builder::new()
             .name("download".into())
-            .spawn(move || run(&client, &taken, &inbox))
+            .spawn(move || run(&client, authorization.as_ref(), &taken, &inbox))
             .map_err(WebError::Thread)?;
-        let allowed = config.urls.clone();
-        Ok(Some(Self { allowed, errands }))
+        Ok(Some(Self {
+            allowed: config.urls.clone(),
+            server: server.map(Access::beginning),
+            errands,
+        }))
     }
 
-    /// Whether the settings allow to go there.
-    pub fn may_fetch(&self, url: &str) -> bool {
-        self.allowed
-            .iter()
-            .any(|beginning| url.starts_with(beginning))
+    /// Whether the settings allow to fetch what is offered from there. An offer that came over the broker leads to no file of
+    /// the hawkBit server.
+    pub fn may_fetch(&self, offer: &Offer, url: &str) -> bool {
+        let server = self.server.iter().filter(|_| offer.is_whole());
+        let mut allowed = self.allowed.iter().chain(server);
+        allowed.any(|beginning| url.starts_with(beginning))
     }
 
     /// Asks for chunks. When too many wait already it is lost, and to be asked for again.
@@ -111,15 +129,20 @@ impl Web {
     }
 }
 
+/// Whether the text begins with the name of a web server.
+pub(super) fn is_beginning(url: &str) -> bool {
+    let host = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| url.strip_prefix(scheme));
+    // Without the slash a host could go on: https://models.example.attacker.example/.
+    let names_a_host = host.is_some_and(|rest| rest.find('/').is_some_and(|end| end > 0));
+    names_a_host && url.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// Checks the beginnings of URLs that are allowed.
 pub fn validate(urls: &[String]) -> Result<(), Invalid> {
     for url in urls {
-        let host = ["https://", "http://"]
-            .iter()
-            .find_map(|scheme| url.strip_prefix(scheme));
-        // Without the slash a host could go on: https://models.example.attacker.example/.
-        let names_a_host = host.is_some_and(|rest| rest.find('/').is_some_and(|end| end > 0));
-        if !names_a_host || !url.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if !is_beginning(url) {
             let reason =
                 format!("{url:?} is not https://HOST/ or http://HOST/, with more if you like");
             return Err(Invalid::new("update.urls", reason));
@@ -128,7 +151,8 @@ pub fn validate(urls: &[String]) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn client(ca_file: &Path) -> Result<ureq::Agent, WebError> {
+/// A client that follows no redirection, and trusts these authorities (PEM), or the system's if the path is empty.
+pub(super) fn client(ca_file: &Path) -> Result<ureq::Agent, WebError> {
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::Specific(Arc::new(authorities(ca_file)?)))
         .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
@@ -177,11 +201,20 @@ fn authorities(ca_file: &Path) -> Result<Vec<Certificate<'static>>, WebError> {
 }
 
 /// The thread: one errand after the other until nobody wants anything any more.
-fn run(client: &ureq::Agent, errands: &Receiver<Errand>, inbox: &SyncSender<Input>) {
+fn run(
+    client: &ureq::Agent,
+    authorization: Option<&(String, Authorization)>,
+    errands: &Receiver<Errand>,
+    inbox: &SyncSender<Input>,
+) {
     let mut complaint = String::new();
     for errand in errands {
+        // The token is the hawkBit server's: nobody else gets it.
+        let shown = authorization
+            .filter(|(beginning, _)| errand.is_whole && errand.url.starts_with(beginning));
+        let shown = shown.map(|(_, authorization)| authorization);
         for run in consecutive(&errand.chunks) {
-            let Some(bytes) = fetched(client, &errand.url, run, &mut complaint) else {
+            let Some(bytes) = fetched(client, shown, &errand.url, run, &mut complaint) else {
                 // The rest is asked for again when patience ends.
                 break;
             };
@@ -189,6 +222,7 @@ fn run(client: &ureq::Agent, errands: &Receiver<Errand>, inbox: &SyncSender<Inpu
             for (index, place) in run {
                 let chunk = bytes.get(place.start - begin..place.end - begin);
                 let input = Input::Chunk {
+                    origin: Origin::Web,
                     sha256: errand.sha256,
                     index: *index,
                     bytes: chunk.unwrap_or_default().to_vec(),
@@ -204,12 +238,13 @@ fn run(client: &ureq::Agent, errands: &Receiver<Errand>, inbox: &SyncSender<Inpu
 /// The bytes of chunks that follow each other; none, and a line in the log if it is a new one, if they did not come.
 fn fetched(
     client: &ureq::Agent,
+    authorization: Option<&Authorization>,
     url: &str,
     run: &[(usize, Range<usize>)],
     complaint: &mut String,
 ) -> Option<Vec<u8>> {
     let (first, last) = (run.first()?, run.last()?);
-    match get(client, url, first.1.start..last.1.end) {
+    match get(client, authorization, url, first.1.start..last.1.end) {
         Ok(bytes) => {
             complaint.clear();
             Some(bytes)
@@ -231,12 +266,20 @@ fn consecutive(chunks: &[(usize, Range<usize>)]) -> impl Iterator<Item = &[(usiz
 }
 
 /// The bytes of a range of a file, exactly.
-fn get(client: &ureq::Agent, url: &str, range: Range<usize>) -> Result<Vec<u8>, FetchError> {
+fn get(
+    client: &ureq::Agent,
+    authorization: Option<&Authorization>,
+    url: &str,
+    range: Range<usize>,
+) -> Result<Vec<u8>, FetchError> {
     let (begin, last) = (range.start, range.end.saturating_sub(1));
-    let mut response = client
+    let mut request = client
         .get(url)
-        .header(header::RANGE, format!("bytes={begin}-{last}"))
-        .call()?;
+        .header(header::RANGE, format!("bytes={begin}-{last}"));
+    if let Some(authorization) = authorization {
+        request = request.header(header::AUTHORIZATION, authorization.header());
+    }
+    let mut response = request.call()?;
     match response.status() {
         StatusCode::PARTIAL_CONTENT => {}
         StatusCode::OK => return Err(FetchError::NoRanges),
@@ -295,7 +338,7 @@ mod tests {
     fn fetch(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Result<Vec<u8>, String> {
         let url = server(answer);
         let client = client(Path::new("")).expect("the system's certificates");
-        get(&client, &url, 3..7).map_err(|error| error.to_string())
+        get(&client, None, &url, 3..7).map_err(|error| error.to_string())
     }
 
     #[test]

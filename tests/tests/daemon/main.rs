@@ -4,6 +4,7 @@ mod about;
 mod bench;
 mod command;
 mod events;
+mod hawkbit;
 mod home_assistant;
 mod motion;
 mod outbox;

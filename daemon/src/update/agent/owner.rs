@@ -61,7 +61,7 @@ impl Agent {
             return;
         }
         match self.offer_of(&offered) {
-            Some(offer) => self.begin_download(offer),
+            Some(offer) => self.begin_download(offer, false),
             None => self.reject(&offered.job, None, Reason::FileDamaged),
         }
     }
@@ -75,7 +75,7 @@ impl Agent {
                 return None;
             }
         };
-        let offer = Offer::parse(&document).ok()?;
+        let offer = Offer::recall(&document).ok()?;
         (offer.job == offered.job && offer.identity() == offered.identity).then_some(offer)
     }
 }
