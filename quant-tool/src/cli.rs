@@ -21,6 +21,8 @@ pub enum Command {
         /// Path without its ending.
         prefix: PathBuf,
     },
+    /// Begin a run with a float network that was trained elsewhere (ONNX); `quantize` goes on from it.
+    Import(Import),
     /// Train a float detector; goes on where an earlier call was stopped.
     Train(Run),
     /// Quantize the trained detector in two stages, soft and hard; goes on where an earlier call was stopped.
@@ -230,6 +232,30 @@ pub struct Run {
     /// Stop after this many steps; the same call goes on from there.
     #[arg(long)]
     pub max_steps: Option<u64>,
+}
+
+/// A network from elsewhere.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The ONNX file: float32, one fixed size, batch normalization for inference. docs/training.md lists the operators.
+    pub model: PathBuf,
+    /// Training configuration (TOML) with a table `[imported]` in place of `[network]`: heads, what the input is.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// Folder for the run: checkpoints, the network's layers.
+    #[arg(long)]
+    pub run: PathBuf,
+    /// Folder with annotated pictures, as `train` takes it: ranges of activations are measured on them.
+    #[arg(
+        long,
+        required_unless_present = "without_data",
+        conflicts_with = "without_data"
+    )]
+    pub data: Option<PathBuf>,
+    /// Estimate ranges from the weights, and round these to nearest levels at once. Costs most of what the network can; `export`
+    /// goes on from it.
+    #[arg(long)]
+    pub without_data: bool,
 }
 
 /// What to reproduce.

@@ -9,6 +9,7 @@ use ternwatch_detector::golden::GoldenMismatch;
 use ternwatch_ota::push::PushError;
 
 use crate::data::{BadData, dataset::NotAnnotated};
+use crate::import::ImportError;
 use crate::push::NotEverywhere;
 use crate::train::{check::BadValue, config::ConfigError};
 
@@ -94,6 +95,7 @@ fn code(error: &anyhow::Error) -> u8 {
             || e.is::<ModelError>()
             || e.is::<KeyError>()
             || e.is::<GoldenMismatch>()
+            || e.is::<ImportError>()
     }) || is(|e| e.is::<serde_json::Error>() || e.is::<image::ImageError>());
     // Contexts are no links of the chain.
     if data || error.is::<BadData>() {
@@ -121,6 +123,8 @@ mod tests {
         );
         let bundle = ternwatch_bundle::UnverifiedBundle::from_bytes(b"short").unwrap_err();
         assert_eq!(code(&anyhow::Error::from(bundle)), DATA);
+        let import = ImportError::File("short".into());
+        assert_eq!(code(&anyhow::Error::from(import).context("a.onnx")), DATA);
         assert_eq!(code(&anyhow::anyhow!("odd")), SOFTWARE);
     }
 }

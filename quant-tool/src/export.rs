@@ -271,7 +271,7 @@ mod tests {
 
     fn config() -> Config {
         let mut config: Config = toml::from_str(include_str!("../../models/person.toml")).unwrap();
-        config.network = crate::network::Config {
+        config.network = Some(crate::network::Config {
             width: 72,
             height: 56,
             stem: [5, 7],
@@ -279,14 +279,14 @@ mod tests {
             stage16: vec![9],
             stage32: vec![10],
             neck: 6,
-        };
+        });
         config
     }
 
     #[test]
     fn the_bundle_computes_what_was_trained() {
         let config = config();
-        let network = Network::new(&config.network, 1);
+        let network = Network::new(config.network.as_ref().unwrap(), 1);
         for seed in 0..3 {
             let (parameters, quantizer) = trained(&network, seed);
             let card = serde_json::Value::Null;

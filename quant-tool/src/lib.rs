@@ -1,8 +1,8 @@
 //! quant-tool as a library: trains, quantizes, evaluates, signs and inspects the detectors that Ternwatch runs.
 //!
-//! Data flows one way: photographs (`data`) -> checkpoints (`train`, `quantize`) -> a bundle (`export`) -> numbers
-//! (`evaluate`, `inspect`, `card`, `diff`) and to devices (`sign`, `push`). What is evaluated is always the signed bundle, run by the
-//! daemon's own detector.
+//! Data flows one way: photographs (`data`), or a network from elsewhere (`import`) -> checkpoints (`train`, `quantize`) -> a
+//! bundle (`export`) -> numbers (`evaluate`, `inspect`, `card`, `diff`) and to devices (`sign`, `push`). What is evaluated is
+//! always the signed bundle, run by the daemon's own detector.
 
 #![cfg_attr(
     test,
@@ -17,6 +17,7 @@ pub mod evaluate;
 pub mod exit;
 pub mod export;
 pub mod files;
+pub mod import;
 pub mod inspect;
 pub mod keyring;
 pub mod network;

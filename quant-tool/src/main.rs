@@ -7,7 +7,9 @@ use clap::Parser;
 
 use quant_tool::cli::{Cli, Command};
 use quant_tool::train::stage::Stage;
-use quant_tool::{card, diff, exit, files, inspect, keyring, onnx, push, reproduce, run, sign};
+use quant_tool::{
+    card, diff, exit, files, import, inspect, keyring, onnx, push, reproduce, run, sign,
+};
 
 // Training makes and drops large tensors in every step; glibc's allocator gives each back to the kernel, which clears
 // its pages anew.
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> Result<()> {
     match command {
         Command::Keygen { prefix } => files::keygen(&prefix),
+        Command::Import(args) => import::run(&args),
         Command::Train(args) => run::train(&args, &[Stage::Float]),
         Command::Quantize(args) => run::train(&args, &[Stage::Soft, Stage::Hard]),
         Command::Export(args) => run::export(&args),

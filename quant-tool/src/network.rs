@@ -8,6 +8,8 @@
 use serde::{Deserialize, Serialize};
 use ternwatch_bundle::manifest::{Activation, Head, HeadKind, Input, Layer};
 
+use crate::train::check::{BadValue, check};
+
 /// The tensor that the first layer reads.
 pub const IMAGE: &str = "image";
 
@@ -29,6 +31,33 @@ pub struct Config {
     pub stage32: Vec<u32>,
     /// Channels of the neck and of the heads.
     pub neck: u32,
+}
+
+impl Config {
+    /// Refuses values out of their range, by their key.
+    pub fn check(&self) -> Result<(), BadValue> {
+        let widths = [
+            &self.stem[..],
+            &self.stage8,
+            &self.stage16,
+            &self.stage32,
+            &[self.neck],
+        ]
+        .concat();
+        let wide = widths.iter().all(|w| (1..=1024).contains(w));
+        check(wide, "network", &widths, "widths are 1 to 1024 channels")?;
+        let stages = [&self.stage8, &self.stage16, &self.stage32]
+            .iter()
+            .all(|s| !s.is_empty());
+        check(stages, "network", &widths, "every stage needs a layer")?;
+        let sides = [self.width, self.height];
+        check(
+            sides.iter().all(|s| (32..=2048).contains(s)),
+            "network.width, height",
+            &sides,
+            "sides are 32 to 2048 pixels",
+        )
+    }
 }
 
 /// A network's layers in the order they run, and the outputs to decode.

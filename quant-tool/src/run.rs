@@ -7,12 +7,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use ternwatch_bundle::Model;
+use ternwatch_bundle::manifest::Head;
 use ternwatch_kernels::Isa;
 
 use crate::data::augment::Photos;
 use crate::data::dataset::Dataset;
 use crate::evaluate::{Evaluation, OVERALL, Score, coco, curve};
-use crate::network::Network;
+use crate::import::stored::Stored;
+use crate::network::{Network, SIZE_RANGES};
 use crate::train::config::Config;
 use crate::train::stage::{Session, Stage, State};
 use crate::{cli, export, files};
@@ -20,10 +22,13 @@ use crate::{cli, export, files};
 /// Trains through `stages`.
 pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
     let config = Config::read(&args.config)?;
+    if config.imported.is_some() {
+        may_be_trained(&Stored::read(&args.run, &config.classes)?, &args.run)?;
+    }
     std::fs::create_dir_all(&args.run)
         .with_context(|| format!("creating {}", args.run.display()))?;
     claim(&args.run, &config)?;
-    let network = config.network();
+    let network = config.network(&args.run)?;
     eprintln!(
         "{}: {:.1} MMAC, {} weights",
         config.name,
@@ -58,8 +63,31 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
     Ok(())
 }
 
+/// Refuses to train an imported network that cannot be.
+fn may_be_trained(stored: &Stored, run: &Path) -> Result<()> {
+    ensure!(
+        !stored.rounded,
+        "{}: its network was rounded without data; `import --data` into another run folder begins one to train",
+        run.display()
+    );
+    let learned = |head: &&Head| {
+        !SIZE_RANGES
+            .iter()
+            .any(|(stride, ..)| *stride == head.stride)
+    };
+    if let Some(head) = stored.network().heads.iter().find(learned) {
+        bail!(
+            "{}: {} lies at stride {}; what is trained here answers at strides 8, 16 and 32",
+            run.display(),
+            head.layer,
+            head.stride
+        );
+    }
+    Ok(())
+}
+
 /// Keeps the configuration beside the checkpoints, and refuses to mix two of them.
-fn claim(run: &Path, config: &Config) -> Result<()> {
+pub(crate) fn claim(run: &Path, config: &Config) -> Result<()> {
     let path = run.join("config.toml");
     if path.exists() {
         let same = Config::read(&path)?.trains_like(config);
@@ -75,7 +103,7 @@ fn claim(run: &Path, config: &Config) -> Result<()> {
 /// Turns the run's last state into a signed bundle.
 pub fn export(args: &cli::Export) -> Result<()> {
     let config = Config::read(&args.config)?;
-    let network = config.network();
+    let network = config.network(&args.run)?;
     let key = files::secret_key(&args.key)?;
     let state = State::read(&Stage::Hard.path(&args.run), &network, &config.recipe())?;
     if !(state.quantizer.is_ternary() || args.unfinished) {
@@ -99,6 +127,11 @@ pub fn export(args: &cli::Export) -> Result<()> {
         quantizer: &state.quantizer,
         card: card(&config, &network, (&float, &state), &args.run)?,
     };
+    if config.imported.is_some() {
+        let stored = Stored::read(&args.run, &config.classes)?;
+        source.card["imported"] =
+            json!({ "source": stored.source, "rounded_without_data": stored.rounded });
+    }
     if let Some(folder) = &args.evaluate {
         let dataset = Dataset::read(folder, &config.classes)?;
         let model = files::model_from(&export::bundle(&source, &key)?, key.public_key())?;

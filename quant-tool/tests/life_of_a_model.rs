@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use quant_tool::network::Network;
 use quant_tool::train::config::Config;
 use quant_tool::train::parameters::Role;
 use quant_tool::train::stage::{Stage, State};
@@ -131,7 +130,7 @@ impl Bench {
 
     fn state(&self, run: &str) -> State {
         let config = Config::read(&self.path("tiny.toml")).unwrap();
-        let network = Network::new(&config.network, 1);
+        let network = config.network(&self.path(run)).unwrap();
         State::read(
             &Stage::Hard.path(&self.path(run)),
             &network,

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use ternwatch_bundle::manifest::{ModelId, Thresholds};
 
 use super::check::{BadValue, check};
+use crate::import::stored::Stored;
 use crate::network::{self, Network};
-use crate::{data::augment, quantize};
+use crate::{data::augment, import, quantize};
 
 /// A training configuration. Unknown keys are refused by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,8 +27,12 @@ pub struct Config {
     pub classes: Vec<String>,
     /// Default thresholds of the exported model: score, IoU.
     pub thresholds: [f32; 2],
-    /// The architecture.
-    pub network: network::Config,
+    /// The architecture of a network that is trained here from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<network::Config>,
+    /// What is to be known of one that `quant-tool import` reads, in place of `network`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<import::config::Config>,
     /// The float stage.
     pub float: Float,
     /// The soft and hard stages.
@@ -52,6 +57,12 @@ pub enum ConfigError {
     /// A value out of its range.
     #[error(transparent)]
     Value(#[from] BadValue),
+    /// Not exactly one description of the network.
+    #[error("the network is described either by [network] or by [imported]")]
+    Network,
+    /// A network that is trained here cannot be imported.
+    #[error("no table [imported], which says what is to be known of the file")]
+    NotImported,
 }
 
 /// The float stage, and what all stages share.
@@ -101,21 +112,11 @@ impl Config {
             classes,
             "1 to 256 names",
         )?;
-        let n = &config.network;
-        let widths = [&n.stem[..], &n.stage8, &n.stage16, &n.stage32, &[n.neck]].concat();
-        let wide = widths.iter().all(|w| (1..=1024).contains(w));
-        check(wide, "network", &widths, "widths are 1 to 1024 channels")?;
-        let stages = [&n.stage8, &n.stage16, &n.stage32]
-            .iter()
-            .all(|s| !s.is_empty());
-        check(stages, "network", &widths, "every stage needs a layer")?;
-        let sides = [n.width, n.height];
-        check(
-            sides.iter().all(|s| (32..=2048).contains(s)),
-            "network.width, height",
-            &sides,
-            "sides are 32 to 2048 pixels",
-        )?;
+        match (&config.network, &config.imported) {
+            (Some(network), None) => network.check()?,
+            (None, Some(imported)) => imported.check()?,
+            _ => return Err(ConfigError::Network),
+        }
         let f = &config.float;
         check(
             (2..=1024).contains(&f.batch),
@@ -163,9 +164,12 @@ impl Config {
         Thresholds { score, iou }
     }
 
-    /// The network that this configuration describes.
-    pub fn network(&self) -> Network {
-        Network::new(&self.network, self.classes.len() as u32)
+    /// The network that this configuration describes, or that the folder `run` has an imported one's layers of.
+    pub fn network(&self, run: &Path) -> Result<Network> {
+        match &self.network {
+            Some(network) => Ok(Network::new(network, self.classes.len() as u32)),
+            None => Ok(Stored::read(run, &self.classes)?.network()),
+        }
     }
 
     /// What the stages need to know.
@@ -207,5 +211,28 @@ mod tests {
         assert!(format!("{error:#}").contains("batsch"), "{error:#}");
         let error = Config::parse(&PERSON.replace("rate = 0.002", "rate = 7.0")).unwrap_err();
         assert!(format!("{error:#}").contains("float.rate = 7"), "{error:#}");
+        let error = Config::parse(&PERSON.replace("neck = 48", "neck = 0")).unwrap_err();
+        assert!(format!("{error:#}").contains("network = "), "{error:#}");
+    }
+
+    #[test]
+    fn a_network_is_described_once() {
+        let imported = "[imported]\nheads = [{ outputs = [\"p8\"], stride = 8 }]\n[float]";
+        let both = PERSON.replace("[float]", imported);
+        let error = Config::parse(&both).unwrap_err();
+        assert!(matches!(error, ConfigError::Network), "{error:#}");
+        let start = PERSON.find("[network]").unwrap();
+        let end = PERSON.find("[float]").unwrap();
+        let neither = format!("{}{}", &PERSON[..start], &PERSON[end..]);
+        let error = Config::parse(&neither).unwrap_err();
+        assert!(matches!(error, ConfigError::Network), "{error:#}");
+        let config = Config::parse(&neither.replace("[float]", imported)).unwrap();
+        assert_eq!(config.imported.unwrap().fill, 57);
+        let odd = neither.replace(
+            "[float]",
+            &imported.replace("[imported]", "[imported]\nmeen = [0, 0, 0]"),
+        );
+        let error = Config::parse(&odd).unwrap_err();
+        assert!(format!("{error:#}").contains("meen"), "{error:#}");
     }
 }

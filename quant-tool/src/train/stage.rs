@@ -117,7 +117,8 @@ pub struct State {
 }
 
 impl State {
-    fn start(parameters: Parameters, quantizer: Quantizer, recipe: &Recipe<'_>) -> Self {
+    /// What a stage begins with.
+    pub fn start(parameters: Parameters, quantizer: Quantizer, recipe: &Recipe<'_>) -> Self {
         let optimizer = AdamW::new(&parameters, recipe.float.weight_decay);
         Self {
             step: 0,
@@ -160,7 +161,8 @@ impl State {
         Ok(state)
     }
 
-    fn write(&self, path: &Path) -> Result<()> {
+    /// Writes it as a stage's checkpoint.
+    pub fn write(&self, path: &Path) -> Result<()> {
         let [scale, threshold, fixed] = self.quantizer.to_parameters(&self.parameters);
         let sets = [
             ("value", &self.parameters),

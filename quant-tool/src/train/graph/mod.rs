@@ -118,7 +118,7 @@ mod tests {
     fn both_engines_compute_the_same() {
         let config = include_str!("../../../../models/person.toml");
         let config: crate::train::config::Config = toml::from_str(config).unwrap();
-        let network = crate::network::Network::new(&config.network, 1);
+        let network = crate::network::Network::new(config.network.as_ref().unwrap(), 1);
         let mut parameters = Parameters::init(&network, 3);
         let mut rng = fastrand::Rng::with_seed(4);
         for p in &mut parameters.0 {
