@@ -78,8 +78,9 @@ cross-aarch64: ## ... for 64-bit ARM only
 cross-armv7: ## ... for 32-bit ARM only
 	deploy/cross.sh build $(ARMV7) --locked -p ternwatchd
 
-cross-test: ## the tests of kernels, bundle and detector on emulated 64-bit ARM
+cross-test: ## the tests of kernels, bundle and detector on emulated 64-bit ARM, those of kernels on 32-bit ARM
 	deploy/cross.sh test $(AARCH64) --locked -p ternwatch-kernels -p ternwatch-bundle -p ternwatch-detector
+	deploy/cross.sh test $(ARMV7) --locked -p ternwatch-kernels
 
 ARCHITECTURES ?= amd64 arm64 armhf
 deb: ## Debian packages of the daemon for ARCHITECTURES (amd64 arm64 armhf), into target/deb/

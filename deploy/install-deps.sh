@@ -50,7 +50,7 @@ packages_of() {
         # Debian has formatter and linter in packages of their own, rustup has them in the pinned toolchain.
         check) echo rustfmt-web rust-web-clippy ;;
         # The static qemu takes no plugins.
-        gate) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user valgrind ;;
+        gate) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user valgrind ;;
         deb) echo debhelper dpkg-dev lintian ;;
         deb-test) echo mmdebstrap ;;
         vm) echo qemu-system-arm qemu-user-static mmdebstrap arch-test kmod cpio e2fsprogs openssh-client make gcc-aarch64-linux-gnu ffmpeg mosquitto opencv-doc ;;

@@ -38,14 +38,19 @@ enum Progress {
 }
 
 impl Detector {
-    /// Plans the memory and builds every layer.
+    /// Plans the memory and builds every layer, to run on the caller's thread.
     pub fn new(model: &Model, isa: Isa) -> Result<Self, DetectorError> {
+        Self::for_threads(model, isa, 1)
+    }
+
+    /// As `new`. Where the calling thread has a [`crate::Team`], the layers that are large enough run on `threads` of it.
+    pub fn for_threads(model: &Model, isa: Isa, threads: usize) -> Result<Self, DetectorError> {
         let input = model.input();
         let size = (input.width, input.height);
         let whole_input = Letterbox::fit(size, size);
         Ok(Self {
             preprocessor: Preprocessor::new(input.width, input.height, input.fill, isa),
-            network: Network::new(model, isa)?,
+            network: Network::new(model, isa, threads)?,
             decoder: Decoder::new(model),
             letterbox: whole_input,
             whole_input,

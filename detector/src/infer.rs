@@ -61,8 +61,8 @@ enum Step {
 }
 
 impl Network {
-    /// Plans the memory and builds every convolution.
-    pub(crate) fn new(model: &Model, isa: Isa) -> Result<Self, NetworkError> {
+    /// Plans the memory and builds every convolution. There is working memory for so many threads.
+    pub(crate) fn new(model: &Model, isa: Isa, threads: usize) -> Result<Self, NetworkError> {
         let plan = arena::plan(&lifetimes(model));
         let range = |source: Source| plan.ranges[tensor_index(source)].clone();
         let mut logits_len = 0;
@@ -115,13 +115,14 @@ impl Network {
             activations: vec![0; plan.len],
             logits: vec![0; logits_len],
             logits_of,
-            scratch: Scratch::with_len(scratch_len),
+            scratch: Scratch::for_threads(scratch_len, threads),
         })
     }
 
     /// Bytes of activations, logits and the kernels' working memory.
     pub(crate) fn memory_len(&self) -> usize {
-        self.activations.len() + size_of_val(self.logits.as_slice()) + self.scratch.len()
+        let scratch_len = self.scratch.threads() * self.scratch.len();
+        self.activations.len() + size_of_val(self.logits.as_slice()) + scratch_len
     }
 
     pub(crate) fn isa(&self) -> Isa {
@@ -292,6 +293,7 @@ pub enum NetworkError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rayon_core::ThreadPoolBuilder;
     use ternwatch_bundle::testing;
 
     fn model(seed: u64) -> Model {
@@ -339,31 +341,34 @@ mod tests {
     }
 
     #[test]
-    fn reuse_of_memory_changes_no_layer_on_any_instruction_set() {
-        for seed in 0..4 {
+    fn neither_reuse_of_memory_nor_threads_change_a_layer_on_any_instruction_set() {
+        let pool = ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        for (seed, threads) in [(0, 1), (1, 1), (2, 2), (3, 3)] {
             let model = model(seed);
             let image: Vec<u8> = (0..model.input_shape().len())
                 .map(|i| (i * (37 + seed as usize) % 128) as u8)
                 .collect();
             let (tensors, logits) = run_plainly(&model, &image);
             for isa in Isa::available() {
-                let mut network = Network::new(&model, isa).unwrap();
+                let mut network = Network::new(&model, isa, threads).unwrap();
                 let all: usize = tensors.iter().map(Vec::len).sum();
                 assert!(network.activations.len() < all, "nothing was reused");
                 for _ in 0..2 {
                     network.image_mut().copy_from_slice(&image);
                     let mut observed = 0;
-                    network.run(|index, output| {
-                        assert_eq!(index, observed);
-                        observed += 1;
-                        match output {
-                            LayerOutput::U7(output) => {
-                                assert_eq!(output, tensors[index + 1], "{isa} layer {index}")
+                    pool.install(|| {
+                        network.run(|index, output| {
+                            assert_eq!(index, observed);
+                            observed += 1;
+                            match output {
+                                LayerOutput::U7(output) => {
+                                    assert_eq!(output, tensors[index + 1], "{isa} layer {index}")
+                                }
+                                LayerOutput::I16(output) => {
+                                    assert_eq!(output, logits[index], "{isa} layer {index}")
+                                }
                             }
-                            LayerOutput::I16(output) => {
-                                assert_eq!(output, logits[index], "{isa} layer {index}")
-                            }
-                        }
+                        })
                     });
                     assert_eq!(observed, model.layers().len());
                     for head in model.heads() {

@@ -19,6 +19,7 @@ pub mod golden;
 mod infer;
 mod letterbox;
 mod preprocess;
+mod team;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -30,3 +31,4 @@ pub use self::detection::Detection;
 pub use self::detector::{Detector, DetectorError};
 pub use self::frame::{Frame, FrameError, PixelFormat, SIDE_MAX, SIDE_MIN};
 pub use self::infer::{LayerOutput, NetworkError};
+pub use self::team::{Team, TeamError};

@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use ternwatch_bundle::testing::load;
-use ternwatch_detector::{Detector, Frame, Isa, PixelFormat, Thresholds, testing};
+use ternwatch_detector::{Detector, Frame, Isa, PixelFormat, Team, Thresholds, testing};
 
 struct Counting;
 
@@ -114,5 +114,32 @@ fn no_frame_of_any_kind_allocates() {
             });
         });
         assert_eq!(allocations, 0, "{isa}, filled by the caller");
+    }
+}
+
+#[test]
+fn threads_allocate_nothing_either() {
+    // One whose layers are large enough to be shared.
+    let file = std::fs::read("../models/person-lite.tern").unwrap();
+    let key = std::fs::read_to_string("../models/default.pub").unwrap();
+    let model = load(&file, &key.parse().unwrap());
+    let team = Team::of_this_thread(2).unwrap();
+    assert_eq!(team.threads(), 2);
+    let mut detector = Detector::for_threads(&model, Isa::detect(), team.threads()).unwrap();
+    let data = vec![200; 3 * 640 * 480];
+    let frame = Frame::new(PixelFormat::Rgb8, 640, 480, &data).unwrap();
+    let thresholds = Thresholds {
+        score: 0.1,
+        iou: 0.5,
+    };
+    let mut detect = || {
+        allocations_of(|| {
+            std::hint::black_box(detector.detect(&frame, thresholds));
+        })
+    };
+    // The first halves that are handed over make the helper known to the pool.
+    detect();
+    for frame in 0..200 {
+        assert_eq!(detect(), 0, "frame {frame}");
     }
 }

@@ -4,29 +4,33 @@
 //! order. Guarantees that every [`Isa`] returns the same bytes as [`scalar`]. On purpose it does not know where weights
 //! come from, nor which layer follows.
 //!
-//! A [`Conv`] is built once at load. Running it allocates nothing: the caller lends a [`Scratch`].
+//! A [`Conv`] is built once at load. Running it allocates nothing: the caller lends a [`Scratch`]. In a rayon pool it runs on as
+//! many threads as the scratch has parts, elsewhere on the caller's alone, and gives the same bytes.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "arm")]
+mod neon32;
 mod plan;
 mod portable;
 mod run;
 pub mod scalar;
 mod scratch;
 mod shape;
+mod strip;
 mod tiling;
+mod walk;
 
 pub use scratch::Scratch;
 pub use shape::{CHANNELS_MAX, SIDE_MAX, Shape, ShapeError};
 
 use thiserror::Error;
 
-use lanes::Lanes;
 use plan::Plan;
-use run::{Finish, Linear, Relu, Task};
+use run::{Finish, Linear, Relu, Work};
 use tiling::Tiling;
 
 use crate::requantize::{ACTIVATION_MAX, PRE_SHIFT_MAX};
@@ -149,7 +153,7 @@ impl Conv {
         &self.epilogue
     }
 
-    /// Bytes of scratch that a run needs, on whichever instruction set.
+    /// Bytes of scratch that each thread of a run needs, on whichever instruction set.
     pub fn scratch_len(&self) -> usize {
         self.tiling.scratch_len()
     }
@@ -202,25 +206,15 @@ impl Conv {
         output: &mut [F::Value],
         scratch: &mut Scratch,
     ) {
-        let task = Task {
+        let work = Work {
             plan: &self.plan,
             tiling: &self.tiling,
             bias: self.epilogue.bias(),
             finish,
             input,
-            output,
-            scratch: scratch.bytes_mut(),
         };
-        match isa {
-            Isa::Scalar => unreachable!("the specification has no plan"),
-            Isa::Portable(lanes) => lanes.enter(task),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(lanes) => lanes.enter(task),
-            #[cfg(target_arch = "aarch64")]
-            Isa::NeonInOrder(lanes) => lanes.enter(task),
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon(lanes) => lanes.enter(task),
-        }
+        let cost = self.plan.cost() * self.tiling.lanes();
+        strip::run(isa, work, output, scratch.parts_for(cost));
     }
 
     fn check_run(&self, input: &[u8], output_len: usize, scratch: &Scratch) {

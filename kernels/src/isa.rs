@@ -4,6 +4,9 @@
 //! processor. Owning an [`Isa`] therefore proves that its instructions may run: there is no way to name a level which
 //! the processor lacks, and no check is repeated in a kernel.
 
+#[cfg(target_arch = "arm")]
+mod hwcap;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -27,6 +30,9 @@ pub enum Isa {
     /// 128-bit vectors of aarch64.
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
+    /// 128-bit vectors of 32-bit ARM.
+    #[cfg(target_arch = "arm")]
+    Neon32(Neon32),
 }
 
 /// Needs no proof; has the form of one, so that it runs through the same code.
@@ -48,6 +54,11 @@ pub struct Neon(());
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NeonInOrder(());
 
+/// Proof that this processor has NEON.
+#[cfg(target_arch = "arm")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Neon32(());
+
 /// A level which cannot be used here.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum IsaError {
@@ -68,7 +79,14 @@ pub enum IsaError {
 }
 
 /// The names of all levels on all architectures.
-const NAMES: [&str; 5] = ["scalar", "portable", "avx2", "neon-in-order", "neon"];
+const NAMES: [&str; 6] = [
+    "scalar",
+    "portable",
+    "avx2",
+    "neon-in-order",
+    "neon",
+    "neon32",
+];
 
 impl Isa {
     /// The best level of this processor.
@@ -80,6 +98,10 @@ impl Isa {
         #[cfg(target_arch = "aarch64")]
         if std::arch::is_aarch64_feature_detected!("neon") {
             return Self::Neon(Neon(()));
+        }
+        #[cfg(target_arch = "arm")]
+        if hwcap::has_neon() {
+            return Self::Neon32(Neon32(()));
         }
         Self::Portable(Portable(()))
     }
@@ -121,6 +143,8 @@ impl Isa {
             Self::NeonInOrder(_) => "neon-in-order",
             #[cfg(target_arch = "aarch64")]
             Self::Neon(_) => "neon",
+            #[cfg(target_arch = "arm")]
+            Self::Neon32(_) => "neon32",
         }
     }
 }

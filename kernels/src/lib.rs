@@ -8,6 +8,10 @@
     expect(clippy::unwrap_used, reason = "a test fails by panicking")
 )]
 
+#[cfg(target_arch = "arm")]
+#[macro_use]
+mod neon32;
+
 pub mod conv;
 pub mod isa;
 pub mod merge;

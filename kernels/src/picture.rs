@@ -9,6 +9,8 @@
 mod avx2;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "arm")]
+mod neon32;
 pub mod scalar;
 mod taps;
 
@@ -31,6 +33,8 @@ macro_rules! dispatch {
             Isa::Neon(proof) => neon::$function(proof, $($argument),*),
             #[cfg(target_arch = "aarch64")]
             Isa::NeonInOrder(proof) => neon::$function(proof, $($argument),*),
+            #[cfg(target_arch = "arm")]
+            Isa::Neon32(proof) => neon32::$function(proof, $($argument),*),
             Isa::Scalar | Isa::Portable(_) => scalar::$function($($argument),*),
         }
     };

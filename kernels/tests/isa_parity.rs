@@ -1,11 +1,20 @@
 //! Every instruction set returns the bytes of the specification, whatever the shape, the weights and the parameters.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence};
+use rayon_core::{ThreadPool, ThreadPoolBuilder};
 use ternwatch_kernels::conv::{Conv, Epilogue, Scratch, Shape};
 use ternwatch_kernels::requantize::{PRE_SHIFT_MAX, relu};
 use ternwatch_kernels::{Isa, Trit};
+
+/// Where runs find threads.
+static POOL: LazyLock<ThreadPool> = LazyLock::new(|| {
+    let pool = ThreadPoolBuilder::new().num_threads(3).build();
+    pool.unwrap()
+});
 
 /// How the weights of a case are drawn.
 #[derive(Clone, Copy, Debug)]
@@ -121,9 +130,9 @@ impl Case {
         );
     }
 
-    fn compare<T: Copy + Default + PartialEq + std::fmt::Debug>(
+    fn compare<T: Copy + Default + PartialEq + Send + std::fmt::Debug>(
         &self,
-        run: impl Fn(Isa, &mut [T], &mut Scratch),
+        run: impl Fn(Isa, &mut [T], &mut Scratch) + Sync,
         scratch_len: usize,
     ) {
         let outputs = Isa::available().into_iter().map(|isa| {
@@ -137,11 +146,29 @@ impl Case {
         });
         let outputs: Vec<_> = outputs.collect();
         let (_, expected) = &outputs[0];
-        for (isa, output) in &outputs[1..] {
+        let threads = self.with_threads(&run, scratch_len);
+        for (isa, output) in outputs[1..].iter().chain(&threads) {
             let wrong = output.iter().zip(expected).position(|(a, b)| a != b);
             let wrong = wrong.map(|index| (index, output[index], expected[index]));
             assert_eq!(wrong, None, "(index, {isa}, scalar) of {self:?}");
         }
+    }
+
+    /// The outputs of the fast levels on two, and on three threads.
+    fn with_threads<T: Copy + Default + Send>(
+        &self,
+        run: impl Fn(Isa, &mut [T], &mut Scratch) + Sync,
+        scratch_len: usize,
+    ) -> Vec<(Isa, Vec<T>)> {
+        let fast = Isa::available().into_iter().skip(1);
+        let cases = fast.flat_map(|isa| [(isa, 2), (isa, 3)]);
+        let outputs = cases.map(|(isa, threads)| {
+            let mut output = vec![T::default(); self.shape.out_len()];
+            let mut scratch = Scratch::for_threads(scratch_len, threads).with_split_cost_min(0);
+            POOL.install(|| run(isa, &mut output, &mut scratch));
+            (isa, output)
+        });
+        outputs.collect()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A sum keeps 32 pixels in two registers without ever unpacking bytes: `words` adds the bytes as 16-bit words, that is
 //! the even pixel plus 256 times the odd one, and `odd` adds the odd pixels alone. All of it is linear modulo 2^16, so
-//! that the even pixels are separated once an output, in [`Lanes::signed`], and not once an addition.
+//! that the even pixels are separated once an output, in [`Adders::signed`], and not once an addition.
 #![expect(
     unsafe_code,
     reason = "vector intrinsics; every operation is a method of the token that proves AVX2"
@@ -12,8 +12,9 @@ use std::arch::x86_64::*;
 
 use std::num::NonZeroU16;
 
-use super::lanes::{Cursor, Job, LANE_PIXELS, Lanes, Window, lane};
-use super::plan::Pair;
+use super::lanes::{Adders, Cursor, Job, LANE_PIXELS, Lanes, Window, lane};
+use super::plan::{Pair, Pass};
+use super::walk::walk;
 use crate::isa::Avx2;
 
 /// Sums of 32 pixels modulo 2^16.
@@ -44,10 +45,8 @@ impl Lanes for Avx2 {
     // The sums of four lanes take half of the registers; those of the channels wait in memory.
     const GROUP_LANES: usize = 4;
 
-    type Sum = Sum;
     type Signed = Signed;
     type Wide = Wide;
-    type Ahead = ();
 
     fn enter<J: Job<Self>>(self, job: J) {
         #[target_feature(enable = "avx2")]
@@ -60,69 +59,18 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn zero(self) -> Sum {
-        // SAFETY: `self` proves that the processor has AVX2.
-        let zero = unsafe { _mm256_setzero_si256() };
-        Sum {
-            words: zero,
-            odd: zero,
-        }
+    fn zero(self) -> Self::Signed {
+        self.signed(self.zero_sum())
     }
 
     #[inline(always)]
-    fn load_ahead<const N: usize>(self, _window: &Window, _pairs: &[Pair]) {}
-
-    #[inline(always)]
-    fn add_pairs<const N: usize>(
+    fn sum<const N: usize, const K: usize>(
         self,
-        running: &mut [Sum; N],
-        cursor: &mut Cursor<'_, ()>,
-        count: NonZeroU16,
+        pass: &Pass,
+        window: &Window,
+        values: &mut [[Self::Signed; N]; K],
     ) {
-        for &[first, second] in cursor.take(count) {
-            for (i, sum) in running.iter_mut().enumerate() {
-                let first = lane(cursor.window, first, i);
-                let second = lane(cursor.window, second, i);
-                // SAFETY: `self` proves that the processor has AVX2, and each array is as long as the vector loaded from
-                // it, by an instruction that takes any alignment.
-                unsafe {
-                    let first = _mm256_loadu_si256(first.as_ptr().cast());
-                    let second = _mm256_loadu_si256(second.as_ptr().cast());
-                    let both = _mm256_add_epi8(first, second);
-                    sum.words = _mm256_add_epi16(sum.words, both);
-                    sum.odd = _mm256_add_epi16(sum.odd, _mm256_srli_epi16::<8>(both));
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn add(self, left: Sum, right: Sum) -> Sum {
-        // SAFETY: `self` proves that the processor has AVX2.
-        unsafe {
-            Sum {
-                words: _mm256_add_epi16(left.words, right.words),
-                odd: _mm256_add_epi16(left.odd, right.odd),
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn subtract(self, left: Sum, right: Sum) -> Sum {
-        // SAFETY: `self` proves that the processor has AVX2.
-        unsafe {
-            Sum {
-                words: _mm256_sub_epi16(left.words, right.words),
-                odd: _mm256_sub_epi16(left.odd, right.odd),
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn signed(self, sum: Sum) -> Signed {
-        // SAFETY: `self` proves that the processor has AVX2.
-        let even = unsafe { _mm256_sub_epi16(sum.words, _mm256_slli_epi16::<8>(sum.odd)) };
-        Signed { even, odd: sum.odd }
+        walk(self, pass, window, values);
     }
 
     #[inline(always)]
@@ -219,5 +167,76 @@ impl Lanes for Avx2 {
                 _mm256_permute2x128_si256::<0x31>(first, second),
             );
         }
+    }
+}
+
+impl Adders for Avx2 {
+    type Sum = Sum;
+    type Ahead = ();
+
+    #[inline(always)]
+    fn zero_sum(self) -> Sum {
+        // SAFETY: `self` proves that the processor has AVX2.
+        let zero = unsafe { _mm256_setzero_si256() };
+        Sum {
+            words: zero,
+            odd: zero,
+        }
+    }
+
+    #[inline(always)]
+    fn load_ahead<const N: usize>(self, _window: &Window, _pairs: &[Pair]) {}
+
+    #[inline(always)]
+    fn add_pairs<const N: usize>(
+        self,
+        running: &mut [Sum; N],
+        cursor: &mut Cursor<'_, ()>,
+        count: NonZeroU16,
+    ) {
+        for &[first, second] in cursor.take(count) {
+            for (i, sum) in running.iter_mut().enumerate() {
+                let first = lane(cursor.window, first, i);
+                let second = lane(cursor.window, second, i);
+                // SAFETY: `self` proves that the processor has AVX2, and each array is as long as the vector loaded from
+                // it, by an instruction that takes any alignment.
+                unsafe {
+                    let first = _mm256_loadu_si256(first.as_ptr().cast());
+                    let second = _mm256_loadu_si256(second.as_ptr().cast());
+                    let both = _mm256_add_epi8(first, second);
+                    sum.words = _mm256_add_epi16(sum.words, both);
+                    sum.odd = _mm256_add_epi16(sum.odd, _mm256_srli_epi16::<8>(both));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, left: Sum, right: Sum) -> Sum {
+        // SAFETY: `self` proves that the processor has AVX2.
+        unsafe {
+            Sum {
+                words: _mm256_add_epi16(left.words, right.words),
+                odd: _mm256_add_epi16(left.odd, right.odd),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn subtract(self, left: Sum, right: Sum) -> Sum {
+        // SAFETY: `self` proves that the processor has AVX2.
+        unsafe {
+            Sum {
+                words: _mm256_sub_epi16(left.words, right.words),
+                odd: _mm256_sub_epi16(left.odd, right.odd),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn signed(self, sum: Sum) -> Signed {
+        // SAFETY: `self` proves that the processor has AVX2.
+        let even = unsafe { _mm256_sub_epi16(sum.words, _mm256_slli_epi16::<8>(sum.odd)) };
+        Signed { even, odd: sum.odd }
     }
 }

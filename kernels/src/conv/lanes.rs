@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU16;
 
-use super::plan::{PAIRS_AHEAD, Pair};
+use super::plan::{PAIRS_AHEAD, Pair, Pass};
 use super::tiling::WINDOW_LEN;
 
 /// Pixels that one operation works on.
@@ -59,41 +59,26 @@ pub(super) trait Lanes: Copy {
     /// [`super::tiling::GROUP_LANES_MAX`].
     const GROUP_LANES: usize;
 
-    /// Unsigned sums modulo 2^16, in whichever order and encoding is linear and cheap.
-    type Sum: Copy;
     /// Exact 16-bit values, in whichever order.
     type Signed: Copy;
     /// Exact 32-bit values, in whichever order.
     type Wide: Copy;
-    /// What is loaded before it is added.
-    type Ahead: Copy;
 
     /// Calls [`Job::run`] from a function that is compiled for this instruction set.
     fn enter<J: Job<Self>>(self, job: J);
 
-    /// Sums of zero.
-    fn zero(self) -> Self::Sum;
+    /// Values of zero.
+    fn zero(self) -> Self::Signed;
 
-    /// What [`Lanes::add_pairs`] expects to be loaded of the first pairs. There are at least [`PAIRS_AHEAD`].
-    fn load_ahead<const N: usize>(self, window: &Window, pairs: &[Pair]) -> Self::Ahead;
-
-    /// Adds the inputs of the next `count` pairs of items: of N lanes, which lie one behind the other. The bytes are u7,
-    /// so that a byte holds the sum of two.
-    fn add_pairs<const N: usize>(
+    /// Fills `values` with the sums of a pass, N lanes of each of its K channels, the inputs of which lie one behind the
+    /// other. The bytes are u7, so that a byte holds the sum of two; the caller knows that the true sums fit in 16 signed
+    /// bits.
+    fn sum<const N: usize, const K: usize>(
         self,
-        running: &mut [Self::Sum; N],
-        cursor: &mut Cursor<'_, Self::Ahead>,
-        count: NonZeroU16,
+        pass: &Pass,
+        window: &Window,
+        values: &mut [[Self::Signed; N]; K],
     );
-
-    /// `left + right`.
-    fn add(self, left: Self::Sum, right: Self::Sum) -> Self::Sum;
-
-    /// `left - right`.
-    fn subtract(self, left: Self::Sum, right: Self::Sum) -> Self::Sum;
-
-    /// The sums as numbers, where the caller knows that the true ones fit in 16 signed bits.
-    fn signed(self, sum: Self::Sum) -> Self::Signed;
 
     /// `sat_i16(x + bias)`.
     fn add_bias(self, x: Self::Signed, bias: i16) -> Self::Signed;
@@ -112,6 +97,42 @@ pub(super) trait Lanes: Copy {
 
     /// The values themselves, in the order of the pixels.
     fn store(self, x: Self::Signed, output: &mut [i16; LANE_PIXELS]);
+
+    /// Copies the first byte of each pair. `bytes` is as long as `pairs`.
+    fn copy_first_of_pairs(self, pairs: &[[u8; 2]], bytes: &mut [u8]) {
+        copy_first_of_pairs(pairs, bytes);
+    }
+}
+
+/// What [`super::walk`] makes [`Lanes::sum`] of. Implementations mark every operation `#[inline(always)]`.
+pub(super) trait Adders: Lanes {
+    /// Unsigned sums modulo 2^16, in whichever order and encoding is linear and cheap.
+    type Sum: Copy;
+    /// What is loaded before it is added.
+    type Ahead: Copy;
+
+    /// Sums of zero.
+    fn zero_sum(self) -> Self::Sum;
+
+    /// What [`Adders::add_pairs`] expects to be loaded of the first pairs. There are at least [`PAIRS_AHEAD`].
+    fn load_ahead<const N: usize>(self, window: &Window, pairs: &[Pair]) -> Self::Ahead;
+
+    /// Adds the inputs of the next `count` pairs of items: of N lanes, which lie one behind the other.
+    fn add_pairs<const N: usize>(
+        self,
+        running: &mut [Self::Sum; N],
+        cursor: &mut Cursor<'_, Self::Ahead>,
+        count: NonZeroU16,
+    );
+
+    /// `left + right`.
+    fn add(self, left: Self::Sum, right: Self::Sum) -> Self::Sum;
+
+    /// `left - right`.
+    fn subtract(self, left: Self::Sum, right: Self::Sum) -> Self::Sum;
+
+    /// The sums as numbers, where the caller knows that the true ones fit in 16 signed bits.
+    fn signed(self, sum: Self::Sum) -> Self::Signed;
 }
 
 /// The inputs of 32 pixels: lane `index` of an item.
@@ -120,4 +141,28 @@ pub(super) fn lane(window: &Window, offset: u16, index: usize) -> &[u8; LANE_PIX
     window[usize::from(offset) + index * LANE_PIXELS..]
         .first_chunk()
         .expect("a window reaches one group beyond the largest offset")
+}
+
+/// Pairs that are halved at once.
+pub(super) const PAIR_CHUNK: usize = 16;
+
+/// [`Lanes::copy_first_of_pairs`] in plain Rust.
+pub(super) fn copy_first_of_pairs(pairs: &[[u8; 2]], bytes: &mut [u8]) {
+    // Written so that the compiler narrows vectors of words instead of picking bytes.
+    let first = |pair: [u8; 2]| u16::from_le_bytes(pair) as u8;
+    let (chunks, rest) = bytes.as_chunks_mut::<PAIR_CHUNK>();
+    for (chunk, pairs) in chunks.iter_mut().zip(pairs.as_chunks::<PAIR_CHUNK>().0) {
+        *chunk = pairs.map(first);
+    }
+    if rest.is_empty() {
+        return;
+    }
+    // The last whole chunk overlaps the one before.
+    if let (Some(chunk), Some(pairs)) = (bytes.last_chunk_mut::<PAIR_CHUNK>(), pairs.last_chunk()) {
+        *chunk = <[[u8; 2]; PAIR_CHUNK]>::map(*pairs, first);
+        return;
+    }
+    for (byte, &pair) in bytes.iter_mut().zip(pairs) {
+        *byte = first(pair);
+    }
 }

@@ -16,8 +16,9 @@ mod out_of_order;
 use std::arch::aarch64::*;
 use std::num::NonZeroU16;
 
-use super::lanes::{Cursor, Job, LANE_PIXELS, Lanes, Window};
-use super::plan::Pair;
+use super::lanes::{Adders, Cursor, Job, LANE_PIXELS, Lanes, Window};
+use super::plan::{Pair, Pass};
+use super::walk::walk;
 use crate::requantize::ACTIVATION_MAX;
 
 /// Pixels in one vector of bytes.
@@ -31,13 +32,13 @@ pub(super) type Sum = [uint16x8_t; 4];
 
 /// The inner loop, in the order of instructions that suits a kind of cores. An implementor is a token that proves NEON.
 pub(super) trait Schedule: Copy {
-    /// See [`Lanes::Ahead`].
+    /// See [`Adders::Ahead`].
     type Ahead: Copy;
 
-    /// See [`Lanes::load_ahead`].
+    /// See [`Adders::load_ahead`].
     fn load_ahead<const N: usize>(self, window: &Window, pairs: &[Pair]) -> Self::Ahead;
 
-    /// [`Lanes::add_pairs`] of one lane.
+    /// [`Adders::add_pairs`] of one lane.
     fn add_pairs_1(
         self,
         running: &mut Sum,
@@ -45,7 +46,7 @@ pub(super) trait Schedule: Copy {
         count: NonZeroU16,
     );
 
-    /// [`Lanes::add_pairs`] of two lanes.
+    /// [`Adders::add_pairs`] of two lanes.
     fn add_pairs_2(
         self,
         running: [&mut Sum; 2],
@@ -57,10 +58,8 @@ pub(super) trait Schedule: Copy {
 impl<S: Schedule> Lanes for S {
     const GROUP_LANES: usize = 2;
 
-    type Sum = Sum;
     type Signed = [int16x8_t; 4];
     type Wide = [[int32x4_t; 2]; 4];
-    type Ahead = S::Ahead;
 
     fn enter<J: Job<Self>>(self, job: J) {
         #[target_feature(enable = "neon")]
@@ -73,53 +72,18 @@ impl<S: Schedule> Lanes for S {
     }
 
     #[inline(always)]
-    fn zero(self) -> Sum {
-        // SAFETY: `self` proves that the processor has NEON.
-        [unsafe { vdupq_n_u16(0) }; 4]
+    fn zero(self) -> Self::Signed {
+        self.signed(self.zero_sum())
     }
 
     #[inline(always)]
-    fn load_ahead<const N: usize>(self, window: &Window, pairs: &[Pair]) -> S::Ahead {
-        Schedule::load_ahead::<N>(self, window, pairs)
-    }
-
-    #[inline(always)]
-    fn add_pairs<const N: usize>(
+    fn sum<const N: usize, const K: usize>(
         self,
-        running: &mut [Sum; N],
-        cursor: &mut Cursor<'_, S::Ahead>,
-        count: NonZeroU16,
+        pass: &Pass,
+        window: &Window,
+        values: &mut [[Self::Signed; N]; K],
     ) {
-        match running.as_mut_slice() {
-            [one] => self.add_pairs_1(one, cursor, count),
-            [one, two] => self.add_pairs_2([one, two], cursor, count),
-            _ => unreachable!("a group has no more lanes than asked for"),
-        }
-    }
-
-    #[inline(always)]
-    fn add(self, mut left: Sum, right: Sum) -> Sum {
-        for i in 0..4 {
-            // SAFETY: `self` proves that the processor has NEON.
-            left[i] = unsafe { vaddq_u16(left[i], right[i]) };
-        }
-        left
-    }
-
-    #[inline(always)]
-    fn subtract(self, mut left: Sum, right: Sum) -> Sum {
-        for i in 0..4 {
-            // SAFETY: `self` proves that the processor has NEON.
-            left[i] = unsafe { vsubq_u16(left[i], right[i]) };
-        }
-        left
-    }
-
-    #[inline(always)]
-    fn signed(self, sum: Sum) -> Self::Signed {
-        // SAFETY: `self` proves that the processor has NEON.
-        let signed = |i: usize| unsafe { vreinterpretq_s16_u16(sum[i]) };
-        [signed(0), signed(1), signed(2), signed(3)]
+        walk(self, pass, window, values);
     }
 
     #[inline(always)]
@@ -200,5 +164,60 @@ impl<S: Schedule> Lanes for S {
             // SAFETY: `self` proves that the processor has NEON, and the array is as long as the vector stored to it.
             unsafe { vst1q_s16(output.as_mut_ptr(), x) };
         }
+    }
+}
+
+impl<S: Schedule> Adders for S {
+    type Sum = Sum;
+    type Ahead = S::Ahead;
+
+    #[inline(always)]
+    fn zero_sum(self) -> Sum {
+        // SAFETY: `self` proves that the processor has NEON.
+        [unsafe { vdupq_n_u16(0) }; 4]
+    }
+
+    #[inline(always)]
+    fn load_ahead<const N: usize>(self, window: &Window, pairs: &[Pair]) -> S::Ahead {
+        Schedule::load_ahead::<N>(self, window, pairs)
+    }
+
+    #[inline(always)]
+    fn add_pairs<const N: usize>(
+        self,
+        running: &mut [Sum; N],
+        cursor: &mut Cursor<'_, S::Ahead>,
+        count: NonZeroU16,
+    ) {
+        match running.as_mut_slice() {
+            [one] => self.add_pairs_1(one, cursor, count),
+            [one, two] => self.add_pairs_2([one, two], cursor, count),
+            _ => unreachable!("a group has no more lanes than asked for"),
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, mut left: Sum, right: Sum) -> Sum {
+        for i in 0..4 {
+            // SAFETY: `self` proves that the processor has NEON.
+            left[i] = unsafe { vaddq_u16(left[i], right[i]) };
+        }
+        left
+    }
+
+    #[inline(always)]
+    fn subtract(self, mut left: Sum, right: Sum) -> Sum {
+        for i in 0..4 {
+            // SAFETY: `self` proves that the processor has NEON.
+            left[i] = unsafe { vsubq_u16(left[i], right[i]) };
+        }
+        left
+    }
+
+    #[inline(always)]
+    fn signed(self, sum: Sum) -> Self::Signed {
+        // SAFETY: `self` proves that the processor has NEON.
+        let signed = |i: usize| unsafe { vreinterpretq_s16_u16(sum[i]) };
+        [signed(0), signed(1), signed(2), signed(3)]
     }
 }

@@ -56,15 +56,13 @@ pub(super) struct Block {
     pub(super) passes: Vec<Pass>,
 }
 
-/// Items whose sums are exact in 16 bits, and which lie in one window.
+/// Items whose sums are exact in 16 bits, and which lie in one window. Assembly walks over it without a test: what
+/// [`Pass::new`] has checked stays so.
 #[derive(Clone, Debug)]
 pub(super) struct Pass {
-    /// First byte of the window in the scratch.
-    pub(super) window_start: usize,
-    /// One a pattern, but for the pattern of zeros. None is zero, so that the loop over pairs tests its end only.
-    pub(super) pair_counts: Vec<NonZeroU16>,
-    /// The pairs of all patterns, and [`PAIRS_AHEAD`] more.
-    pub(super) pairs: Vec<Pair>,
+    window_start: usize,
+    pair_counts: Vec<NonZeroU16>,
+    pairs: Vec<Pair>,
 }
 
 /// The items of one window, in the order of the weights.
@@ -74,6 +72,55 @@ struct WindowItems {
     first_item: usize,
     /// Where in the window the input of each item lies.
     offsets: Vec<u16>,
+}
+
+impl Pass {
+    /// Of so many channels.
+    ///
+    /// # Panics
+    /// If the counts are not those of the channels' patterns and of the pairs.
+    fn new(
+        channel_count: usize,
+        window_start: usize,
+        pair_counts: Vec<NonZeroU16>,
+        pairs: Vec<Pair>,
+    ) -> Self {
+        assert_eq!(pair_counts.len(), counts_len(channel_count), "patterns");
+        let counted: usize = pair_counts
+            .iter()
+            .map(|count| usize::from(count.get()))
+            .sum();
+        assert_eq!(pairs.len(), counted + PAIRS_AHEAD, "pairs");
+        Self {
+            window_start,
+            pair_counts,
+            pairs,
+        }
+    }
+
+    /// First byte of the window in the scratch.
+    #[inline(always)]
+    pub(super) fn window_start(&self) -> usize {
+        self.window_start
+    }
+
+    /// One a pattern, but for the pattern of zeros: [`counts_len`]. None is zero, so that the loop over pairs tests its end
+    /// only.
+    #[inline(always)]
+    pub(super) fn pair_counts(&self) -> &[NonZeroU16] {
+        &self.pair_counts
+    }
+
+    /// The pairs of all patterns, as many as the counts add up to, and [`PAIRS_AHEAD`] more.
+    #[inline(always)]
+    pub(super) fn pairs(&self) -> &[Pair] {
+        &self.pairs
+    }
+}
+
+/// Counts of pairs in a pass of so many channels.
+pub(super) const fn counts_len(channel_count: usize) -> usize {
+    3_usize.pow(channel_count as u32) - 1
 }
 
 impl Plan {
@@ -109,8 +156,8 @@ impl Plan {
         }
     }
 
-    /// Time of a run, in additions of a pair.
-    fn cost(&self) -> usize {
+    /// Time of a run, in additions of a pair to each lane.
+    pub(super) fn cost(&self) -> usize {
         let passes = self.blocks.iter().flat_map(|block| &block.passes);
         passes
             .map(|pass| pass.pairs.len() + BORDER_COST * pass.pair_counts.len() + PASS_COST)
@@ -162,6 +209,7 @@ fn passes(channels: &[&[Trit]], windows: &[WindowItems]) -> Vec<Pass> {
 
 /// Collects the items of one pass.
 struct PassBuilder {
+    channel_count: usize,
     /// The offsets of the items of each pattern, in Gray order.
     offsets: Vec<Vec<u16>>,
     /// How many items each channel adds, and subtracts.
@@ -171,7 +219,8 @@ struct PassBuilder {
 impl PassBuilder {
     fn new(channel_count: usize) -> Self {
         Self {
-            offsets: vec![Vec::new(); 3_usize.pow(channel_count as u32)],
+            channel_count,
+            offsets: vec![Vec::new(); counts_len(channel_count) + 1],
             side_items: [0; 2 * BLOCK_CHANNELS_MAX],
         }
     }
@@ -212,11 +261,7 @@ impl PassBuilder {
             pair_counts.push(pair_count.expect("a window has fewer items than 16-bit offsets"));
         }
         pairs.extend([[ZERO_OFFSET; 2]; PAIRS_AHEAD]);
-        Pass {
-            window_start,
-            pair_counts,
-            pairs,
-        }
+        Pass::new(self.channel_count, window_start, pair_counts, pairs)
     }
 }
 

@@ -1,18 +1,16 @@
 //! Runs a plan over the tiles of a picture, for any [`Lanes`].
 //!
-//! Safe code throughout: an offset of 16 bits cannot leave a window, which the compiler sees, so that the inner loop has
-//! no bounds checks.
+//! Safe code throughout.
 
-use std::num::NonZeroU16;
-
-use super::lanes::{Cursor, Job, LANE_PIXELS, Lanes};
+use super::lanes::{Job, LANE_PIXELS, Lanes};
 use super::plan::{Block, Pass, Plan};
+use super::strip::Strip;
 use super::tiling::{Group, Tiling};
 
 /// What is left to do with the exact sum of a channel plus its bias.
-pub(super) trait Finish: Copy {
+pub(super) trait Finish: Copy + Send + Sync {
     /// An element of the output.
-    type Value: Copy + Default;
+    type Value: Copy + Default + Send;
 
     /// Turns the values of 32 pixels of an output channel into elements of the output.
     fn finish<L: Lanes>(
@@ -36,19 +34,25 @@ pub(super) struct Relu<'a> {
 pub(super) struct Linear;
 
 /// One run of a convolution.
-pub(super) struct Task<'a, F: Finish> {
+#[derive(Clone, Copy)]
+pub(super) struct Work<'a, F: Finish> {
     pub(super) plan: &'a Plan,
     pub(super) tiling: &'a Tiling,
     pub(super) bias: &'a [i16],
     pub(super) finish: F,
     pub(super) input: &'a [u8],
-    pub(super) output: &'a mut [F::Value],
+}
+
+/// Some lanes of a run.
+pub(super) struct Task<'a, 'o, F: Finish> {
+    pub(super) work: Work<'a, F>,
+    pub(super) strip: Strip<'a, 'o, F::Value>,
     pub(super) scratch: &'a mut [u8],
 }
 
 /// Work on one group of a block: N lanes of K channels.
-struct GroupJob<'t, 'a, F: Finish, const N: usize, const K: usize> {
-    task: &'t mut Task<'a, F>,
+struct GroupJob<'t, 'a, 'o, F: Finish, const N: usize, const K: usize> {
+    task: &'t mut Task<'a, 'o, F>,
     block: &'a Block,
     group: Group,
 }
@@ -86,13 +90,13 @@ impl Finish for Linear {
     }
 }
 
-impl<F: Finish, L: Lanes> Job<L> for Task<'_, F> {
+impl<F: Finish, L: Lanes> Job<L> for Task<'_, '_, F> {
     #[inline(always)]
     fn run(mut self, lanes: L) {
-        let (plan, tiling) = (self.plan, self.tiling);
+        let (plan, tiling) = (self.work.plan, self.work.tiling);
         tiling.clear(self.scratch);
-        for tile in tiling.tiles() {
-            tiling.gather(tile, self.input, self.scratch);
+        for tile in tiling.tiles(self.strip.lanes.clone()) {
+            tiling.gather(lanes, tile, self.work.input, self.scratch);
             for block in &plan.blocks {
                 for group in tiling.groups(tile, L::GROUP_LANES) {
                     match group.lanes {
@@ -108,7 +112,7 @@ impl<F: Finish, L: Lanes> Job<L> for Task<'_, F> {
     }
 }
 
-impl<'a, F: Finish> Task<'a, F> {
+impl<'a, F: Finish> Task<'a, '_, F> {
     #[inline(always)]
     fn run_group<L: Lanes, const N: usize>(&mut self, lanes: L, block: &'a Block, group: Group) {
         match block.channel_count {
@@ -131,25 +135,26 @@ impl<'a, F: Finish> Task<'a, F> {
     }
 }
 
-impl<F: Finish, L: Lanes, const N: usize, const K: usize> Job<L> for GroupJob<'_, '_, F, N, K> {
+impl<F: Finish, L: Lanes, const N: usize, const K: usize> Job<L> for GroupJob<'_, '_, '_, F, N, K> {
     #[inline(always)]
     fn run(self, lanes: L) {
         let Self { task, block, group } = self;
-        let bias: &[i16; K] = task.bias[block.first_channel..]
+        let work = task.work;
+        let bias: &[i16; K] = work.bias[block.first_channel..]
             .first_chunk()
             .expect("every channel has its bias");
         let values: Values<L, N, K> = match block.passes.as_slice() {
             [pass] => sum_narrow(lanes, pass, bias, group, task.scratch),
             passes => sum_wide(lanes, passes, bias, group, task.scratch),
         };
-        let plane_len = task.output.len() / task.bias.len();
         for (channel, values) in (block.first_channel..).zip(&values) {
             let mut results = [[F::Value::default(); LANE_PIXELS]; N];
             for (results, &x) in results.iter_mut().zip(values) {
-                task.finish.finish(lanes, channel, x, results);
+                work.finish.finish(lanes, channel, x, results);
             }
-            let plane = &mut task.output[channel * plane_len..][..plane_len];
-            task.tiling.scatter(group, results.as_flattened(), plane);
+            let (plane, start) = task.strip.plane(channel);
+            work.tiling
+                .scatter(group, results.as_flattened(), plane, start);
         }
     }
 }
@@ -220,7 +225,12 @@ fn sum_wide<L: Lanes, const N: usize, const K: usize>(
     values
 }
 
-/// The sums of one pass. See [`super::plan`] for why these additions amount to them.
+#[inline(always)]
+fn zero_values<L: Lanes, const N: usize, const K: usize>(lanes: L) -> Values<L, N, K> {
+    [[lanes.zero(); N]; K]
+}
+
+/// The sums of one pass.
 #[inline(always)]
 fn run_pass<L: Lanes, const N: usize, const K: usize>(
     lanes: L,
@@ -229,101 +239,8 @@ fn run_pass<L: Lanes, const N: usize, const K: usize>(
     scratch: &[u8],
     values: &mut Values<L, N, K>,
 ) {
-    let window = scratch[pass.window_start + group.start..]
+    let window = scratch[pass.window_start() + group.start..]
         .first_chunk()
         .expect("the scratch is as long as the tiling asks for");
-    let mut walk = Walk::<L, N> {
-        lanes,
-        running: [lanes.zero(); N],
-        cursor: Cursor {
-            window,
-            pairs: &pass.pairs,
-            ahead: lanes.load_ahead::<N>(window, &pass.pairs),
-        },
-        pair_counts: pass.pair_counts.iter(),
-    };
-    let mut sums = [[lanes.zero(); N]; K];
-    match sums.as_mut_slice() {
-        [first] => walk.line(true, true, first),
-        [first, second] => walk.plane(true, true, first, second),
-        [first, second, third] => walk.cube(first, second, third),
-        _ => unreachable!("a block has one to three channels"),
-    }
-    // The last pattern is all plus.
-    for (values, sums) in values.iter_mut().zip(sums) {
-        for ((x, sum), &running) in values.iter_mut().zip(sums).zip(&walk.running) {
-            *x = lanes.signed(lanes.add(sum, running));
-        }
-    }
-}
-
-/// The patterns of a block in Gray order, written out, so that the sums of the channels stay in registers.
-struct Walk<'a, L: Lanes, const N: usize> {
-    lanes: L,
-    running: [L::Sum; N],
-    cursor: Cursor<'a, L::Ahead>,
-    pair_counts: std::slice::Iter<'a, NonZeroU16>,
-}
-
-impl<L: Lanes, const N: usize> Walk<'_, L, N> {
-    /// Three patterns, in which the weight of the first channel goes up from minus to plus, or down. The one in the
-    /// middle may be the pattern of zeros, which has no items.
-    #[inline(always)]
-    fn line(&mut self, up: bool, zeros: bool, first: &mut [L::Sum; N]) {
-        self.segment();
-        self.border(up, first);
-        if !zeros {
-            self.segment();
-        }
-        self.border(up, first);
-        self.segment();
-    }
-
-    /// Nine patterns, in which the weight of the second channel goes up or down.
-    #[inline(always)]
-    fn plane(&mut self, up: bool, zeros: bool, first: &mut [L::Sum; N], second: &mut [L::Sum; N]) {
-        self.line(up, false, first);
-        self.border(up, second);
-        self.line(!up, zeros, first);
-        self.border(up, second);
-        self.line(up, false, first);
-    }
-
-    /// All 27 patterns of three channels.
-    #[inline(always)]
-    fn cube(&mut self, first: &mut [L::Sum; N], second: &mut [L::Sum; N], third: &mut [L::Sum; N]) {
-        self.plane(true, false, first, second);
-        self.border(true, third);
-        self.plane(false, true, first, second);
-        self.border(true, third);
-        self.plane(true, false, first, second);
-    }
-
-    /// Adds the items of one pattern.
-    #[inline(always)]
-    fn segment(&mut self) {
-        let count = *self
-            .pair_counts
-            .next()
-            .expect("a pass has a count for each pattern");
-        self.lanes
-            .add_pairs(&mut self.running, &mut self.cursor, count);
-    }
-
-    /// The weight of a channel changes by one.
-    #[inline(always)]
-    fn border(&self, up: bool, sums: &mut [L::Sum; N]) {
-        for (sum, &running) in sums.iter_mut().zip(&self.running) {
-            *sum = if up {
-                self.lanes.subtract(*sum, running)
-            } else {
-                self.lanes.add(*sum, running)
-            };
-        }
-    }
-}
-
-#[inline(always)]
-fn zero_values<L: Lanes, const N: usize, const K: usize>(lanes: L) -> Values<L, N, K> {
-    [[lanes.signed(lanes.zero()); N]; K]
+    lanes.sum(pass, window, values);
 }

@@ -16,7 +16,7 @@
 use std::ops::Range;
 
 use super::Shape;
-use super::lanes::LANE_PIXELS;
+use super::lanes::{LANE_PIXELS, Lanes};
 
 /// Most lanes that are computed together, on any instruction set.
 pub(super) const GROUP_LANES_MAX: usize = 4;
@@ -101,6 +101,13 @@ struct Position {
     column: usize,
 }
 
+impl Position {
+    /// Its index in a plane; that of the padding is the next row's first one.
+    fn plane_index(self, out_width: usize) -> usize {
+        self.row.cast_unsigned() * out_width + self.column
+    }
+}
+
 impl Tiling {
     pub(super) fn new(shape: &Shape) -> Self {
         let mut tiling = Self {
@@ -170,18 +177,28 @@ impl Tiling {
         u16::try_from(offset).expect("a window is no longer than what 16-bit offsets reach")
     }
 
-    /// All tiles of the output in order.
-    pub(super) fn tiles(&self) -> impl Iterator<Item = Tile> {
-        let lanes = self.pixels().div_ceil(LANE_PIXELS);
+    /// Lanes of the whole output.
+    pub(super) fn lanes(&self) -> usize {
+        self.pixels().div_ceil(LANE_PIXELS)
+    }
+
+    /// The tiles of some lanes of the output in order.
+    pub(super) fn tiles(&self, lanes: Range<usize>) -> impl Iterator<Item = Tile> {
         let tile_lanes = self.tile_pixels / LANE_PIXELS;
-        (0..lanes).step_by(tile_lanes).map(move |first| {
+        lanes.clone().step_by(tile_lanes).map(move |first| {
             let first_pixel = first * LANE_PIXELS;
             Tile {
                 first_pixel,
                 position: self.position(first_pixel.cast_signed()),
-                lanes: tile_lanes.min(lanes - first),
+                lanes: tile_lanes.min(lanes.end - first),
             }
         })
+    }
+
+    /// Where in the plane of an output channel the pixels of a lane begin.
+    pub(super) fn plane_index(&self, lane: usize) -> usize {
+        self.position((lane * LANE_PIXELS).cast_signed())
+            .plane_index(self.out_width)
     }
 
     /// The groups of a tile in order, of at most `group_lanes` lanes.
@@ -212,27 +229,33 @@ impl Tiling {
     }
 
     /// Copies the inputs of a tile into the scratch.
-    pub(super) fn gather(&self, tile: Tile, input: &[u8], scratch: &mut [u8]) {
+    pub(super) fn gather<L: Lanes>(&self, lanes: L, tile: Tile, input: &[u8], scratch: &mut [u8]) {
         for phase in &self.phases {
             let row_len = tile.lanes * LANE_PIXELS + phase.columns.count - 1;
             if self.row_pitch(phase) == self.pitch() {
                 // The rows of the phase overlap: each begins within the one before.
                 let len = (phase.rows.count - 1) * self.pitch() + row_len;
-                self.gather_span(tile, phase, 0, len, input, scratch);
+                self.gather_span(lanes, tile, phase, 0, len, input, scratch);
                 continue;
             }
             for row in 0..phase.rows.count {
-                self.gather_span(tile, phase, row, row_len, input, scratch);
+                self.gather_span(lanes, tile, phase, row, row_len, input, scratch);
             }
         }
     }
 
-    /// Copies `values`, the results of a group, to where they belong in the plane of an output channel.
+    /// Copies `values`, the results of a group, to where they belong in the plane of an output channel, of which `plane` is
+    /// what begins at index `start`.
     #[inline(always)]
-    pub(super) fn scatter<T: Copy>(&self, group: Group, mut values: &[T], plane: &mut [T]) {
-        let Position { row, column } = group.position;
-        let mut at = row.cast_unsigned() * self.out_width + column;
-        let mut room = self.out_width - column;
+    pub(super) fn scatter<T: Copy>(
+        &self,
+        group: Group,
+        mut values: &[T],
+        plane: &mut [T],
+        start: usize,
+    ) {
+        let mut at = group.position.plane_index(self.out_width) - start;
+        let mut room = self.out_width - group.position.column;
         if let (true, Some(output)) = (values.len() <= room, plane.get_mut(at..at + values.len())) {
             output.copy_from_slice(values);
             return;
@@ -252,8 +275,10 @@ impl Tiling {
     }
 
     /// Copies `len` bytes of each channel, from step `row` of the phase on.
-    fn gather_span(
+    #[expect(clippy::too_many_arguments, reason = "each is one number or one slice")]
+    fn gather_span<L: Lanes>(
         &self,
+        lanes: L,
         tile: Tile,
         phase: &Phase,
         row: usize,
@@ -270,14 +295,15 @@ impl Tiling {
             let planes = &input[channels.start * plane_len..channels.end * plane_len];
             let tiles = scratch[start + offset..].chunks_mut(self.channel_len);
             for (plane, bytes) in planes.chunks_exact(plane_len).zip(tiles) {
-                self.gather_plane(phase, position, plane, &mut bytes[..len]);
+                self.gather_plane(lanes, phase, position, plane, &mut bytes[..len]);
             }
         }
     }
 
     /// Fills `bytes` with one plane of a phase from a position on.
-    fn gather_plane(
+    fn gather_plane<L: Lanes>(
         &self,
+        lanes: L,
         phase: &Phase,
         mut position: Position,
         plane: &[u8],
@@ -293,7 +319,12 @@ impl Tiling {
                 _ => &[],
             };
             let first = position.column * self.stride + phase.columns.parity;
-            copy_strided(inputs.get(first..).unwrap_or_default(), self.stride, row);
+            copy_strided(
+                lanes,
+                inputs.get(first..).unwrap_or_default(),
+                self.stride,
+                row,
+            );
             bytes = later;
             position.row += 1;
             position.column = 0;
@@ -380,7 +411,7 @@ impl Tiling {
 }
 
 /// Fills `bytes` with every `stride`-th input, and with zeros where the inputs end.
-fn copy_strided(inputs: &[u8], stride: usize, bytes: &mut [u8]) {
+fn copy_strided<L: Lanes>(lanes: L, inputs: &[u8], stride: usize, bytes: &mut [u8]) {
     let (pairs, last) = inputs.as_chunks::<2>();
     let available = match stride {
         1 => inputs.len(),
@@ -396,36 +427,22 @@ fn copy_strided(inputs: &[u8], stride: usize, bytes: &mut [u8]) {
         *byte = input;
     }
     let len = copied.len().min(pairs.len());
-    copy_first_of_pairs(&pairs[..len], &mut copied[..len]);
-}
-
-/// Pairs that are halved at once.
-const PAIR_CHUNK: usize = 16;
-
-/// Fills `bytes`, as many as there are pairs.
-fn copy_first_of_pairs(pairs: &[[u8; 2]], bytes: &mut [u8]) {
-    // Written so that the compiler narrows vectors of words instead of picking bytes.
-    let first = |pair: [u8; 2]| u16::from_le_bytes(pair) as u8;
-    let (chunks, rest) = bytes.as_chunks_mut::<PAIR_CHUNK>();
-    for (chunk, pairs) in chunks.iter_mut().zip(pairs.as_chunks::<PAIR_CHUNK>().0) {
-        *chunk = pairs.map(first);
-    }
-    if rest.is_empty() {
-        return;
-    }
-    // The last whole chunk overlaps the one before.
-    if let (Some(chunk), Some(pairs)) = (bytes.last_chunk_mut::<PAIR_CHUNK>(), pairs.last_chunk()) {
-        *chunk = <[[u8; 2]; PAIR_CHUNK]>::map(*pairs, first);
-        return;
-    }
-    for (byte, &pair) in bytes.iter_mut().zip(pairs) {
-        *byte = first(pair);
-    }
+    lanes.copy_first_of_pairs(&pairs[..len], &mut copied[..len]);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Isa;
+    use crate::isa::Portable;
+
+    fn portable() -> Portable {
+        let portable = |isa| match isa {
+            Isa::Portable(portable) => Some(portable),
+            _ => None,
+        };
+        Isa::available().into_iter().find_map(portable).unwrap()
+    }
 
     /// Shapes of every kernel and stride: one pixel, odd and even sides, rows longer than a group, several tiles, and
     /// several windows.
@@ -468,8 +485,8 @@ mod tests {
         let mut scratch = vec![255; tiling.scratch_len()];
         let mut planes = vec![vec![0; shape.out_len()]; items.len()];
         tiling.clear(&mut scratch);
-        for tile in tiling.tiles() {
-            tiling.gather(tile, input, &mut scratch);
+        for tile in tiling.tiles(0..tiling.lanes()) {
+            tiling.gather(portable(), tile, input, &mut scratch);
             for (window, channels) in tiling.windows() {
                 for (&[channel, tap_y, tap_x], plane) in items.iter().zip(&mut planes) {
                     if !channels.contains(&channel) {
@@ -479,7 +496,7 @@ mod tests {
                     for group in tiling.groups(tile, GROUP_LANES_MAX) {
                         let start = window + usize::from(offset) + group.start;
                         let values = &scratch[start..start + group.lanes * LANE_PIXELS];
-                        tiling.scatter(group, values, plane);
+                        tiling.scatter(group, values, plane, 0);
                     }
                 }
             }
@@ -530,8 +547,8 @@ mod tests {
         assert!(tiling.windows().count() > 1);
         let mut scratch = vec![255; tiling.scratch_len()];
         tiling.clear(&mut scratch);
-        for tile in tiling.tiles() {
-            tiling.gather(tile, &vec![127; shape.in_len()], &mut scratch);
+        for tile in tiling.tiles(0..tiling.lanes()) {
+            tiling.gather(portable(), tile, &vec![127; shape.in_len()], &mut scratch);
             for (start, _) in tiling.windows() {
                 let zeros = &scratch[start + usize::from(ZERO_OFFSET)..][..tiling.tile_pixels];
                 assert!(zeros.iter().all(|&byte| byte == 0));

@@ -30,7 +30,7 @@ pub struct Taps {
     weights: Vec<i16>,
     /// Outputs with the same four weights, whose starts are two apart: all but the outermost, or none.
     #[cfg_attr(
-        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm")),
         expect(dead_code, reason = "there is nothing but the specification")
     )]
     steady: Range<usize>,
@@ -185,19 +185,19 @@ impl Taps {
     }
 
     /// Weights that are stored for each output: 4 or a multiple of 8.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm"))]
     pub(super) fn pitch(&self) -> usize {
         self.pitch
     }
 
     /// The first input of each output, counted in bytes of 16-bit values: `start / 2 + pitch <= input_len + SLACK`.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm"))]
     pub(super) fn byte_starts(&self) -> &[u32] {
         &self.byte_starts
     }
 
     /// `[output][pitch]`.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm"))]
     pub(super) fn stored_weights(&self) -> &[i16] {
         &self.weights
     }
@@ -210,7 +210,7 @@ impl Taps {
     }
 
     /// Outputs with the same weights, of which there are four stored, and starts that are two apart; maybe none.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm"))]
     pub(super) fn steady(&self) -> Range<usize> {
         self.steady.clone()
     }
