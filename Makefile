@@ -15,7 +15,7 @@ RUN ?= target/$(MODEL)
 # One after the other: together, cargo would give the daemon the demonstration's ability to sign.
 DEMO_BUILD = $(CARGO) build --release --locked -p ternwatchd && $(CARGO) build --release --locked -p ternwatch-demo
 
-.PHONY: help demo check test test-home-assistant bench bench-peers load-test gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test vm-test reproducible release exposure deny train-default evaluate demo-ota
+.PHONY: help demo check test test-home-assistant bench bench-peers load-test fuzz gate cross cross-aarch64 cross-armv7 cross-test deb deb-quant-tool deb-test vm-test reproducible release exposure deny train-default evaluate demo-ota
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -65,6 +65,11 @@ load-test: ## a fleet of simulated cameras against brokers of its own, LOAD says
 	@deploy/install-deps.sh build load
 	$(CARGO) build --profile train --locked -p ternwatchd
 	$(CARGO) run --profile train --locked -p system-tests --example load -- $(LOAD)
+
+FUZZ_SECONDS ?= 60
+fuzz: ## libFuzzer over everything that comes from outside, FUZZ_SECONDS for all targets together
+	@deploy/install-deps.sh build fuzz
+	deploy/fuzz.sh $(FUZZ_SECONDS)
 
 gate: ## count the instructions of the kernels, fail where they became more
 	@deploy/install-deps.sh build

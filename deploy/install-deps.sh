@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a task needs and this machine lacks: deploy/install-deps.sh GROUP...
 #
-# Groups: build check demo test load gate deb deb-test vm exposure deny cross-arm64 cross-armhf cross-rust cross-rust-src
+# Groups: build check demo test load fuzz gate deb deb-test vm exposure deny cross-arm64 cross-armhf cross-rust cross-rust-src
 # Nothing is touched where everything is there. Otherwise apt installs the missing Debian packages, as root or with
 # sudo; without root, network or apt the missing packages are named and the script fails.
 set -euo pipefail
@@ -25,7 +25,7 @@ installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null || tr
 # Whether what a package is wanted for is there, be it from the package or from elsewhere.
 present() {
     case $1 in
-        gcc | make | ffmpeg | mosquitto | nats-server | openssl) command -v "$1" >/dev/null ;;
+        gcc | g++ | make | ffmpeg | mosquitto | nats-server | openssl) command -v "$1" >/dev/null ;;
         gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc >/dev/null ;;
         gcc-arm-linux-gnueabihf) command -v arm-linux-gnueabihf-gcc >/dev/null ;;
         qemu-system-arm) command -v qemu-system-aarch64 >/dev/null ;;
@@ -49,6 +49,8 @@ packages_of() {
         load) echo mosquitto nats-server ;;
         # Debian has formatter and linter in packages of their own, rustup has them in the pinned toolchain.
         check) echo rustfmt-web rust-web-clippy ;;
+        # libFuzzer is C++.
+        fuzz) echo g++ ;;
         # The static qemu takes no plugins.
         gate) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user valgrind ;;
         deb) echo debhelper dpkg-dev lintian ;;

@@ -10,7 +10,7 @@ pub mod offer;
 #[cfg(feature = "send")]
 pub mod push;
 pub mod request;
-#[cfg(feature = "send")]
+#[cfg(feature = "sender")]
 pub mod sender;
 pub mod state;
 pub mod topic;
