@@ -380,7 +380,11 @@ mod tests {
         let error = judge(&sender).unwrap_err();
         let counts = error.downcast_ref::<NotEverywhere>().unwrap();
         assert_eq!((counts.undecided, counts.waiting), (1, 1));
-        assert!(error.to_string().contains("1 of them wait until their owner"));
+        assert!(
+            error
+                .to_string()
+                .contains("1 of them wait until their owner")
+        );
         let words = describe(&sender.devices()["d1"]);
         assert_eq!(words, "offered, waits until its owner has it installed");
     }
