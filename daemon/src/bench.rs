@@ -1,7 +1,7 @@
 //! `ternwatchd bench`: how fast this board is.
 //!
 //! Runs the configured model on a drawn frame, or on a picture that is named, stage by stage and layer by layer. Times are of
-//! the wall clock, of one thread, and say nothing of the camera. It can run beside the daemon, but measures it, too.
+//! the wall clock, of `model.threads` threads, and say nothing of the camera. It can run beside the daemon, but measures it, too.
 
 mod report;
 
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use ternwatch_bundle::Model;
 use ternwatch_bundle::model::ModelLayer;
 use ternwatch_bundle::parse::FILE_LEN_MAX;
-use ternwatch_detector::{Detector, PixelFormat, Thresholds, golden};
+use ternwatch_detector::{Detector, PixelFormat, Team, Thresholds, golden};
 
 /// Frames that warm caches and tables and do not count.
 const WARM_UP: usize = 3;
@@ -51,7 +51,14 @@ pub fn run(config: Result<Config, Failure>, wanted: &Bench) -> Result<(), Failur
     let loaded = model::load(&config, isa).map_err(|e| Failure::new(e.reason(), e))?;
     let model = layers(&config).map_err(|e| Failure::new(e.reason(), e))?;
     let camera = Camera::new(wanted)?;
-    eprintln!("measuring {} frames on {isa}", wanted.frames);
+    // It helps as long as this measures.
+    let team = Team::of_this_thread(config.threads);
+    let team = team.map_err(|e| Failure::new(Reason::Unavailable, e))?;
+    let threads = team.threads();
+    eprintln!(
+        "measuring {} frames on {isa}, {threads} thread(s)",
+        wanted.frames
+    );
     let times = measure(&model, loaded.detector, loaded.thresholds, camera, wanted)?;
     let report = times.report(&model, loaded.identity, isa);
     if wanted.json {
@@ -175,7 +182,7 @@ fn measure(
         layers: vec![empty(); model.layers().len()],
     };
     for round in 0..WARM_UP + frames {
-        let processor_from = Vitals::thread_time();
+        let processor_from = Vitals::processor_time();
         let mut marks = [Instant::now(); 5];
         camera.deliver()?;
         marks[1] = Instant::now();
@@ -199,7 +206,9 @@ fn measure(
             times.infer.push(marks[3] - marks[2]);
             times.decode.push(marks[4] - marks[3]);
             times.total.push(marks[4] - marks[0]);
-            times.processor.push(Vitals::thread_time() - processor_from);
+            times
+                .processor
+                .push(Vitals::processor_time() - processor_from);
         }
     }
     Ok(times)

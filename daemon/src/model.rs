@@ -22,6 +22,9 @@ use thiserror::Error;
 /// A key file is two short lines.
 const KEY_BYTES_MAX: usize = 4096;
 
+/// The layers are too small for more.
+const THREADS_MAX: usize = 8;
+
 /// The `[model]` section.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +41,8 @@ pub struct Config {
     pub iou_max: f32,
     /// `auto`, or the name of an instruction set level.
     pub isa: String,
+    /// How many threads run the layers.
+    pub threads: usize,
 }
 
 impl Config {
@@ -49,6 +54,7 @@ impl Config {
         if self.iou_max != 0.0 {
             in_range("model.iou_max", self.iou_max, 0.01..=1.0)?;
         }
+        in_range("model.threads", self.threads, 1..=THREADS_MAX)?;
         self.isa().map(drop)
     }
 
@@ -226,7 +232,8 @@ pub fn prepare(
         isa,
         source,
     })?;
-    let detector = Detector::new(&model, isa).map_err(|source| LoadError::Detector {
+    let detector = Detector::for_threads(&model, isa, config.threads);
+    let detector = detector.map_err(|source| LoadError::Detector {
         path: path(),
         source,
     })?;
@@ -267,6 +274,7 @@ mod tests {
             score_min: 0.0,
             iou_max: 0.0,
             isa: "auto".into(),
+            threads: 1,
         }
     }
 

@@ -38,7 +38,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
-use ternwatch_detector::Isa;
+use ternwatch_detector::{Isa, Team};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -409,7 +409,11 @@ fn start_threads(
         let result = pipeline::capture(shared, revival, open);
         result.map_err(|error| Failure::new(error.reason(), error))
     })?;
+    let threads = config.model.threads;
     spawn("inference", ended, shared, move |shared| {
+        // It helps as long as frames come.
+        let _team = Team::of_this_thread(threads)
+            .map_err(|error| Failure::new(Reason::Unavailable, error))?;
         let result = inference.run(shared);
         result.map_err(|error| Failure::new(Reason::Software, error))
     })?;

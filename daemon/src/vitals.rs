@@ -63,11 +63,6 @@ impl Vitals {
     pub fn processor_time() -> Duration {
         time_of(ClockId::ProcessCPUTime)
     }
-
-    /// Processor time that this thread has used so far.
-    pub fn thread_time() -> Duration {
-        time_of(ClockId::ThreadCPUTime)
-    }
 }
 
 fn time_of(clock: ClockId) -> Duration {

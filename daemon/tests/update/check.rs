@@ -19,6 +19,7 @@ fn config(folder: &Path) -> Config {
         score_min: 0.0,
         iou_max: 0.0,
         isa: "auto".into(),
+        threads: 1,
     }
 }
 

@@ -20,6 +20,7 @@ fn loaded(seed: u64) -> Box<Loaded> {
         score_min: 0.0,
         iou_max: 0.0,
         isa: "auto".into(),
+        threads: 1,
     };
     assert_eq!(key, small_key().public_key());
     let keys = [key].into_iter().collect();

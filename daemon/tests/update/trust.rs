@@ -21,6 +21,7 @@ fn config(folder: &Path, roots: &[u8]) -> Config {
         score_min: 0.0,
         iou_max: 0.0,
         isa: "auto".into(),
+        threads: 1,
     }
 }
 
