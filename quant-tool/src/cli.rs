@@ -41,7 +41,7 @@ pub enum Command {
     Onnx(Onnx),
     /// Check a bundle's signature and golden vectors, and say who signed it.
     Verify(BundleFile),
-    /// Sign a bundle anew: with another key, as another version, for another input size.
+    /// Sign a bundle anew: with another key, as another version, for another input size. Its answers are recorded anew.
     Sign(Sign),
     /// Show in what two bundles differ: manifest, layers, weights.
     Diff(Diff),
@@ -72,7 +72,7 @@ pub struct Sign {
     #[arg(long, value_parser = daemon_version)]
     pub daemon_min: Option<[u32; 3]>,
     /// Another size of the network's input, WIDTHxHEIGHT in pixels: larger finds smaller people, smaller is faster. The
-    /// weights stay; golden vectors are recorded anew.
+    /// weights stay.
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = input_size)]
     pub input: Option<[u32; 2]>,
     /// Another default threshold: the least score that is shown, 0 to 1.

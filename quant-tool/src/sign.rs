@@ -31,11 +31,13 @@ pub fn verify(file: &BundleFile) -> Result<()> {
     Ok(())
 }
 
-/// Signs a bundle anew. The golden vectors stay where the input's size does: they do not depend on the version or the key.
+/// Signs a bundle anew. A model that gives its recorded answers gets new ones, which may be more than it had.
 pub fn sign(args: &Sign) -> Result<()> {
-    let keys = TrustedKeys::from_iter([files::key_of(&args.bundle)?]);
+    let key = files::key_of(&args.bundle)?;
+    let keys = TrustedKeys::from_iter([key.clone()]);
     let path = || args.bundle.bundle.display().to_string();
     let file = files::read(&args.bundle.bundle)?;
+    checked(&file, key).with_context(path)?;
     let bundle = UnverifiedBundle::from_bytes(&file).and_then(|bundle| bundle.verify(&keys));
     let mut draft = Draft::of(&bundle.with_context(path)?);
     if let Some(version) = args.version {
@@ -67,8 +69,8 @@ pub fn sign(args: &Sign) -> Result<()> {
             card.remove("evaluation");
             card.insert("resized_from".into(), before.into());
         }
-        export::record_golden(&mut draft, &key)?;
     }
+    export::record_golden(&mut draft, &key)?;
     let signed = draft.sign(&key)?;
     let model = checked(&signed, key.public_key()).with_context(path)?;
     files::write(&args.out, &signed)?;
