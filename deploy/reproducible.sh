@@ -8,12 +8,13 @@ cd "$(dirname "$0")/.."
 say() { printf 'reproducible: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
+commit=$(git rev-parse HEAD)
 architecture=${1:-$(dpkg --print-architecture)}
 work=$PWD/target/reproducible
 rm -rf "$work"
 for folder in "$work/once" "$work/again/in another folder"; do
     mkdir -p "$folder"
-    git archive HEAD | tar -x -C "$folder"
+    git archive "$commit" | tar -x -C "$folder"
     say "building in $folder"
     (cd "$folder" && deploy/deb.sh ternwatch "$architecture") >"$work/log" 2>&1 || { tail -30 "$work/log" >&2; die "the build failed"; }
 done
