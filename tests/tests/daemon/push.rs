@@ -4,6 +4,7 @@ use rumqttc::mqttbytes::QoS;
 use rumqttc::{Client, Event, Incoming, MqttOptions, PublishOptions};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -62,6 +63,8 @@ pub(crate) struct Pusher {
     budget: Arc<AtomicUsize>,
     /// Chunks that it answered.
     answered: Arc<AtomicUsize>,
+    /// Chunks that it was asked for since the budget was set.
+    asked: Arc<Mutex<BTreeSet<u64>>>,
 }
 
 impl Pusher {
@@ -77,11 +80,13 @@ impl Pusher {
             file: Arc::default(),
             budget: Arc::new(AtomicUsize::new(usize::MAX)),
             answered: Arc::default(),
+            asked: Arc::default(),
         };
-        let (file, budget, answered) = (
+        let (file, budget, answered, asked) = (
             pusher.file.clone(),
             pusher.budget.clone(),
             pusher.answered.clone(),
+            pusher.asked.clone(),
         );
         let (ready, is_ready) = mpsc::channel();
         thread::spawn(move || {
@@ -93,6 +98,9 @@ impl Pusher {
                     Event::Incoming(Incoming::Publish(message)) => {
                         let request: Value =
                             serde_json::from_slice(&message.payload).expect("requests are JSON");
+                        let chunks = request["chunks"].as_array().expect("a list");
+                        let indices = chunks.iter().map(|i| i.as_u64().expect("a number"));
+                        asked.lock().expect("no panic").extend(indices);
                         let file = file.lock().expect("no panic").clone();
                         answer(&client, &file, &request, &budget, &answered);
                     }
@@ -108,7 +116,14 @@ impl Pusher {
 
     /// Answers so many chunks from now on.
     pub(crate) fn set_budget(&self, chunks: usize) {
+        self.asked.lock().expect("no panic").clear();
         self.budget.store(chunks, Ordering::SeqCst);
+    }
+
+    /// What it was asked for since. Unlike a subscriber of everything, to whom the broker need not deliver every request among so
+    /// many chunks, it has heard of each chunk that it sent.
+    pub(crate) fn asked(&self) -> BTreeSet<u64> {
+        self.asked.lock().expect("no panic").clone()
     }
 
     pub(crate) fn answered(&self) -> usize {

@@ -5,7 +5,6 @@ use crate::push::{Pusher, bundle, bundle_signed_by, long_bundle};
 use crate::{document, expect_state, sequences};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::fs;
 use system_tests::broker::{Broker, Cable, Heard, Subscriber, wait_for};
 use ternwatch_bundle::SecretKey;
@@ -175,17 +174,15 @@ fn a_download_goes_on_after_a_cut_cable_and_a_killed_daemon() {
     daemon.signal(Signal::KILL);
     daemon.wait();
 
+    // What it had still asked for is not answered any more.
+    expect_state(&mut subscriber, "offline");
     pusher.set_budget(usize::MAX);
     let daemon = bench.run();
     expect_state(&mut subscriber, "online");
-    let mut wanted = BTreeSet::new();
     let state = subscriber.expect("the end of the job", |heard| {
-        if let Some(request) = heard.document("site/pi/model/request") {
-            let chunks = request["chunks"].as_array().expect("a list");
-            wanted.extend(chunks.iter().map(|index| index.as_u64().expect("a number")));
-        }
         model_state(heard).filter(|state| state["state"] == "committed")
     });
+    let wanted = pusher.asked();
     assert_eq!(state["job"], "job-1");
     assert_eq!(wanted.len(), CHUNKS - 16, "asked for {wanted:?}");
     let log = daemon.terminate();
