@@ -5,6 +5,7 @@
 //! it came from. Each module owns the meaning of its section; this one only composes them.
 
 pub mod choice;
+pub mod credential;
 
 use crate::{
     camera, logging, model, motion, pipeline, publish, schedule, snapshot, track, update, zones,

@@ -80,6 +80,11 @@ pub enum OfferError {
 }
 
 impl Offer {
+    /// Whether it is this job's, of this file.
+    pub fn is_of(&self, job: &str, sha256: &Digest) -> bool {
+        self.job == job && self.sha256 == *sha256
+    }
+
     /// Reads a document from the network.
     pub fn parse(document: &[u8]) -> Result<Self, OfferError> {
         #[derive(Deserialize)]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -11,6 +10,7 @@ use ternwatch_bundle::{Model, hex};
 use ternwatch_kernels::Trit;
 
 use crate::evaluate::{OVERALL, Point, Score, curve};
+use crate::inspect::zeros_percent;
 use crate::{cli, files};
 
 /// What `export` wrote down. A bundle of somebody else's may have less.
@@ -66,18 +66,10 @@ pub fn write(args: &cli::Card) -> Result<()> {
     let page = page(&model, &card, bytes.len());
     files::write(&args.out.join(format!("{name}.md")), page.as_bytes())?;
     if let Some(both) = &card.evaluation {
-        draw(&model, &both.ternary, &args.out.join(format!("{name}.svg")))?;
+        let path = args.out.join(format!("{name}.svg"));
+        curve::draw(&both.ternary.curve, &model, &path)?;
     }
     Ok(())
-}
-
-fn draw(model: &Model, measured: &Measured, path: &Path) -> Result<()> {
-    let id = model.id();
-    let title = format!(
-        "{} version {}: choice of the threshold",
-        id.name, id.version
-    );
-    curve::draw(&measured.curve, model.thresholds().score, &title, path)
 }
 
 fn page(model: &Model, card: &Card, bytes: usize) -> String {
@@ -203,8 +195,7 @@ fn layers(model: &Model) -> String {
         );
         let _ = match layer {
             ModelLayer::Conv(conv) => {
-                let zeros = conv.trits.iter().filter(|t| **t == Trit::Zero).count();
-                let part = 100.0 * zeros as f64 / conv.trits.len() as f64;
+                let part = zeros_percent(conv);
                 writeln!(
                     out,
                     "| {name} | {output} | {} | {part:.1} % |",
@@ -227,7 +218,7 @@ fn convs(model: &Model) -> impl Iterator<Item = &[Trit]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     /// The pages beside the bundles that ship are what is signed in them.
     #[test]

@@ -1,7 +1,7 @@
 //! What is in a bundle, for people.
 
 use anyhow::Result;
-use ternwatch_bundle::model::ModelLayer;
+use ternwatch_bundle::model::{ConvLayer, ModelLayer};
 use ternwatch_detector::{Detector, golden};
 use ternwatch_kernels::{Isa, Trit};
 
@@ -50,8 +50,7 @@ pub fn print(file: &BundleFile) -> Result<()> {
         let output = format!("{} x {} x {}", shape.channels, shape.height, shape.width);
         match layer {
             ModelLayer::Conv(conv) => {
-                let zeros = conv.trits.iter().filter(|t| **t == Trit::Zero).count();
-                let part = 100.0 * zeros as f64 / conv.trits.len() as f64;
+                let part = zeros_percent(conv);
                 let macs = layer.macs() / 1000;
                 println!(
                     "{:12} {output:>16} {:8} {macs:9} {part:6.1}%",
@@ -63,4 +62,10 @@ pub fn print(file: &BundleFile) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// How many of a layer's weights are zero.
+pub(crate) fn zeros_percent(conv: &ConvLayer) -> f64 {
+    let zeros = conv.trits.iter().filter(|t| **t == Trit::Zero).count();
+    100.0 * zeros as f64 / conv.trits.len() as f64
 }

@@ -193,12 +193,7 @@ pub fn evaluate(args: &cli::Evaluate) -> Result<()> {
         coco::write(&dataset, model.classes(), &scores.detections, folder)?;
     }
     if let Some(path) = &args.curve {
-        let id = model.id();
-        let title = format!(
-            "{} version {}: choice of the threshold",
-            id.name, id.version
-        );
-        curve::draw(&scores.curve, model.thresholds().score, &title, path)?;
+        curve::draw(&scores.curve, &model, path)?;
     }
     Ok(())
 }

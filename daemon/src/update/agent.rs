@@ -288,11 +288,10 @@ impl Agent {
             }
         };
         let (job, model) = self.store.machine().subject();
-        let is_known = job == Some(offer.job.as_str())
-            && model.is_some_and(|model| model.sha256 == offer.sha256);
-        let waits = self.store.machine().offered().is_some_and(|offered| {
-            offered.job == offer.job && offered.identity.sha256 == offer.sha256
-        });
+        let subject = job.zip(model);
+        let is_known = subject.is_some_and(|(job, model)| offer.is_of(job, &model.sha256));
+        let offered = self.store.machine().offered();
+        let waits = offered.is_some_and(|o| offer.is_of(&o.job, &o.identity.sha256));
         let is_going_on = self
             .fetch
             .as_ref()

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
+use ternwatch_bundle::Model;
 
 use super::Point;
 
@@ -11,9 +12,15 @@ const SIZE: (u32, u32) = (860, 460);
 
 type Value = fn(&Point) -> f64;
 
-/// Draws precision against recall, and all three against the threshold, as an SVG file.
-pub fn draw(points: &[Point], threshold: f32, title: &str, path: &Path) -> Result<()> {
-    paint(points, threshold, title, path)
+/// Draws what each threshold gives for a model, and which one is its default, as an SVG file: precision against recall, and all
+/// three against the threshold.
+pub fn draw(points: &[Point], model: &Model, path: &Path) -> Result<()> {
+    let id = model.id();
+    let title = format!(
+        "{} version {}: choice of the threshold",
+        id.name, id.version
+    );
+    paint(points, model.thresholds().score, &title, path)
         .map_err(|e| anyhow!("drawing: {e}"))
         .with_context(|| path.display().to_string())
 }

@@ -4,7 +4,7 @@ use super::link::Session;
 use super::tls::{Identity, PemFile, Tls};
 use crate::clock::Timestamp;
 use crate::config::choice::Choice;
-use crate::config::{Invalid, Secret, in_range};
+use crate::config::{Invalid, Secret, credential, in_range};
 use crate::publish::topic;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
@@ -263,15 +263,11 @@ fn is_loopback(host: &str) -> bool {
 
 /// A file, or one of systemd's credentials if it is a name without a slash.
 fn file_or_credential(key: &'static str, path: &Path) -> Result<PemFile, SessionError> {
-    if path.components().count() != 1 || !path.is_relative() {
-        return file(key, path);
-    }
-    let folder =
-        std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| SessionError::NoCredentials {
-            key,
-            path: path.into(),
-        })?;
-    file(key, &Path::new(&folder).join(path))
+    let found = credential::located(path).ok_or_else(|| SessionError::NoCredentials {
+        key,
+        path: path.into(),
+    })?;
+    file(key, &found)
 }
 
 fn file(key: &'static str, path: &Path) -> Result<PemFile, SessionError> {

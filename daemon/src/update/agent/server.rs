@@ -33,8 +33,7 @@ impl Agent {
         let machine = self.store.machine();
         let asks = handling == Handling::Offer && !self.config.automatic;
         if let Some(offered) = machine.offered()
-            && offered.job == offer.job
-            && offered.identity.sha256 == offer.sha256
+            && offer.is_of(&offered.job, &offered.identity.sha256)
         {
             if handling == Handling::Install && !offered.is_approved {
                 self.step(Event::Approve);
@@ -42,8 +41,7 @@ impl Agent {
             return;
         }
         if let Some(fetch) = &mut self.fetch
-            && fetch.download.offer().job == offer.job
-            && fetch.download.offer().sha256 == offer.sha256
+            && fetch.download.offer().is_of(&offer.job, &offer.sha256)
         {
             fetch.holds = handling == Handling::Fetch;
             if asks {
@@ -53,8 +51,8 @@ impl Agent {
             return self.finish_if_complete();
         }
         let (job, model) = machine.subject();
-        let is_known = job == Some(offer.job.as_str())
-            && model.is_some_and(|model| model.sha256 == offer.sha256);
+        let subject = job.zip(model);
+        let is_known = subject.is_some_and(|(job, model)| offer.is_of(job, &model.sha256));
         // While another model is not decided on it waits at the server, which tells of it again.
         let is_busy = machine.record().candidate.is_some();
         if is_known && machine.phase() != Phase::Queued || is_busy || !self.may_begin(&offer) {

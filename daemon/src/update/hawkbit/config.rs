@@ -1,13 +1,13 @@
 //! The `[update.hawkbit]` section, and the token that it names.
 
 use crate::config::choice::Choice;
-use crate::config::{Invalid, in_range};
+use crate::config::{Invalid, credential, in_range};
 use crate::update::web;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{self, Read};
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use ternwatch_ota::identity::is_word;
@@ -166,7 +166,8 @@ impl Config {
         if self.token_file.as_os_str().is_empty() {
             return Ok(None);
         }
-        let path = located(&self.token_file)?;
+        let path = credential::located(&self.token_file)
+            .ok_or_else(|| AccessError::NoCredentials(self.token_file.clone()))?;
         let mut text = String::new();
         std::fs::File::open(&path)
             .and_then(|file| {
@@ -196,16 +197,6 @@ impl Access {
     pub fn beginning(&self) -> String {
         format!("{}/", self.base)
     }
-}
-
-/// A file, or one of systemd's credentials if it is a name without a slash.
-fn located(path: &Path) -> Result<PathBuf, AccessError> {
-    if path.components().count() != 1 || !path.is_relative() {
-        return Ok(path.into());
-    }
-    let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
-        .ok_or_else(|| AccessError::NoCredentials(path.into()))?;
-    Ok(Path::new(&folder).join(path))
 }
 
 #[cfg(test)]
