@@ -5,6 +5,7 @@
 #   vmlinuz, initrd.img   the distribution's kernel, and an initial RAM disk that finds the disk
 #   base.ext4             the disk: systemd, ssh for the key `key`, two cameras (below), no Ternwatch
 #   street.mjpeg          real street frames, which the unit `feeder` shows to the first camera
+#   small.mjpeg           the same ones in another size, of the unit `feeder-small`
 # /dev/video0 is a v4l2loopback device, which gives what `feeder` writes into it; /dev/video1 is the kernel's own test
 # camera, vivid, with moving bars. What is there already is kept: remove target/vm/ to begin anew.
 set -euo pipefail
@@ -92,6 +93,13 @@ make_initrd() {
     (cd "$folder" && find . | cpio --quiet -o -H newc | gzip -1) >"$work/initrd.img"
 }
 
+film() {
+    local file=$work/$1.mjpeg
+    [ ! -e "$file" ] || return 0
+    ffmpeg -v error -y -i "$video" -t 60 -vf "scale=$2" -c:v mjpeg -q:v 4 -f mjpeg "$file.part"
+    mv "$file.part" "$file"
+}
+
 make_disk() {
     local release=$1 root=$work/disk modules=usr/lib/modules/$1 file unit
     rm -rf "$root"
@@ -119,7 +127,7 @@ make_disk() {
     ssh-keygen -q -t ed25519 -N '' -f "$work/key"
     install -m 600 "$work/key.pub" "$root/etc/ssh/bench_keys"
     install "target-cross/$target/release/ternwatch-feeder" "$root/opt/feeder/feeder"
-    cp "$work/street.mjpeg" "$root/opt/feeder/"
+    cp "$work"/{street,small}.mjpeg "$root/opt/feeder/"
     rm -rf "$root"/var/cache/apt/*.bin "$root"/var/lib/apt/lists/*
 
     truncate -s 1200M "$work/base.part"
@@ -141,10 +149,8 @@ if [ ! -e "$work/vmlinuz" ]; then
     say "kernel $release with v4l2loopback"
     make_kernel "$release"
 fi
-if [ ! -e "$work/street.mjpeg" ]; then
-    ffmpeg -v error -y -i "$video" -t 60 -vf scale=640:480 -c:v mjpeg -q:v 4 -f mjpeg "$work/street.part"
-    mv "$work/street.part" "$work/street.mjpeg"
-fi
+film street 640:480
+film small 320:240
 if [ ! -e "$work/base.ext4" ]; then
     say "the disk"
     deploy/cross.sh build $target --locked -p ternwatch-feeder

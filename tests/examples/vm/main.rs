@@ -8,6 +8,7 @@ mod machine;
 mod site;
 
 use machine::Machine;
+use serde_json::json;
 use site::{PASSWORD, Site, USER};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -200,14 +201,16 @@ fn start_to_push(root: &Path, site: &Site) -> Child {
         })
 }
 
-/// A camera that stalls, and one that is unplugged while it is in use.
+/// A camera that stalls and comes back as another one would, one that may not be opened, and one that is unplugged in use.
 fn pull_the_cameras(machine: &Machine, site: &mut Site, story: &mut Story) {
-    machine.run("systemctl stop feeder");
+    machine.run("systemctl start feeder-small");
     let reason = site.camera_is("away");
     story.tell(format!("the street camera stalled: {reason}"));
-    machine.run("systemctl start feeder");
     site.camera_is("ok");
-    story.tell("it delivers again");
+    let seen = site.person();
+    assert_eq!(seen["frame"], json!({"width": 320, "height": 240}));
+    story.tell("it delivers again, 320x240 instead of 640x480: somebody was told of");
+    machine.run("systemctl start feeder");
 
     let device = |path: &str| {
         format!(
@@ -215,12 +218,17 @@ fn pull_the_cameras(machine: &Machine, site: &mut Site, story: &mut Story) {
         )
     };
     let vivid = |action: &str| format!("echo vivid.0 >/sys/bus/platform/drivers/vivid/{action}");
-    machine.run(&device("/dev/video1"));
+    machine.run(&format!("chmod 600 /dev/video1; {}", device("/dev/video1")));
     site.device_is("offline");
+    let reason = site.camera_is("away");
+    assert!(reason.contains("group video"), "{reason}");
+    story.tell(format!("the other camera may not be opened: {reason}"));
+    machine.run("chmod 660 /dev/video1");
     site.camera_is("ok");
+    story.tell("when it may, it delivers");
     machine.run(&vivid("unbind"));
     let reason = site.camera_is("away");
-    story.tell(format!("the other camera was unplugged: {reason}"));
+    story.tell(format!("it was unplugged: {reason}"));
     machine.wait_for_status("/dev/video1");
     machine.run(&vivid("bind"));
     site.camera_is("ok");

@@ -76,13 +76,18 @@ impl Site {
 
     /// Waits until so many more people have come into view.
     pub(crate) fn see_people(&mut self, count: usize) {
-        let topic = format!("{TOPICS}/camera/events");
         for _ in 0..count {
-            self.expect("a person", |heard| {
-                let event = heard.document(&topic)?;
-                (event["type"] == "new" && event["track"]["class"] == "person").then_some(())
-            });
+            self.person();
         }
+    }
+
+    /// Waits until one more person has come into view: the event.
+    pub(crate) fn person(&mut self) -> Value {
+        let topic = format!("{TOPICS}/camera/events");
+        self.expect("a person", |heard| {
+            let event = heard.document(&topic)?;
+            (event["type"] == "new" && event["track"]["class"] == "person").then_some(event)
+        })
     }
 
     /// Waits until the camera is in this state: the reason, if it says one.

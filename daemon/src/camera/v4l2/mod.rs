@@ -15,6 +15,8 @@ use crate::mailbox::{Mailbox, Put, Taken};
 use crate::stop::Stop;
 use format::{Encoding, Offer, Wanted};
 use nokhwa::utils::{CameraFormat, CameraIndex, FrameFormat, RequestedFormat, RequestedFormatType};
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -94,10 +96,7 @@ impl Camera {
     /// Opens the camera in the offered format that is nearest to the wanted one.
     pub fn open(config: &Config, stall: Duration, stop: Stop) -> Result<Self, CameraError> {
         let device = config.device.display().to_string();
-        let index = device_index(&config.device).map_err(|source| CameraError::Open {
-            what: device.clone(),
-            source,
-        })?;
+        let index = openable(&config.device)?;
         let failed = |reason: String| CameraError::Device {
             device: device.clone(),
             reason,
@@ -226,10 +225,7 @@ impl Drop for Camera {
 /// What a camera offers, for people to read. Gives up on a driver that does not answer within `patience`.
 pub fn offered(device: &Path, patience: Duration) -> Result<Vec<String>, CameraError> {
     let name = device.display().to_string();
-    let index = device_index(device).map_err(|source| CameraError::Open {
-        what: name.clone(),
-        source,
-    })?;
+    let index = openable(device)?;
     let (answer, answers) = mpsc::sync_channel(1);
     // A driver that hangs keeps the thread, until the program ends.
     thread::spawn(move || answer.send(offers(index)));
@@ -251,6 +247,23 @@ pub(crate) fn device_index(device: &Path) -> io::Result<u32> {
         .and_then(|path| path.strip_prefix("/dev/video"))
         .and_then(|digits| digits.parse().ok())
         .ok_or_else(|| io::Error::other("it is not a /dev/videoN"))
+}
+
+/// The number of a camera that is there and that this user may open. The library does not tell the two failures apart.
+fn openable(device: &Path) -> Result<u32, CameraError> {
+    let failed = |source| CameraError::Open {
+        what: device.display().to_string(),
+        source,
+    };
+    let index = device_index(device).map_err(failed)?;
+    match access(device, Access::READ_OK | Access::WRITE_OK) {
+        Ok(()) => Ok(index),
+        Err(Errno::ACCESS) => Err(failed(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "permission denied; cameras belong to the group video, and this user has to be in it",
+        ))),
+        Err(error) => Err(failed(error.into())),
+    }
 }
 
 /// The driver's thread: opens the camera, reports the format, and hands frames over until it is told to end.
