@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds or tests for an architecture: deploy/cross.sh build|test TARGET [cargo arguments]
+# Builds, tests or type-checks for an architecture: deploy/cross.sh build|test|check TARGET [cargo arguments]
 #
 # TARGET is aarch64-unknown-linux-gnu, armv7-unknown-linux-gnueabihf or x86_64-unknown-linux-gnu. `build` takes the release
 # profile and keeps the machine's folders out of the program: the same sources give the same bytes anywhere. `test` takes the
-# development profile, under qemu-user. Results go to target-cross/TARGET/. One of four ways is taken, the first
-# that this machine has (CROSS_WAY=host|rustup|cross|debian forces one):
+# development profile, under qemu-user; `check` takes it, too, and links nothing. Results go to target-cross/TARGET/. One of four
+# ways is taken, the first that this machine has (CROSS_WAY=host|rustup|cross|debian forces one):
 #   host    the machine is of that architecture itself
 #   rustup  the target's standard library, added with `rustup target add TARGET`, and Debian's C toolchain
 #   cross   the program `cross` with a running Docker, configured by cross.toml
@@ -23,7 +23,7 @@ usage() { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 64; }
 [ $# -ge 2 ] || usage
 action=$1 target=$2
 shift 2
-case $action in build | test) ;; *) usage ;; esac
+case $action in build | test | check) ;; *) usage ;; esac
 case $target in
     aarch64-unknown-linux-gnu) debian_arch=arm64 gnu=aarch64-linux-gnu qemu=qemu-aarch64-static ;;
     armv7-unknown-linux-gnueabihf) debian_arch=armhf gnu=arm-linux-gnueabihf qemu=qemu-arm-static ;;
@@ -129,7 +129,7 @@ cargo=(cargo)
 read -ra rustflags <<<"${RUSTFLAGS:-}"
 read -ra rustdocflags <<<"${RUSTDOCFLAGS:-}"
 options=(--target "$target")
-[ "$action" = test ] || options+=(--release)
+[ "$action" != build ] || options+=(--release)
 case $way in
     host) ;;
     rustup) use_debian_c_toolchain ;;
@@ -154,7 +154,7 @@ case $way in
             # Building the standard library is an unstable option of cargo.
             export RUSTC_BOOTSTRAP=1
             crates=std,panic_unwind,panic_abort
-            [ "$action" = build ] || crates+=,test
+            [ "$action" != test ] || crates+=,test
             options+=("-Zbuild-std=$crates")
         fi
         ;;

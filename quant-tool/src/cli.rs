@@ -31,7 +31,7 @@ pub enum Command {
     Export(Export),
     /// Print the average precision (AP50) of a bundle, by source and overall.
     Evaluate(Evaluate),
-    /// Compare ways to make a network ternary, on a public data set, and write a report.
+    /// Compare ways to make a network ternary, on a public data set or one's own photographs, and write a report.
     Reproduce(Reproduce),
     /// Check a bundle's signature and golden vectors, and print what is in it.
     Inspect(BundleFile),
@@ -263,9 +263,12 @@ pub struct Import {
 pub struct Reproduce {
     /// The experiment.
     pub what: Experiments,
-    /// Folder with the data set's files, as they are distributed.
+    /// Folder with the data set's files, as they are distributed; for `pedestrian` one with train/ and val/.
     #[arg(long)]
     pub data: PathBuf,
+    /// Training configuration (TOML) for `pedestrian` [default: that of the model `person`].
+    #[arg(long)]
+    pub config: Option<PathBuf>,
     /// Folder for checkpoints and logs; the same call goes on from there.
     #[arg(long)]
     pub run: PathBuf,
@@ -290,6 +293,8 @@ pub enum Experiments {
     Mnist,
     /// Ten classes of things, a network in the manner of VGG.
     Cifar10,
+    /// A detector on annotated photographs, which may be one's own.
+    Pedestrian,
 }
 
 /// What to export.

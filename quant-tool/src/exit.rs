@@ -65,6 +65,9 @@ fn code(error: &anyhow::Error) -> u8 {
     if is(|e| e.is::<ConfigError>() || e.is::<BadValue>()) {
         return CONFIG;
     }
+    if is(|e| e.is::<clap::Error>()) {
+        return USAGE;
+    }
     if let Some(NotEverywhere { failed, .. }) = error.downcast_ref() {
         return if *failed > 0 { NOT_KEPT } else { NOT_DECIDED };
     }

@@ -15,8 +15,8 @@ use crate::data::dataset::Dataset;
 use crate::evaluate::{Evaluation, OVERALL, Score, coco, curve};
 use crate::import::stored::Stored;
 use crate::network::{Network, SIZE_RANGES};
-use crate::train::config::Config;
-use crate::train::stage::{Session, Stage, State};
+use crate::train::config::{Config, ConfigError};
+use crate::train::stage::{Session, Stage, State, Teacher, average_in};
 use crate::{cli, export, files};
 
 /// Trains through `stages`.
@@ -37,10 +37,17 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
     );
     let dataset = Dataset::read(&args.data, &config.classes)?;
     let photos = Arc::new(Photos::load(&dataset, &config.augment)?);
+    // The float stage has no teacher.
+    let is_taught = stages.iter().any(|stage| *stage != Stage::Float);
+    let teacher = config.teacher.as_deref().filter(|_| is_taught);
+    let teacher = teacher
+        .map(|run| teacher_in(run, &network, &config.classes))
+        .transpose()?;
     let session = Session {
         recipe: config.recipe(),
         network: &network,
         task: &photos,
+        teacher: teacher.as_ref(),
         folder: &args.run,
     };
     let mut steps_left = args.max_steps.unwrap_or(u64::MAX);
@@ -61,6 +68,21 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The float network of another run, which has to answer the same questions as the one that learns.
+fn teacher_in(run: &Path, learner: &Network, classes: &[String]) -> Result<Teacher> {
+    let config = Config::read(&run.join("config.toml"))?;
+    let network = config.network(run)?;
+    let strides = |network: &Network| network.heads.iter().map(|h| h.stride).collect::<Vec<_>>();
+    if config.classes != classes || strides(&network) != strides(learner) {
+        return Err(ConfigError::Teacher(run.into()).into());
+    }
+    let parameters = average_in(&Stage::Float.path(run), &network)?;
+    Ok(Teacher {
+        network,
+        parameters,
+    })
 }
 
 /// Refuses to train an imported network that cannot be.

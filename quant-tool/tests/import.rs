@@ -3,11 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bench;
 mod elsewhere;
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
-
+use bench::{Bench, TINY};
 use elsewhere::{Message, OnnxFile, Setting, detector, normal};
 use proptest::prelude::*;
 use quant_tool::import::{self, config::Config};
@@ -24,42 +23,14 @@ const HEADS: &str = r#"
 heads = [{ outputs = ["head8"], stride = 8 }, { outputs = ["logits16", "boxes16"], stride = 16 }]
 "#;
 
-const TRAINING: &str = r#"
-name = "elsewhere"
-version = 1
-seed = 5
-thresholds = [0.3, 0.5]
-[imported]
-heads = [{ outputs = ["head8"], stride = 8 }, { outputs = ["logits16", "boxes16"], stride = 16 }]
-[float]
-steps = 0
-batch = 4
-sample = [64, 64]
-rate = 0.002
-weight_decay = 0.0001
-average_decay = 0.9
-[quantize]
-soft_steps = 2
-soft_rate = 0.001
-pull = 0.1
-hard_steps = 4
-hard_rate = 0.001
-free = "straight-through"
-groups = [0.0, 0.5, 1.0]
-last_group_at = 0.5
-distillation = 1.0
-[augment]
-mosaic = 0.5
-scale = [0.6, 1.5]
-aspect = 0.1
-grey = 0.2
-light = [0.5, 1.4]
-blur = 0.2
-cut_out = 0.3
-noise = 0.05
-source_weights = {}
-stretched = {}
-"#;
+/// The tests' configuration, with what is to be known of a file in place of a network.
+fn training() -> String {
+    let of = |table: &str| TINY.find(table).unwrap();
+    let (before, after) = (&TINY[..of("[network]")], &TINY[of("[float]")..]);
+    let after = after.replacen("steps = 6", "steps = 0", 1);
+    let after = after.replace("[augment]", "distillation = 1.0\n[augment]");
+    format!("{before}[imported]{HEADS}{after}")
+}
 
 fn config(text: &str) -> Config {
     toml::from_str(text).unwrap()
@@ -776,7 +747,7 @@ proptest! {
 
 #[test]
 fn normalization_makes_up_for_rounding() {
-    let training = Training::parse(TRAINING).unwrap();
+    let training = Training::parse(&training()).unwrap();
     let heads = [8, 16, 32]
         .map(|s| format!("{{ outputs = [\"head{s}.biased\"], stride = {s} }}"))
         .join(", ");
@@ -825,75 +796,19 @@ fn normalization_makes_up_for_rounding() {
     );
 }
 
-/// A folder of the test's own with pictures, a configuration, a key pair and an ONNX file.
-struct Bench(tempfile::TempDir);
-
-impl Bench {
-    fn new() -> Self {
-        let bench = Self(tempfile::tempdir().unwrap());
-        std::fs::create_dir_all(bench.path("data/images")).unwrap();
-        let (mut images, mut annotations) = (Vec::new(), Vec::new());
-        for id in 0..4u32 {
-            let (x, y) = (5 + 9 * id, 8 + 3 * id);
-            let mut picture = image::RgbImage::from_pixel(96, 72, image::Rgb([40, 50, 60]));
-            for (dx, dy) in (0..14).flat_map(|dx| (0..30).map(move |dy| (dx, dy))) {
-                picture.put_pixel(x + dx, y + dy, image::Rgb([230, 200, 180]));
-            }
-            picture
-                .save(bench.path(&format!("data/images/{id}.png")))
-                .unwrap();
-            images.push(serde_json::json!({ "id": id, "file_name": format!("{id}.png") }));
-            let bbox = [x, y, 14, 30];
-            annotations.push(
-                serde_json::json!({ "id": id, "image_id": id, "category_id": 1, "bbox": bbox }),
-            );
-        }
-        let categories = [serde_json::json!({ "id": 1, "name": "person" })];
-        let file = serde_json::json!({ "images": images, "annotations": annotations, "categories": categories });
-        std::fs::write(bench.path("data/annotations.json"), file.to_string()).unwrap();
-        std::fs::write(bench.path("my.toml"), TRAINING).unwrap();
-        std::fs::write(bench.path("my.onnx"), detector(1, [64, 48], 1).bytes()).unwrap();
-        bench.succeed("keygen key");
-        bench
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn call(&self, arguments: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quant-tool"));
-        command
-            .args(arguments.split(' '))
-            .current_dir(self.0.path())
-            .output()
-            .unwrap()
-    }
-
-    fn succeed(&self, arguments: &str) -> (String, String) {
-        let output = self.call(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments}: {errors}");
-        (String::from_utf8(output.stdout).unwrap(), errors)
-    }
-
-    /// Calls that must fail with this code and name this on standard error.
-    fn fail(&self, arguments: &str, code: i32, named: &str) {
-        let output = self.call(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{arguments}: {errors}");
-        assert!(
-            errors.contains(named),
-            "{arguments}: no \"{named}\" in: {errors}"
-        );
-    }
+/// A bench with a configuration and an ONNX file.
+fn bench() -> Bench {
+    let bench = Bench::new();
+    bench.write("my.toml", training());
+    bench.write("my.onnx", detector(1, [64, 48], 1).bytes());
+    bench
 }
 
 const CONFIG: &str = "--config my.toml --run";
 
 #[test]
 fn a_network_from_elsewhere_becomes_a_bundle() {
-    let bench = Bench::new();
+    let bench = bench();
     bench.fail(
         &format!("quantize {CONFIG} run --data data"),
         66,
@@ -910,22 +825,20 @@ fn a_network_from_elsewhere_becomes_a_bundle() {
         "export {CONFIG} run --key key.secret --evaluate data --out my.tern"
     ));
     let (text, _) = bench.succeed("verify --bundle my.tern --key key.pub");
-    assert!(text.contains("elsewhere"), "{text}");
-    let key = std::fs::read_to_string(bench.path("key.pub")).unwrap();
-    let key = ternwatch_bundle::PublicKey::from_text(&key).unwrap();
+    assert!(text.contains("tiny version 3"), "{text}");
+    let key = ternwatch_bundle::PublicKey::from_text(&bench.text("key.pub")).unwrap();
     let model =
         quant_tool::files::model_from(&std::fs::read(bench.path("my.tern")).unwrap(), key).unwrap();
     assert_eq!(model.heads().len(), 2);
     assert_eq!(model.card()["imported"]["source"]["file"], "my.onnx");
-    assert_eq!(model.card()["training"]["stages"]["hard"]["steps"], 4);
+    assert_eq!(model.card()["training"]["stages"]["hard"]["steps"], 5);
 
     // What lies in the run's folder is checked, too.
-    let stored = std::fs::read_to_string(bench.path("run/network.json")).unwrap();
-    std::fs::write(
-        bench.path("run/network.json"),
+    let stored = bench.text("run/network.json");
+    bench.write(
+        "run/network.json",
         stored.replace("\"kernel\": 3", "\"kernel\": 5"),
-    )
-    .unwrap();
+    );
     bench.fail(
         &format!("quantize {CONFIG} run --data data"),
         65,
@@ -935,7 +848,7 @@ fn a_network_from_elsewhere_becomes_a_bundle() {
 
 #[test]
 fn without_data_a_warning_and_a_bundle_come_out() {
-    let bench = Bench::new();
+    let bench = bench();
     let (_, errors) = bench.succeed(&format!("import my.onnx {CONFIG} run --without-data"));
     assert!(
         errors.contains("warning: rounded to nearest without data"),
@@ -961,18 +874,13 @@ fn without_data_a_warning_and_a_bundle_come_out() {
         65,
         "more than 83886080 bytes",
     );
-    std::fs::write(
-        bench.path("cut.onnx"),
-        &detector(1, [64, 48], 1).bytes()[..3000],
-    )
-    .unwrap();
+    bench.write("cut.onnx", &detector(1, [64, 48], 1).bytes()[..3000]);
     bench.fail(
         &format!("import cut.onnx {CONFIG} other --without-data"),
         65,
         "cut.onnx",
     );
-    let ours = TRAINING.replace("[imported]", "[network]");
-    std::fs::write(bench.path("ours.toml"), ours).unwrap();
+    bench.write("ours.toml", training().replace("[imported]", "[network]"));
     bench.fail(
         "import my.onnx --config ours.toml --run other --without-data",
         78,

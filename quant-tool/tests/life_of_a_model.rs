@@ -3,170 +3,54 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod bench;
 
+use bench::{Bench, PHOTOGRAPHS, TINY};
 use quant_tool::train::config::Config;
 use quant_tool::train::parameters::Role;
 use quant_tool::train::stage::{Stage, State};
 use ternwatch_bundle::model::ModelLayer;
 
-const CONFIG: &str = r#"
-name = "tiny"
-version = 3
-seed = 5
-thresholds = [0.3, 0.5]
-[network]
-width = 64
-height = 48
-stem = [4, 4]
-stage8 = [6]
-stage16 = [6]
-stage32 = [8]
-neck = 6
-[float]
-steps = 6
-batch = 4
-sample = [64, 64]
-rate = 0.002
-weight_decay = 0.0001
-average_decay = 0.9
-[quantize]
-soft_steps = 3
-soft_rate = 0.001
-pull = 0.1
-hard_steps = 5
-hard_rate = 0.001
-free = "straight-through"
-groups = [0.0, 0.5, 1.0]
-last_group_at = 0.5
-[augment]
-mosaic = 0.5
-scale = [0.6, 1.5]
-aspect = 0.1
-grey = 0.2
-light = [0.5, 1.4]
-blur = 0.2
-cut_out = 0.3
-noise = 0.05
-source_weights = {}
-stretched = {}
-"#;
-
-/// A folder of the test's own with a data set, a configuration and a key pair.
-struct Bench(tempfile::TempDir);
-
-impl Bench {
-    fn new() -> Self {
-        let bench = Self(tempfile::tempdir().unwrap());
-        std::fs::create_dir_all(bench.path("data/images")).unwrap();
-        let (mut images, mut annotations) = (Vec::new(), Vec::new());
-        for id in 0..6u32 {
-            let (x, y) = (5 + 9 * id, 8 + 3 * id);
-            let mut picture = image::RgbImage::from_pixel(96, 72, image::Rgb([40, 50, 60]));
-            for (dx, dy) in (0..14).flat_map(|dx| (0..30).map(move |dy| (dx, dy))) {
-                picture.put_pixel(x + dx, y + dy, image::Rgb([230, 200, 180]));
-            }
-            picture
-                .save(bench.path(&format!("data/images/{id}.png")))
-                .unwrap();
-            images.push(serde_json::json!({ "id": id, "file_name": format!("{id}.png"), "source": "drawn" }));
-            let bbox = [x, y, 14, 30];
-            annotations.push(
-                serde_json::json!({ "id": id, "image_id": id, "category_id": 1, "bbox": bbox }),
-            );
-        }
-        let categories = [serde_json::json!({ "id": 1, "name": "person" })];
-        let file = serde_json::json!({ "images": images, "annotations": annotations, "categories": categories });
-        std::fs::write(bench.path("data/annotations.json"), file.to_string()).unwrap();
-        std::fs::write(bench.path("tiny.toml"), CONFIG).unwrap();
-        bench.succeed(&["keygen", "key"]);
-        bench
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn call(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quant-tool"));
-        command
-            .args(arguments)
-            .current_dir(self.0.path())
-            .output()
-            .unwrap()
-    }
-
-    fn succeed(&self, arguments: &[&str]) -> String {
-        let output = self.call(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {errors}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Calls that must fail with this code and name this on standard error.
-    fn fail(&self, arguments: &[&str], code: i32, named: &str) {
-        let output = self.call(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
-        assert!(
-            errors.contains(named),
-            "{arguments:?}: no \"{named}\" in: {errors}"
-        );
-    }
-
-    fn stage(&self, command: &str, run: &str, more: &[&str]) {
-        let common = [
-            command,
-            "--config",
-            "tiny.toml",
-            "--data",
-            "data",
-            "--run",
-            run,
-        ];
-        self.succeed(&[&common[..], more].concat());
-    }
-
-    fn state(&self, run: &str) -> State {
-        let config = Config::read(&self.path("tiny.toml")).unwrap();
-        let network = config.network(&self.path(run)).unwrap();
-        State::read(
-            &Stage::Hard.path(&self.path(run)),
-            &network,
-            &config.recipe(),
-        )
-        .unwrap()
-    }
+fn tiny() -> Bench {
+    let bench = Bench::new();
+    bench.write("tiny.toml", TINY);
+    bench
 }
 
-fn export(run: &str, out: &str) -> [String; 9] {
-    [
-        "export",
-        "--config",
-        "tiny.toml",
-        "--run",
-        run,
-        "--key",
-        "key.secret",
-        "--out",
-        out,
-    ]
-    .map(str::to_owned)
+/// Calls `train` or `quantize`.
+fn stage(bench: &Bench, command: &str, run: &str, more: &str) {
+    bench.succeed(&format!(
+        "{command} --config tiny.toml --data data --run {run} {more}"
+    ));
+}
+
+fn state(bench: &Bench, run: &str) -> State {
+    let config = Config::read(&bench.path("tiny.toml")).unwrap();
+    let network = config.network(&bench.path(run)).unwrap();
+    State::read(
+        &Stage::Hard.path(&bench.path(run)),
+        &network,
+        &config.recipe(),
+    )
+    .unwrap()
+}
+
+fn export(out: &str) -> String {
+    format!("export --config tiny.toml --run run --key key.secret --out {out}")
 }
 
 #[test]
 fn a_stopped_run_ends_like_an_uninterrupted_one() {
-    let bench = Bench::new();
-    bench.stage("train", "straight", &[]);
-    bench.stage("quantize", "straight", &[]);
+    let bench = tiny();
+    stage(&bench, "train", "straight", "");
+    stage(&bench, "quantize", "straight", "");
     for _ in 0..3 {
-        bench.stage("train", "stopped", &["--max-steps", "2"]);
+        stage(&bench, "train", "stopped", "--max-steps 2");
     }
     for _ in 0..4 {
-        bench.stage("quantize", "stopped", &["--max-steps", "2"]);
+        stage(&bench, "quantize", "stopped", "--max-steps 2");
     }
-    let (a, b) = (bench.state("straight"), bench.state("stopped"));
+    let (a, b) = (state(&bench, "straight"), state(&bench, "stopped"));
     assert!(a.quantizer.is_ternary() && b.quantizer.is_ternary());
     for (a, b) in a.average.0.iter().zip(&b.average.0) {
         assert_eq!(a.value, b.value, "{}", a.name);
@@ -174,40 +58,60 @@ fn a_stopped_run_ends_like_an_uninterrupted_one() {
 }
 
 #[test]
-fn an_exported_bundle_is_inspected_and_evaluated() {
-    let bench = Bench::new();
-    bench.stage("train", "run", &[]);
-    let unfinished = export("run", "early.tern");
-    bench.fail(
-        &unfinished.each_ref().map(String::as_str),
-        66,
-        "hard.safetensors",
+fn another_runs_float_network_may_teach() {
+    let bench = tiny();
+    let config = |name: &str, teacher: &str| {
+        let taught = TINY.replace("[augment]", "distillation = 1.0\n[augment]");
+        bench.write(
+            name,
+            taught.replace("[network]", &format!("{teacher}[network]")),
+        );
+    };
+    config("own.toml", "");
+    config("taught.toml", "teacher = \"large\"\n");
+    bench.write("large.toml", TINY.replace("stage8 = [6]", "stage8 = [10]"));
+    let call = |command: &str, name: &str| {
+        format!("{command} --config {name}.toml --data data --run {name}")
+    };
+    bench.succeed(&call("train", "taught"));
+    bench.fail(&call("quantize", "taught"), 66, "large/config.toml");
+    bench.succeed(&call("train", "large"));
+    bench.succeed(&call("quantize", "taught"));
+    bench.succeed(&call("train", "own"));
+    bench.succeed(&call("quantize", "own"));
+    let (own, taught) = (state(&bench, "own"), state(&bench, "taught"));
+    assert!(taught.quantizer.is_ternary());
+    let mut pairs = own.average.0.iter().zip(&taught.average.0);
+    assert!(
+        pairs.any(|(a, b)| a.value != b.value),
+        "it learned nothing of it"
     );
-    bench.stage("quantize", "run", &[]);
-    let arguments = export("run", "default.tern");
-    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    arguments.extend(["--evaluate", "data"]);
-    bench.succeed(&arguments);
 
-    let text = bench.succeed(&["inspect", "--bundle", "default.tern", "--key", "key.pub"]);
+    config("wrong.toml", "teacher = \"other\"\n");
+    std::fs::create_dir(bench.path("other")).unwrap();
+    let dogs = TINY.replace("[network]", "classes = [\"dog\"]\n[network]");
+    bench.write("other/config.toml", dogs);
+    bench.succeed(&call("train", "wrong"));
+    bench.fail(&call("quantize", "wrong"), 78, "other classes");
+}
+
+#[test]
+fn an_exported_bundle_is_inspected_and_evaluated() {
+    let bench = tiny();
+    stage(&bench, "train", "run", "");
+    bench.fail(&export("early.tern"), 66, "hard.safetensors");
+    stage(&bench, "quantize", "run", "");
+    bench.succeed(&format!("{} --evaluate data", export("default.tern")));
+
+    let (text, _) = bench.succeed("inspect --bundle default.tern --key key.pub");
     assert!(
         text.contains("tiny version 3") && text.contains("golden vectors match"),
         "{text}"
     );
-    let text = bench.succeed(&[
-        "evaluate",
-        "--bundle",
-        "default.tern",
-        "--key",
-        "key.pub",
-        "--data",
-        "data",
-        "--json",
-        "--coco",
-        "coco",
-    ]);
+    let (text, _) = bench
+        .succeed("evaluate --bundle default.tern --key key.pub --data data --json --coco coco");
     let scores: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(scores["sources"]["overall"]["images"], 6);
+    assert_eq!(scores["sources"]["overall"]["images"], PHOTOGRAPHS);
     assert_eq!(scores["sources"]["drawn"], scores["sources"]["overall"]);
     let boxes = |scores: &serde_json::Value| scores["boxes"].as_u64().unwrap();
     let heights = scores["heights"].as_array().unwrap().iter().map(boxes);
@@ -221,20 +125,19 @@ fn an_exported_bundle_is_inspected_and_evaluated() {
 
     // The card tells where the model comes from and how well it does.
     let bytes = std::fs::read(bench.path("default.tern")).unwrap();
-    let key = ternwatch_bundle::PublicKey::from_text(&read(&bench.path("key.pub"))).unwrap();
+    let key = ternwatch_bundle::PublicKey::from_text(&bench.text("key.pub")).unwrap();
     let model = quant_tool::files::model_from(&bytes, key).unwrap();
     assert_eq!(model.card()["evaluation"]["ternary"], scores);
     assert_eq!(model.card()["training"]["stages"]["float"]["steps"], 6);
-    assert_levels_are_in_the_bundle(&bench.state("run"), &model);
+    assert_levels_are_in_the_bundle(&state(&bench, "run"), &model);
     assert_resized(&bench, &model);
     assert_a_reader_may_leave(&bench);
 }
 
 /// Whether the files have every box, and detections of no others than their images.
 fn assert_coco_files(bench: &Bench) {
-    let json = |name: &str| -> serde_json::Value {
-        serde_json::from_str(&read(&bench.path(name))).unwrap()
-    };
+    let json =
+        |name: &str| -> serde_json::Value { serde_json::from_str(&bench.text(name)).unwrap() };
     let truth = json("coco/truth.json");
     assert_eq!(truth["annotations"].as_array().unwrap().len(), 6);
     assert_eq!(
@@ -253,29 +156,18 @@ fn assert_coco_files(bench: &Bench) {
 
 /// Whether a bundle that is signed anew for another input has the same weights, answers of its own, and tells so.
 fn assert_resized(bench: &Bench, before: &ternwatch_bundle::Model) {
-    let common = [
-        "sign",
-        "--bundle",
-        "default.tern",
-        "--key",
-        "key.pub",
-        "--with",
-        "key.secret",
-        "--out",
-        "wide.tern",
-    ];
-    bench.fail(
-        &[&common[..], &["--input", "wide"]].concat(),
-        64,
-        "WIDTHxHEIGHT",
-    );
-    bench.fail(&[&common[..], &["--score", "7"]].concat(), 64, "0 to 1");
-    bench.fail(&[&common[..], &["--input", "0x64"]].concat(), 65, "input");
-    let changes = ["--input", "128x64", "--name", "wide", "--score", "0.75"];
-    bench.succeed(&[&common[..], &changes].concat());
-    bench.succeed(&["verify", "--bundle", "wide.tern", "--key", "key.pub"]);
+    let sign = |change: &str| {
+        format!(
+            "sign --bundle default.tern --key key.pub --with key.secret --out wide.tern {change}"
+        )
+    };
+    bench.fail(&sign("--input wide"), 64, "WIDTHxHEIGHT");
+    bench.fail(&sign("--score 7"), 64, "0 to 1");
+    bench.fail(&sign("--input 0x64"), 65, "input");
+    bench.succeed(&sign("--input 128x64 --name wide --score 0.75"));
+    bench.succeed("verify --bundle wide.tern --key key.pub");
     let bytes = std::fs::read(bench.path("wide.tern")).unwrap();
-    let key = ternwatch_bundle::PublicKey::from_text(&read(&bench.path("key.pub"))).unwrap();
+    let key = ternwatch_bundle::PublicKey::from_text(&bench.text("key.pub")).unwrap();
     let after = quant_tool::files::model_from(&bytes, key).unwrap();
     assert_eq!(after.id().name, "wide");
     assert_eq!(after.thresholds().score, 0.75);
@@ -294,13 +186,10 @@ fn assert_resized(bench: &Bench, before: &ternwatch_bundle::Model) {
 
 /// Whether the program ends in silence when nobody reads on.
 fn assert_a_reader_may_leave(bench: &Bench) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_quant-tool"));
-    let arguments = ["inspect", "--bundle", "default.tern", "--key", "key.pub"];
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let output = command
-        .args(arguments)
-        .current_dir(bench.0.path())
+    let output = bench
+        .command("inspect --bundle default.tern --key key.pub")
         .stdout(writer)
         .stderr(std::process::Stdio::piped())
         .spawn()
@@ -342,24 +231,19 @@ fn assert_levels_are_in_the_bundle(state: &State, model: &ternwatch_bundle::Mode
     assert_eq!(seen, all.sum::<usize>());
 }
 
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap()
-}
-
 #[test]
 fn mistakes_are_named_and_nothing_is_overwritten() {
-    let bench = Bench::new();
-    bench.fail(&["trian"], 64, "trian");
-    bench.fail(&["keygen", "key"], 73, "key.secret");
-    let train = |config: &'static str, data: &'static str| {
-        ["train", "--config", config, "--data", data, "--run", "run"]
-    };
+    let bench = tiny();
+    bench.fail("trian", 64, "trian");
+    bench.fail("keygen key", 73, "key.secret");
+    let train =
+        |config: &str, data: &str| format!("train --config {config} --data {data} --run run");
     bench.fail(
         &train("tiny.toml", "nowhere"),
         66,
         "nowhere/annotations.json",
     );
-    let annotations = read(&bench.path("data/annotations.json"));
+    let annotations = bench.text("data/annotations.json");
     std::fs::create_dir_all(bench.path("far/images")).unwrap();
     std::fs::copy(
         bench.path("data/images/0.png"),
@@ -370,43 +254,28 @@ fn mistakes_are_named_and_nothing_is_overwritten() {
     far["images"].as_array_mut().unwrap().truncate(1);
     far["annotations"].as_array_mut().unwrap().truncate(1);
     far["annotations"][0]["bbox"] = serde_json::json!([400, 8, 14, 30]);
-    std::fs::write(bench.path("far/annotations.json"), far.to_string()).unwrap();
+    bench.write("far/annotations.json", far.to_string());
     bench.fail(
         &train("tiny.toml", "far"),
         65,
         "lies outside of its 96 x 72 pixels",
     );
     far["annotations"][0]["category_id"] = 9.into();
-    std::fs::write(bench.path("far/annotations.json"), far.to_string()).unwrap();
+    bench.write("far/annotations.json", far.to_string());
     bench.fail(
         &train("tiny.toml", "far"),
         65,
         "annotation 0: no category 9",
     );
-    std::fs::write(
-        bench.path("bad.toml"),
-        CONFIG.replace("mosaic =", "mosiac ="),
-    )
-    .unwrap();
+    bench.write("bad.toml", TINY.replace("mosaic =", "mosiac ="));
     bench.fail(&train("bad.toml", "data"), 78, "mosiac");
-    std::fs::write(bench.path("junk.tern"), b"TERNWTCH, but not really").unwrap();
-    bench.fail(
-        &["inspect", "--bundle", "junk.tern", "--key", "key.pub"],
-        65,
-        "junk.tern",
-    );
-    bench.fail(
-        &["inspect", "--bundle", "junk.tern", "--key", "key.secret"],
-        65,
-        "key.secret",
-    );
+    bench.write("junk.tern", "TERNWTCH, but not really");
+    let inspect = |key: &str| format!("inspect --bundle junk.tern --key {key}");
+    bench.fail(&inspect("key.pub"), 65, "junk.tern");
+    bench.fail(&inspect("key.secret"), 65, "key.secret");
 
     // Another recipe must not go on from this one's checkpoints.
-    bench.stage("train", "run", &["--max-steps", "1"]);
-    std::fs::write(
-        bench.path("other.toml"),
-        CONFIG.replace("seed = 5", "seed = 6"),
-    )
-    .unwrap();
+    stage(&bench, "train", "run", "--max-steps 1");
+    bench.write("other.toml", TINY.replace("seed = 5", "seed = 6"));
     bench.fail(&train("other.toml", "data"), 70, "another configuration");
 }

@@ -33,6 +33,10 @@ pub struct Config {
     pub last_group_at: f32,
     /// Learning rate at the start of the soft stage.
     pub soft_rate: f32,
+    /// Part of that rate which is left at the end of the soft stage. With little of it the hard stage begins anew; with much the
+    /// two are one descent.
+    #[serde(default = "hundredth")]
+    pub soft_rate_end: f32,
     /// Learning rate at the start of the hard stage.
     pub hard_rate: f32,
     /// What free weights are in the hard stage's forward pass.
@@ -52,6 +56,10 @@ pub struct Config {
     /// Weight of the loss that draws the outputs to those of the float network; 0 is none.
     #[serde(default)]
     pub distillation: f32,
+}
+
+fn hundredth() -> f32 {
+    0.01
 }
 
 fn half() -> f32 {
@@ -418,6 +426,7 @@ impl Config {
             ("quantize.pull", self.pull),
             ("quantize.zero_width", self.zero_width),
             ("quantize.soft_rate", self.soft_rate),
+            ("quantize.soft_rate_end", self.soft_rate_end),
             ("quantize.hard_rate", self.hard_rate),
         ];
         for (key, value) in parts {
@@ -493,6 +502,7 @@ mod tests {
             groups: vec![1.0],
             last_group_at: 0.5,
             soft_rate: 0.1,
+            soft_rate_end: 0.01,
             hard_rate: 0.1,
             free: Free::Float,
             order: Order::Nearest,

@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Ablation,
     /// The two stages of the paper.
     Ours,
+    /// Settings from a file, for the table only.
+    Tried,
 }
 
 /// All ways, in the order of the report, each with at most `budget` steps after the float training.
@@ -144,7 +146,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Method>> {
                 about: format!("settings of [{key}] in the file given with --also"),
                 key,
                 settings,
-                kind: Kind::Ablation,
+                kind: Kind::Tried,
             })
         })
         .collect()
@@ -164,6 +166,7 @@ fn hard(budget: u64) -> Config {
     Config {
         soft_steps: 0,
         soft_rate: RATE,
+        soft_rate_end: 0.01,
         pull: 1.0,
         soft: Soft::Forward,
         hard_steps: budget,

@@ -8,23 +8,27 @@ mod measure;
 mod methods;
 mod plots;
 mod report;
+mod subject;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use ternwatch_bundle::SecretKey;
-use ternwatch_bundle::manifest::{ModelId, Thresholds};
+use clap::error::ErrorKind;
+use ternwatch_bundle::manifest::ModelId;
+use ternwatch_bundle::{Model, SecretKey};
 
 use self::experiment::Experiment;
 use self::methods::Method;
-use crate::data::labelled::{Labelled, Part};
+use self::subject::{Finding, Naming, Subject};
 use crate::network::Network;
-use crate::train::classify::Classification;
-use crate::train::config::Recipe;
+use crate::quantize::Quantizer;
+use crate::train::config::{Config, Recipe};
 use crate::train::parameters::Parameters;
 use crate::train::stage::{Session, Stage, State};
 use crate::{cli, export, files, quantize};
+
+/// How the model that ships is trained.
+const PERSON: &str = include_str!("../../../models/person.toml");
 
 /// What one way to quantize came to, with one seed.
 struct Outcome {
@@ -32,8 +36,8 @@ struct Outcome {
     method: String,
     /// Which seed.
     seed: u64,
-    /// Part of the test pictures that the integer network classifies right.
-    accuracy: f64,
+    /// How well the integer network does, 0 to 1.
+    measured: f64,
     /// Bytes of the whole bundle.
     file_len: usize,
     /// Part of the weights that are zero.
@@ -48,8 +52,8 @@ struct Outcome {
 struct FloatOutcome {
     /// Which seed.
     seed: u64,
-    /// Part of the test pictures that it classifies right.
-    accuracy: f64,
+    /// How well it does, 0 to 1.
+    measured: f64,
     /// Seconds of its training.
     seconds: f64,
 }
@@ -66,93 +70,118 @@ struct Results {
 
 /// Trains, quantizes in every way, measures, and writes the report.
 pub fn run(args: &cli::Reproduce) -> Result<()> {
-    let mut experiment = Experiment::of(args.what, args.steps);
+    let folder = &args.data;
+    let is_described = matches!(args.what, cli::Experiments::Pedestrian);
+    if args.config.is_some() && !is_described {
+        let text = "--config is for `pedestrian`; the other experiments have networks of their own";
+        return Err(clap::Error::raw(ErrorKind::ArgumentConflict, text).into());
+    }
+    match args.what {
+        cli::Experiments::Mnist => {
+            let subject = Naming::mnist(folder)?;
+            compare(Experiment::mnist(args.steps), &subject, args)
+        }
+        cli::Experiments::Cifar10 => {
+            let subject = Naming::cifar10(folder)?;
+            compare(Experiment::cifar10(args.steps), &subject, args)
+        }
+        cli::Experiments::Pedestrian => {
+            let config = match &args.config {
+                Some(path) => Config::read(path)?,
+                None => Config::parse(PERSON)?,
+            };
+            let experiment = Experiment::pedestrian(&config, args.config.as_deref(), args.steps)?;
+            compare(experiment, &Finding::read(folder, &config)?, args)
+        }
+    }
+}
+
+fn compare<S: Subject>(
+    mut experiment: Experiment,
+    subject: &S,
+    args: &cli::Reproduce,
+) -> Result<()> {
     if let Some(file) = &args.also {
         experiment.methods.extend(methods::read(file)?);
+        experiment.options += &format!(" --also {}", file.display());
     }
-    let network = experiment.network();
-    let test = experiment.load(&args.data, Part::Test)?;
-    let task = Arc::new(Classification {
-        pictures: experiment.load(&args.data, Part::Train)?,
-        shift: experiment.shift,
-        mirror: experiment.mirror,
-    });
     let mut results = Results {
         float: Vec::new(),
         ternary: Vec::new(),
-        float_len: float_len(&network),
+        float_len: float_len(&experiment.network),
+    };
+    let told = |seed: u64, what: &str, measured: f64| {
+        let measure = experiment.measure;
+        eprintln!("seed {seed}: {what}: {measure} {:.2} %", 100.0 * measured);
     };
     for seed in 1..=args.seeds {
         let trial = Trial {
             experiment: &experiment,
-            network: &network,
-            task: &task,
-            test: &test,
+            subject,
             seed,
         };
         let folder = args.run.join(format!("seed-{seed}"));
-        let (float, accuracy) = trial.float(&folder.join("float"))?;
-        eprintln!("seed {seed}: float {:.2} %", 100.0 * accuracy);
-        results.float.push(FloatOutcome {
-            seed,
-            accuracy,
-            seconds: float.seconds,
-        });
+        let float = trial.float(&folder.join("float"))?;
+        told(seed, "float", float.measured);
+        results.float.push(float);
         for method in &experiment.methods {
             let outcome = trial.quantize(&folder, method)?;
-            eprintln!(
-                "seed {seed}: {} {:.2} %",
-                method.name,
-                100.0 * outcome.accuracy
-            );
+            told(seed, &method.name, outcome.measured);
             results.ternary.push(outcome);
         }
     }
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     plots::draw(&experiment, &results, &args.run, &args.out)?;
-    let text = report::markdown(&experiment, &network, &results, args.seeds);
+    let text = report::markdown(&experiment, &subject.drawn(), &results, args.seeds);
     files::write(&args.out.join("report.md"), text.as_bytes())?;
     println!("{text}");
     Ok(())
 }
 
 /// One seed's way through the experiment.
-struct Trial<'a> {
+struct Trial<'a, S> {
     experiment: &'a Experiment,
-    network: &'a Network,
-    task: &'a Arc<Classification>,
-    test: &'a Labelled,
+    subject: &'a S,
     seed: u64,
 }
 
-impl Trial<'_> {
+impl<S: Subject> Trial<'_, S> {
     fn session<'a>(
         &'a self,
         settings: &'a quantize::Config,
         folder: &'a Path,
-    ) -> Session<'a, Classification> {
+    ) -> Session<'a, S::Task> {
         Session {
             recipe: Recipe {
                 seed: self.seed,
                 float: &self.experiment.float,
                 quantize: settings,
             },
-            network: self.network,
-            task: self.task,
+            network: &self.experiment.network,
+            task: self.subject.task(),
+            teacher: None,
             folder,
         }
     }
 
-    /// Trains the float network and tells its test accuracy.
-    fn float(&self, folder: &Path) -> Result<(State, f64)> {
+    /// Trains the float network and measures it.
+    fn float(&self, folder: &Path) -> Result<FloatOutcome> {
         create(folder)?;
-        let session = self.session(&self.experiment.methods[0].settings, folder);
-        let state = session.run(Stage::Float, &mut u64::MAX.clone())?;
-        let accuracy = measure::float(self.network, &state.average, self.test)?;
-        Ok((state, accuracy))
+        let settings = &self.experiment.methods[0].settings;
+        let state = self
+            .session(settings, folder)
+            .run(Stage::Float, &mut u64::MAX.clone())?;
+        let rounded = Quantizer::fit(&state.average, settings);
+        let (_, model) = self.bundle("float", &state.average, &rounded)?;
+        let network = &self.experiment.network;
+        Ok(FloatOutcome {
+            seed: self.seed,
+            measured: self.subject.float(network, &state.average, &model)?,
+            seconds: state.seconds,
+        })
     }
 
-    /// Quantizes the float network in one way.
+    /// Quantizes the float network in one way, and measures what came of it.
     fn quantize(&self, seed_folder: &Path, method: &Method) -> Result<Outcome> {
         let folder = seed_folder.join(&method.key);
         create(&folder)?;
@@ -163,34 +192,42 @@ impl Trial<'_> {
         let soft = session.run(Stage::Soft, &mut u64::MAX.clone())?;
         let mut hard = session.run(Stage::Hard, &mut u64::MAX.clone())?;
         session.calibrate(Stage::Hard, &mut hard)?;
-        let key = SecretKey::from_bytes(&[self.seed as u8; 32]);
-        let source = export::Source {
-            id: ModelId {
-                name: format!("{}-{}", self.experiment.key, method.key),
-                version: self.seed,
-            },
-            classes: self.task.pictures.classes.clone(),
-            thresholds: Thresholds {
-                score: 0.5,
-                iou: 0.5,
-            },
-            network: self.network,
-            parameters: &hard.average,
-            quantizer: &hard.quantizer,
-            card: serde_json::Value::Null,
-        };
-        let file = export::bundle(&source, &key)?;
+        let (file, model) = self.bundle(&method.key, &hard.average, &hard.quantizer)?;
         files::write(&folder.join("model.tern"), &file)?;
-        let model = files::model_from(&file, key.public_key())?;
         Ok(Outcome {
             method: method.key.clone(),
             seed: self.seed,
-            accuracy: measure::integer(&model, self.test)?,
+            measured: self.subject.integer(&model)?,
             file_len: file.len(),
             zeros: zeros(&hard),
             steps: soft.step + hard.step,
             seconds: soft.seconds + hard.seconds,
         })
+    }
+
+    /// A signed bundle, and the model in it.
+    fn bundle(
+        &self,
+        name: &str,
+        parameters: &Parameters,
+        quantizer: &Quantizer,
+    ) -> Result<(Vec<u8>, Model)> {
+        let key = SecretKey::from_bytes(&[self.seed as u8; 32]);
+        let source = export::Source {
+            id: ModelId {
+                name: format!("{}-{name}", self.experiment.key),
+                version: self.seed,
+            },
+            classes: self.subject.classes().to_vec(),
+            thresholds: self.experiment.thresholds,
+            network: &self.experiment.network,
+            parameters,
+            quantizer,
+            card: serde_json::Value::Null,
+        };
+        let file = export::bundle(&source, &key)?;
+        let model = files::model_from(&file, key.public_key())?;
+        Ok((file, model))
     }
 }
 

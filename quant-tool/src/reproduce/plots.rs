@@ -7,7 +7,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::experiment::Experiment;
-use super::methods::Kind;
+use super::methods::{Kind, Method};
 use super::{Results, parameters_after};
 use crate::train::parameters::Role;
 use crate::train::stage::Stage;
@@ -26,8 +26,6 @@ const COLOURS: [RGBColor; 9] = [
 ];
 /// Lines of the log whose mean is one point.
 const SMOOTHED: usize = 5;
-/// Part of the pictures by which a way may be behind the best one and still be on the chart.
-const ACCURACIES_SHOWN: f64 = 0.015;
 /// Bins of a histogram.
 const BINS: usize = 61;
 
@@ -71,13 +69,19 @@ fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
 }
 
+/// The ways that the pictures show.
+fn drawn(experiment: &Experiment) -> impl Iterator<Item = &Method> {
+    let methods = experiment.methods.iter();
+    methods.filter(|method| method.kind != Kind::Tried)
+}
+
 /// Loss by step of the first seed: the float training, and every way beside it from where it begins.
 fn learning(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<()> {
     let float = losses(&folder.join("float"), [0.0; 2])?;
     let float = smoothed(&float);
     let end = experiment.float.steps as f64;
     let mut curves = vec![("float", colour(0), float)];
-    for (i, method) in experiment.methods.iter().enumerate() {
+    for (i, method) in drawn(experiment).enumerate() {
         let starts = [end, end + method.settings.soft_steps as f64];
         let curve = losses(&folder.join(&method.key), starts)?;
         if curve.len() > 1 {
@@ -108,7 +112,7 @@ fn learning(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<(
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .x_desc("step")
-        .y_desc("cross-entropy")
+        .y_desc("loss")
         .x_label_formatter(&|x| format!("{x:.0}"))
         .draw()
         .map_err(failed)?;
@@ -140,10 +144,10 @@ fn losses(folder: &Path, starts: [f64; 2]) -> Result<Vec<(f64, f64)>> {
         let fields: Vec<&str> = line.split(',').collect();
         let number = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok());
         let start = starts[usize::from(fields[0] == Stage::Hard.name())];
-        let (Some(step), Some(loss)) = (number(1), number(4)) else {
-            anyhow::bail!("{}: no step and loss in \"{line}\"", path.display());
+        let (Some(step), Some(score), Some(boxes)) = (number(1), number(4), number(5)) else {
+            anyhow::bail!("{}: no step and losses in \"{line}\"", path.display());
         };
-        Ok((start + step, loss))
+        Ok((start + step, score + boxes))
     };
     text.lines().skip(1).map(point).collect()
 }
@@ -160,8 +164,9 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 
 /// Histograms of one layer's weights, in its scales, after each stage of ours.
 fn weights(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<()> {
-    let network = experiment.network();
-    let layer = format!("conv{}", experiment.convs.len() - 1);
+    let network = &experiment.network;
+    let layer = experiment.largest_layer();
+    let layer = layer.context("a network without layers")?;
     let ours = experiment.methods.iter().find(|m| m.kind == Kind::Ours);
     let ours = ours.context("ours is not among the ways")?;
     let parts = area.split_evenly((1, 3));
@@ -170,7 +175,7 @@ fn weights(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<()
         .zip([Stage::Float, Stage::Soft, Stage::Hard])
         .zip([COLOURS[3], COLOURS[6], COLOURS[8]])
     {
-        let parameters = parameters_after(&folder.join(&ours.key), stage, &network)?;
+        let parameters = parameters_after(&folder.join(&ours.key), stage, network)?;
         let values = parameters.get(&layer, Role::Weight);
         let channels = network
             .convs()
@@ -220,28 +225,33 @@ fn histogram(weights: &[f32], fan_in: usize) -> Vec<f64> {
     bins
 }
 
-/// Test accuracy against bytes: every seed of every way.
+/// What was measured against bytes: every seed of every way.
 fn memory(area: &Area<'_>, experiment: &Experiment, results: &Results) -> Result<()> {
-    let accuracies = || {
-        let ternary = results.ternary.iter().map(|o| o.accuracy);
-        ternary.chain(results.float.iter().map(|f| f.accuracy))
+    let measured = || {
+        let ternary = results.ternary.iter().map(|o| o.measured);
+        ternary.chain(results.float.iter().map(|f| f.measured))
     };
-    let highest = accuracies().fold(0.0, f64::max);
+    let highest = measured().fold(0.0, f64::max);
     // What is far behind would press all others together.
-    let floor = highest - ACCURACIES_SHOWN;
-    let lowest = accuracies().fold(1.0, f64::min).max(floor);
+    let floor = highest - experiment.shown;
+    let lowest = measured().fold(1.0, f64::min).max(floor);
     let room = (highest - lowest).max(0.001) * 0.1;
+    let smallest = results.ternary.iter().map(|o| o.file_len).min();
+    let left = smallest.unwrap_or(results.float_len) as f64 / 1000.0 / 2.0;
     let right = results.float_len as f64 / 1000.0 * 2.0;
     let mut chart = ChartBuilder::on(area)
         .caption(
-            "Test accuracy against the size of the parameters, every seed",
+            format!(
+                "{} against the size of the parameters, every seed",
+                experiment.measure
+            ),
             ("sans-serif", 18),
         )
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(64)
         .build_cartesian_2d(
-            (8.0..right).log_scale(),
+            (left..right).log_scale(),
             100.0 * (lowest - room)..100.0 * (highest + room),
         )
         .map_err(failed)?;
@@ -249,7 +259,7 @@ fn memory(area: &Area<'_>, experiment: &Experiment, results: &Results) -> Result
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .x_desc("kB (logarithmic)")
-        .y_desc("test accuracy, %")
+        .y_desc(format!("{}, %", experiment.measure))
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| format!("{y:.2}"))
         .draw()
@@ -259,15 +269,15 @@ fn memory(area: &Area<'_>, experiment: &Experiment, results: &Results) -> Result
         results
             .float
             .iter()
-            .map(|f| (results.float_len, f.accuracy))
+            .map(|f| (results.float_len, f.measured))
             .collect::<Vec<_>>(),
     )];
-    for method in &experiment.methods {
+    for method in drawn(experiment) {
         let own = results.ternary.iter();
         let own = own.filter(|o| o.method == method.key);
         series.push((
             method.name.as_str(),
-            own.map(|o| (o.file_len, o.accuracy)).collect(),
+            own.map(|o| (o.file_len, o.measured)).collect(),
         ));
     }
     for (i, (name, points)) in series.into_iter().enumerate() {
@@ -279,8 +289,8 @@ fn memory(area: &Area<'_>, experiment: &Experiment, results: &Results) -> Result
             0 => name.to_owned(),
             below => format!("{name} ({below} below)"),
         };
-        let dots = shown.into_iter().map(|(len, accuracy)| {
-            Circle::new((len as f64 / 1000.0, 100.0 * accuracy), 5, colour.filled())
+        let dots = shown.into_iter().map(|(len, measured)| {
+            Circle::new((len as f64 / 1000.0, 100.0 * measured), 5, colour.filled())
         });
         chart
             .draw_series(dots)

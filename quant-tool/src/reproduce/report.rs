@@ -5,7 +5,6 @@ use std::fmt::Write;
 use super::experiment::Experiment;
 use super::methods::{Kind, Method};
 use super::{Outcome, Results};
-use crate::network::Network;
 
 /// The paper's memory: two of 32 bits.
 const MEMORY_MAX: f64 = 0.0625;
@@ -32,58 +31,54 @@ impl Spread {
     }
 }
 
-/// The whole report.
-pub(super) fn markdown(e: &Experiment, network: &Network, results: &Results, seeds: u64) -> String {
+/// The whole report. `drawn` tells how samples are made, `seeds` how often everything was done.
+pub(super) fn markdown(e: &Experiment, drawn: &str, results: &Results, seeds: u64) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
-    let _ = write(&mut text, e, network, results, seeds);
+    let _ = write(&mut text, e, drawn, results, seeds);
     text
 }
 
 fn write(
     text: &mut String,
     e: &Experiment,
-    network: &Network,
+    drawn: &str,
     results: &Results,
     seeds: u64,
 ) -> std::fmt::Result {
-    let weights: usize = network.convs().map(|c| c.weights_len()).sum();
-    let float = Spread::of(results.float.iter().map(|f| f.accuracy));
+    let weights: usize = e.network.convs().map(|c| c.weights_len()).sum();
+    let float = Spread::of(results.float.iter().map(|f| f.measured));
     writeln!(text, "# Ternary networks on {}\n", e.title)?;
     writeln!(
         text,
-        "Made by `quant-tool reproduce {} --data DATA --run RUN --seeds {seeds} --steps {} --out OUT`, seeds 1 to {seeds}.\n",
-        e.key, e.float.steps
+        "Made by `quant-tool reproduce {} --data DATA --run RUN --seeds {seeds} --steps {}{} --out OUT`, seeds 1 to {seeds}.\n",
+        e.key, e.float.steps, e.options
     )?;
     writeln!(text, "- Data: {}.", e.data)?;
-    let convs: Vec<String> = e.convs.iter().map(|(c, s)| format!("{c}/{s}")).collect();
     writeln!(
         text,
-        "- Network: 3x3 convolutions of channels/stride {}, batch normalization and ReLU after each, then one logit a class and \
-         cell, averaged: {weights} weights, {:.1} MMAC.",
-        convs.join(", "),
-        network.macs() as f64 / 1e6
+        "- Network: {}: {weights} weights, {:.1} MMAC.",
+        e.architecture,
+        e.network.macs() as f64 / 1e6
     )?;
+    let [width, height] = e.float.sample;
     writeln!(
         text,
-        "- Float training: {} steps of {} pictures (AdamW, half a cosine from {}), shifted by up to {} pixels{}.",
-        e.float.steps,
-        e.float.batch,
-        e.float.rate,
-        e.shift,
-        if e.mirror { " and mirrored" } else { "" }
+        "- Float training: {} steps of {} samples of {width} x {height} pixels (AdamW, half a cosine from {}), {drawn}.",
+        e.float.steps, e.float.batch, e.float.rate
     )?;
     writeln!(
         text,
         "- Every way starts from the same float network and may spend {} steps, {:.1} % of its training. Activations are u7 in all of \
-         them. Accuracy is that of the signed bundle, run by the integer kernels that the daemon runs; the last state of each \
+         them. What is measured is the signed bundle, run by the integer kernels that the daemon runs; the last state of each \
          run is taken as it is.\n",
         e.budget,
         100.0 * e.budget as f64 / e.float.steps as f64
     )?;
     writeln!(
         text,
-        "| | test accuracy, % | against float, points | file, bytes | of float32, % | zeros, % | extra steps, % | extra time, % |"
+        "| | {}, % | against float, points | file, bytes | of float32, % | zeros, % | extra steps, % | extra time, % |",
+        e.measure
     )?;
     writeln!(text, "|---|--:|--:|--:|--:|--:|--:|--:|")?;
     writeln!(
@@ -109,7 +104,16 @@ fn write(
     writeln!(text, "\n## Pictures\n")?;
     writeln!(text, "![Learning curves](learning.svg)\n")?;
     writeln!(text, "![Weights after each stage](weights.svg)\n")?;
-    writeln!(text, "![Accuracy against memory](memory.svg)")
+    writeln!(
+        text,
+        "![{} against memory](memory.svg)",
+        capitalized(e.measure)
+    )
+}
+
+fn capitalized(word: &str) -> String {
+    let (first, rest) = word.split_at(word.len().min(1));
+    first.to_uppercase() + rest
 }
 
 fn of<'a>(
@@ -120,19 +124,19 @@ fn of<'a>(
     all.filter(move |o| o.method == method.key)
 }
 
-/// Accuracy minus that of the float network of the same seed.
+/// What was measured, minus that of the float network of the same seed.
 fn differences<'a>(
     results: &'a Results,
     method: &'a Method,
 ) -> impl Iterator<Item = f64> + Clone + 'a {
     of(results, method).filter_map(|o| {
         let float = results.float.iter().find(|f| f.seed == o.seed)?;
-        Some(o.accuracy - float.accuracy)
+        Some(o.measured - float.measured)
     })
 }
 
 fn row(e: &Experiment, results: &Results, method: &Method) -> String {
-    let accuracy = Spread::of(of(results, method).map(|o| o.accuracy));
+    let measured = Spread::of(of(results, method).map(|o| o.measured));
     let difference = Spread::of(differences(results, method));
     let len = Spread::of(of(results, method).map(|o| o.file_len as f64));
     let zeros = Spread::of(of(results, method).map(|o| o.zeros));
@@ -142,7 +146,7 @@ fn row(e: &Experiment, results: &Results, method: &Method) -> String {
     format!(
         "| {} | {} | {:+.2} ± {:.2} | {:.0} | {:.2} | {:.0} | {:.1} | {:.1} |",
         method.name,
-        accuracy.percent(),
+        measured.percent(),
         100.0 * difference.mean,
         100.0 * difference.deviation,
         len.mean,
@@ -154,7 +158,7 @@ fn row(e: &Experiment, results: &Results, method: &Method) -> String {
 }
 
 fn targets(text: &mut String, e: &Experiment, results: &Results) -> std::fmt::Result {
-    let mean = |method| Spread::of(of(results, method).map(|o| o.accuracy)).mean;
+    let mean = |method| Spread::of(of(results, method).map(|o| o.measured)).mean;
     let Some(own) = e.methods.iter().find(|m| m.kind == Kind::Ours) else {
         return Ok(());
     };
@@ -172,7 +176,8 @@ fn targets(text: &mut String, e: &Experiment, results: &Results) -> std::fmt::Re
     };
     line(
         format!(
-            "Accuracy at least float {:+.1} points: {:+.2}",
+            "{} at least that of float {:+.1} points: {:+.2}",
+            capitalized(e.measure),
             100.0 * least,
             100.0 * difference
         ),

@@ -1,7 +1,7 @@
 //! The training configuration: one TOML file that holds all that decides about a model.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,9 @@ pub struct Config {
     pub classes: Vec<String>,
     /// Default thresholds of the exported model: score, IoU.
     pub thresholds: [f32; 2],
+    /// Folder of another run whose float network teaches in the soft and hard stages, in place of this run's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<PathBuf>,
     /// The architecture of a network that is trained here from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<network::Config>,
@@ -60,6 +63,14 @@ pub enum ConfigError {
     /// Not exactly one description of the network.
     #[error("the network is described either by [network] or by [imported]")]
     Network,
+    /// An imported network cannot be trained from the start.
+    #[error(
+        "an [imported] network has its float training behind it; only one that [network] describes is trained from the start"
+    )]
+    Imported,
+    /// A teacher that was taught something else.
+    #[error("{}: finds other classes, or answers at other strides, than the network that is to learn from it (teacher)", .0.display())]
+    Teacher(PathBuf),
     /// A network that is trained here cannot be imported.
     #[error("no table [imported], which says what is to be known of the file")]
     NotImported,

@@ -23,6 +23,8 @@ use crate::quantize::{self, Free, Quantizer, Soft};
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// Steps over which the learning rate rises at the start of the float stage.
 const WARM_UP_STEPS: f32 = 200.0;
+/// Part of the learning rate that is left at the end of a stage.
+const RATE_END: f32 = 0.01;
 /// Longest gradient that is not shortened.
 const GRADIENT_NORM_MAX: f32 = 10.0;
 /// How far the running statistics move to each batch's.
@@ -84,18 +86,20 @@ impl Stage {
         }
     }
 
-    /// Half a cosine from the stage's rate to a hundredth of it.
+    /// Half a cosine from the stage's rate to what is left of it in the end, a hundredth where nothing else is said.
     fn rate(self, recipe: &Recipe<'_>, step: u64) -> f32 {
         let progress = step as f32 / self.steps(recipe).max(1) as f32;
-        let (rate, warm_up) = match self {
-            Self::Float => (
-                recipe.float.rate,
-                ((step + 1) as f32 / WARM_UP_STEPS).min(1.0),
-            ),
-            Self::Soft => (recipe.quantize.soft_rate, 1.0),
-            Self::Hard => (recipe.quantize.hard_rate, 1.0),
+        let (rate, end) = match self {
+            Self::Float => (recipe.float.rate, RATE_END),
+            Self::Soft => (recipe.quantize.soft_rate, recipe.quantize.soft_rate_end),
+            Self::Hard => (recipe.quantize.hard_rate, RATE_END),
         };
-        rate * warm_up * (0.5 * (1.0 + (std::f32::consts::PI * progress).cos()) + 0.01)
+        let warm_up = match self {
+            Self::Float => ((step + 1) as f32 / WARM_UP_STEPS).min(1.0),
+            Self::Soft | Self::Hard => 1.0,
+        };
+        let descent = 0.5 * (1.0 + (std::f32::consts::PI * progress).cos());
+        rate * warm_up * (descent * (1.0 + RATE_END - end) + end)
     }
 }
 
@@ -189,6 +193,22 @@ pub fn average_in(path: &Path, network: &Network) -> Result<Parameters> {
     Ok(average)
 }
 
+/// A float network that others learn from.
+pub struct Teacher {
+    /// The layers, with heads of the same strides and classes as whoever learns.
+    pub network: Network,
+    /// What it has learned.
+    pub parameters: Parameters,
+}
+
+/// What a stage learns beside the truth: a teacher's outputs, and how much they weigh.
+#[derive(Clone, Copy)]
+struct Lesson<'a> {
+    network: &'a Network,
+    parameters: &'a Parameters,
+    weight: f32,
+}
+
 /// What the stages of a run share.
 pub struct Session<'a, T: Task> {
     /// How to train.
@@ -197,6 +217,8 @@ pub struct Session<'a, T: Task> {
     pub network: &'a Network,
     /// What it is trained for.
     pub task: &'a Arc<T>,
+    /// Who teaches in the soft and hard stages instead of the run's own float network.
+    pub teacher: Option<&'a Teacher>,
     /// Where checkpoints and the log go.
     pub folder: &'a Path,
 }
@@ -223,7 +245,8 @@ impl<T: Task> Session<'_, T> {
         *steps_left -= end.saturating_sub(state.step);
         let mut log = Log::open(&self.folder.join("log.csv"))?;
         let workers = Workers::start()?;
-        let teacher = self.teacher(stage)?;
+        let own = self.own_teacher(stage)?;
+        let lesson = self.lesson(stage, own.as_ref());
         let batches = batches::draw(
             Arc::clone(self.task),
             self.plan(stage as u64 + 1, (state.step, end)),
@@ -238,7 +261,7 @@ impl<T: Task> Session<'_, T> {
                 .recv()
                 .context("the thread that draws batches ended")?;
             let rate = stage.rate(&self.recipe, state.step);
-            let loss = self.step(&mut state, stage, batch, rate, (&workers, teacher.as_ref()))?;
+            let loss = self.step(&mut state, stage, batch, rate, (&workers, lesson))?;
             state.step += 1;
             state.seconds += began.elapsed().as_secs_f64();
             bar.inc(1);
@@ -299,11 +322,29 @@ impl<T: Task> Session<'_, T> {
         state.write(&stage.path(self.folder))
     }
 
-    /// The float network that this stage learns from, if it does.
-    fn teacher(&self, stage: Stage) -> Result<Option<Parameters>> {
-        let learns = stage != Stage::Float && self.recipe.quantize.distillation > 0.0;
+    /// Whether this stage has a teacher.
+    fn is_taught(&self, stage: Stage) -> bool {
+        stage != Stage::Float && self.recipe.quantize.distillation > 0.0
+    }
+
+    /// The run's float network, if this stage learns from it.
+    fn own_teacher(&self, stage: Stage) -> Result<Option<Parameters>> {
+        let learns = self.is_taught(stage) && self.teacher.is_none();
         let read = || average_in(&Stage::Float.path(self.folder), self.network);
         learns.then(read).transpose()
+    }
+
+    fn lesson<'b>(&'b self, stage: Stage, own: Option<&'b Parameters>) -> Option<Lesson<'b>> {
+        let (network, parameters) = match (self.teacher, own) {
+            (Some(teacher), _) => (&teacher.network, &teacher.parameters),
+            (None, own) => (self.network, own?),
+        };
+        let weight = self.recipe.quantize.distillation;
+        self.is_taught(stage).then_some(Lesson {
+            network,
+            parameters,
+            weight,
+        })
     }
 
     fn open(&self, stage: Stage) -> Result<State> {
@@ -331,7 +372,7 @@ impl<T: Task> Session<'_, T> {
         stage: Stage,
         (images, truth): batches::Batch<T::Truth>,
         rate: f32,
-        (workers, teacher): (&Workers, Option<&Parameters>),
+        (workers, lesson): (&Workers, Option<Lesson<'_>>),
     ) -> Result<Loss> {
         let quantize = self.recipe.quantize;
         let progress = state.step as f32 / stage.steps(&self.recipe) as f32;
@@ -360,7 +401,7 @@ impl<T: Task> Session<'_, T> {
         let (loss, statistics, mut gradients) = workers.differentiate(
             stage,
             self.network,
-            (parameters, teacher.map(|t| (t, quantize.distillation))),
+            (parameters, lesson),
             images,
             (self.task.as_ref(), &truth),
         )?;
@@ -431,7 +472,7 @@ impl Workers {
         &self,
         stage: Stage,
         network: &Network,
-        (parameters, teacher): (&Parameters, Option<(&Parameters, f32)>),
+        (parameters, lesson): (&Parameters, Option<Lesson<'_>>),
         images: Images,
         (task, truth): (&T, &[T::Truth]),
     ) -> Result<(Loss, Vec<Vec<Statistic>>, Gradients)> {
@@ -443,12 +484,13 @@ impl Workers {
                 rest = after;
                 let work = move || {
                     let mode = (stage.activations(), Statistics::Batch);
-                    let taught = teacher
-                        .map(|(teacher, weight)| {
+                    let taught = lesson
+                        .map(|lesson| {
                             let mode = (Activations::Float, Statistics::Batch);
                             let (images, none) = (part.clone(), graph::Gradients::None);
-                            let pass = forward(network, teacher, images, mode, none)?;
-                            Ok::<_, anyhow::Error>((pass.outputs, weight))
+                            let pass =
+                                forward(lesson.network, lesson.parameters, images, mode, none)?;
+                            Ok::<_, anyhow::Error>((pass.outputs, lesson.weight))
                         })
                         .transpose()?;
                     let mut pass =
