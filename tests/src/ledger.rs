@@ -2,7 +2,7 @@
 
 use crate::broker::Heard;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The events of a topic so far, by number.
 pub struct Ledger {
@@ -41,7 +41,8 @@ impl Ledger {
         Some(sequence)
     }
 
-    /// Numbers have no gaps; of every run, every object's events are in order.
+    /// Numbers have no gaps; of every run, every object's events are in order: it is new before anything else, enters a zone
+    /// before it leaves it, has left all of them before it ends, and nothing comes after its end.
     pub fn check(&self) {
         let numbers: Vec<u64> = self.events.keys().copied().collect();
         assert_eq!(
@@ -50,10 +51,21 @@ impl Ledger {
             "a gap"
         );
         let mut open: BTreeMap<(String, u64), &str> = BTreeMap::new();
+        let mut within: BTreeMap<(String, u64), BTreeSet<&str>> = BTreeMap::new();
         for event in self.events.values() {
             let run = event["started_at"].as_str().expect("a text").to_owned();
             let id = event["track"]["id"].as_u64().expect("a number");
             let kind = event["type"].as_str().expect("a text");
+            let zones = within.entry((run.clone(), id)).or_default();
+            let zone = event["zone"]["name"].as_str().unwrap_or_default();
+            let is_in_turn = match kind {
+                "zone_enter" => zones.insert(zone),
+                "zone_loiter" => zones.contains(zone),
+                "zone_leave" => zones.remove(zone),
+                "end" => zones.is_empty(),
+                _ => true,
+            };
+            assert!(is_in_turn, "within {zones:?}: {event}");
             let before = open.insert((run, id), kind);
             assert_eq!(before.is_none(), kind == "new", "{kind} after {before:?}");
             assert_ne!(before, Some("end"), "{event}");

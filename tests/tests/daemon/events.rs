@@ -10,10 +10,10 @@ use system_tests::broker::{Broker, Cable, Heard, Subscriber, wait_for};
 const EVENTS: &str = "site/pi/door/events";
 const COUNTS: &str = "site/pi/door/counts";
 /// Debian's opencv-doc: a pedestrian precinct, 768 by 576 pixels, 10 frames a second.
-const STREET: &str = "/usr/share/doc/opencv-doc/examples/data/vtest.avi";
+pub(crate) const STREET: &str = "/usr/share/doc/opencv-doc/examples/data/vtest.avi";
 
 /// The left and the right half of the picture, and the line between them.
-const HALVES: &str = r#"
+pub(crate) const HALVES: &str = r#"
 [[zones]]
 name = "left"
 points = [[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0]]
@@ -38,13 +38,24 @@ pub(crate) fn still_picture(port: u16) -> Bench {
     bench
 }
 
-/// A pedestrian precinct and the model that comes along.
+/// Fifteen seconds of a pedestrian precinct and the model that comes along.
 pub(crate) fn street(port: u16) -> Bench {
+    assert_street();
+    let mut bench = Bench::with_video_of(&["-i", STREET, "-t", "15"], port);
+    look_for_people(&mut bench);
+    bench
+}
+
+/// The file must be there.
+pub(crate) fn assert_street() {
     assert!(
         Path::new(STREET).exists(),
         "{STREET} is missing: `deploy/install-deps.sh test` installs it"
     );
-    let mut bench = Bench::with_video_of(&["-i", STREET, "-t", "15"], port);
+}
+
+/// With the model that comes along.
+pub(crate) fn look_for_people(bench: &mut Bench) {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
     let model = |file: &str| models.join(file).to_str().expect("UTF-8").to_string();
     bench.set("MODEL__BUNDLE", &model("person.tern"));
@@ -52,7 +63,6 @@ pub(crate) fn street(port: u16) -> Bench {
     // As the model recommends.
     bench.set("MODEL__SCORE_MIN", "0");
     bench.set("PUBLISH__FRAMES", "false");
-    bench
 }
 
 #[derive(Default)]

@@ -2,25 +2,30 @@
 
 use super::STATE;
 use super::bench::{Bench, Daemon};
+use super::events::{HALVES, STREET, assert_street, look_for_people};
+use fastrand::Rng;
 use rustix::process::Signal;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use system_tests::broker::{Broker, Cable, Subscriber, wait_for};
 use system_tests::ledger::Ledger;
 
-const EVENTS: &str = "site/pi/door/events";
+pub(crate) const EVENTS: &str = "site/pi/door/events";
 /// How often the daemon is killed.
 const KILLS: u64 = 50;
 /// How often the broker is.
 const BROKERS: u64 = 6;
 
-/// A picture that does not move, for ten minutes: every object in it is told of five times a second.
-fn eventful(port: u16) -> Bench {
-    let source = "testsrc=size=160x120:rate=10:duration=0.1,loop=loop=-1:size=1";
-    let input = ["-f", "lavfi", "-i", source, "-frames:v", "6000"];
-    let mut bench = Bench::with_video_of(&input, port);
-    bench.set("PUBLISH__FRAMES", "false");
+/// A pedestrian precinct and the model that comes along: everybody is told of five times a second, and when they go from one half of
+/// the picture to the other.
+pub(crate) fn eventful(port: u16) -> Bench {
+    assert_street();
+    let mut bench = Bench::new(port);
+    look_for_people(&mut bench);
+    bench.set("CAMERA__SOURCE", "video");
     bench.set("CAMERA__VIDEO__PACE", "real-time");
     // A machine that is busy otherwise may be slow to decode.
     bench.set("CAMERA__STALL_S", "60");
@@ -28,8 +33,25 @@ fn eventful(port: u16) -> Bench {
     bench.set("TRACK__UPDATE_S", "0.2");
     bench.set("MQTT__KEEP_ALIVE_S", "5");
     bench.set("MQTT__OUTBOX_SYNC_S", "0.2");
+    bench.write_config(HALVES);
     fs::create_dir(bench.path("state")).expect("created");
+    // For ten minutes.
+    play(&mut bench, &["-stream_loop", "7", "-i", STREET]);
     bench
+}
+
+/// Puts on what ffmpeg reads by these arguments, as it is.
+fn play(bench: &mut Bench, input: &[&str]) {
+    let film = bench.path("film.avi");
+    let copied = Command::new("ffmpeg")
+        .args(["-v", "error", "-y"])
+        .args(input)
+        .args(["-c", "copy"])
+        .arg(&film)
+        .stdin(Stdio::null())
+        .status();
+    assert!(copied.expect("ffmpeg runs").success());
+    bench.set("CAMERA__VIDEO__PATH", film.to_str().expect("UTF-8"));
 }
 
 /// The numbers of the events that lie in the outbox's files, whatever their format is: the documents are text.
@@ -55,30 +77,39 @@ fn kill(daemon: Daemon) {
     daemon.wait();
 }
 
+/// Where the street begins and when the daemon is killed is random: after some of the run's events, or at any moment of its first two
+/// seconds, in which it starts, takes over what an earlier run left, and publishes.
 #[test]
 fn a_daemon_that_is_killed_again_and_again_loses_no_stored_event() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut chance = Rng::with_seed(seed);
     let broker = Broker::start();
     let mut subscriber = Subscriber::connect(broker.port(), "test");
-    let bench = eventful(broker.port());
+    let mut bench = eventful(broker.port());
     let folder = bench.path("state/outbox");
     let mut ledger = Ledger::new(EVENTS);
-    let mut stored_in_all: Vec<u64> = Vec::new();
+    let mut stored_in_all: BTreeSet<u64> = BTreeSet::new();
     for run in 0..KILLS {
+        let second = chance.u32(..60).to_string();
+        play(&mut bench, &["-ss", &second, "-i", STREET, "-t", "20"]);
+        let before = stored_in_all.last().copied();
         let daemon = bench.run();
-        // Killed at another moment each time: after so many events, and so many milliseconds.
-        for _ in 0..=run % 5 {
-            subscriber.expect("an event", |heard| ledger.take(heard));
+        if run % 2 == 0 {
+            for _ in 0..=chance.u32(..5) {
+                subscriber.expect("an event of this run", |heard| {
+                    ledger.take(heard).filter(|number| Some(*number) > before)
+                });
+            }
+            sleep_ms(chance.u64(..250));
+        } else {
+            sleep_ms(chance.u64(..2000));
         }
-        std::thread::sleep(Duration::from_millis(run * 37 % 250));
         kill(daemon);
         stored_in_all.extend(stored(&folder));
     }
     let last = bench.run();
-    let newest = stored_in_all
-        .iter()
-        .max()
-        .copied()
-        .expect("something was stored");
+    let newest = stored_in_all.last().copied().expect("something was stored");
     let first_of_last = subscriber.expect("what was stored", |heard| {
         ledger.take(heard).filter(|sequence| *sequence > newest)
     });
@@ -100,6 +131,10 @@ fn a_daemon_that_is_killed_again_and_again_loses_no_stored_event() {
         stored_in_all.len(),
         ledger.repeated,
     );
+}
+
+fn sleep_ms(ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
 }
 
 /// A daemon, a broker, and a cable between them that is plugged in while somebody listens.
@@ -150,15 +185,15 @@ impl Line {
     }
 }
 
-#[test]
-fn a_broker_that_is_killed_at_work_and_forgets_everything_costs_no_event() {
-    let mut line = Line::new(Broker::start());
+/// Kills the broker at work, again and again, and starts it again.
+fn kill_at_work(broker: Broker, listen: impl Fn(&mut Line, u64) -> Subscriber) {
+    let mut line = Line::new(broker);
     let bench = eventful(line.cable.port());
     let daemon = bench.run();
     for round in 0..BROKERS {
-        let mut subscriber = line.listen(&format!("round-{round}"));
+        let mut subscriber = listen(&mut line, round);
         line.hear(&mut subscriber, 3 + round as usize % 4);
-        std::thread::sleep(Duration::from_millis(round * 61 % 200));
+        sleep_ms(round * 61 % 200);
         line.broker.stop();
         subscriber.until_lost(|heard| {
             line.ledger.take(heard);
@@ -166,9 +201,28 @@ fn a_broker_that_is_killed_at_work_and_forgets_everything_costs_no_event() {
         line.cable.unplug();
         line.broker.start_again();
     }
-    let mut subscriber = line.listen("last");
+    let mut subscriber = listen(&mut line, BROKERS);
     line.hear(&mut subscriber, 8);
     line.finish(daemon, subscriber);
+}
+
+#[test]
+fn a_broker_that_is_killed_at_work_and_forgets_everything_costs_no_event() {
+    kill_at_work(Broker::start(), |line, round| {
+        line.listen(&format!("round-{round}"))
+    });
+}
+
+#[test]
+fn a_broker_that_is_killed_at_work_and_keeps_its_state_costs_no_event() {
+    // Its state is written after every change, so that there is some, perhaps an old one.
+    let settings =
+        "allow_anonymous true\npersistence true\nautosave_on_changes true\nautosave_interval 1\n";
+    kill_at_work(Broker::start_with(settings), |line, _| {
+        let subscriber = Subscriber::connect_durably(line.broker.port(), "durable");
+        line.cable.plug();
+        subscriber
+    });
 }
 
 #[test]
@@ -180,16 +234,16 @@ fn a_broker_that_is_paused_and_slowed_costs_no_event() {
     line.hear(&mut subscriber, 3);
     // So short that nobody notices.
     line.broker.pause();
-    std::thread::sleep(Duration::from_millis(700));
+    sleep_ms(700);
     line.broker.resume();
     line.hear(&mut subscriber, 8);
     // At work a tenth of the time.
     let until = Instant::now() + Duration::from_secs(4);
     while Instant::now() < until {
         line.broker.pause();
-        std::thread::sleep(Duration::from_millis(90));
+        sleep_ms(90);
         line.broker.resume();
-        std::thread::sleep(Duration::from_millis(10));
+        sleep_ms(10);
     }
     line.hear(&mut subscriber, 8);
     // So long that the daemon takes the connection for lost: what the broker then finds comes twice.
@@ -202,6 +256,56 @@ fn a_broker_that_is_paused_and_slowed_costs_no_event() {
     });
     line.broker.resume();
     line.hear(&mut subscriber, 8);
+    line.finish(daemon, subscriber);
+}
+
+#[test]
+fn while_the_broker_is_away_pictures_are_dropped_and_no_event_is() {
+    let mut line = Line::new(Broker::start());
+    let mut bench = eventful(line.cable.port());
+    for (key, value) in [
+        ("SNAPSHOTS__ENABLED", "true"),
+        ("CAMERA__VIDEO__PACE", "as-fast-as-possible"),
+        ("PIPELINE__WHEN_BUSY", "wait"),
+        ("TRACK__UPDATE_S", "5"),
+        ("PUBLISH__STATISTICS_S", "1"),
+        ("STDOUT__ENABLED", "true"),
+    ] {
+        bench.set(key, value);
+    }
+    let daemon = bench.run();
+    // Eight pictures may wait.
+    wait_for("thirty people to have gone", || {
+        let text = fs::read_to_string(bench.path("stdout")).expect("readable");
+        (text.matches("\"type\":\"end\"").count() >= 30).then_some(())
+    });
+    let mut subscriber = line.listen("test");
+    let shown = subscriber.expect("a picture", |heard| {
+        line.ledger.take(heard);
+        let is_picture = heard.topic == "site/pi/door/snapshot";
+        is_picture.then(|| heard.property("sequence")?.parse::<u64>().ok())?
+    });
+    assert!(
+        line.ledger.events.contains_key(&shown),
+        "its event comes first"
+    );
+    let count = line
+        .ledger
+        .events
+        .values()
+        .filter(|event| event["type"] == "end")
+        .count();
+    // Not quite all: the newest were not stored yet.
+    assert!(
+        count >= 25,
+        "{count} people: whatever waited comes before the pictures"
+    );
+    subscriber.expect("how many were dropped", |heard| {
+        line.ledger.take(heard);
+        let statistics = heard.document("site/pi/statistics")?;
+        assert_eq!(statistics["documents"]["dropped"], 0, "{statistics}");
+        (statistics["snapshots"]["dropped"].as_u64()? > 0).then_some(())
+    });
     line.finish(daemon, subscriber);
 }
 
