@@ -10,6 +10,7 @@ mod motion;
 mod outbox;
 mod owner;
 mod push;
+mod quota;
 mod reload;
 mod schedule;
 mod secure;

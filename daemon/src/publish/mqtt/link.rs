@@ -78,6 +78,8 @@ pub(super) enum Said {
     Heard,
     /// The broker or the library does not want it, and would not want it another time either.
     Refused,
+    /// The broker does not want it now, and says why.
+    Later(&'static str),
     /// The connection ended before that.
     Lost,
 }
@@ -202,6 +204,21 @@ fn properties(message: &Message<'_>) -> v5::PublishProperties {
     }
 }
 
+/// What a broker's refusal means: only that of the message itself is for ever. Quotas, rights and troubles pass.
+fn judge(reason: v5::PubAckReason) -> Said {
+    use v5::PubAckReason as Reason;
+    match reason {
+        Reason::Success | Reason::NoMatchingSubscribers => Said::Heard,
+        Reason::TopicNameInvalid | Reason::PayloadFormatInvalid => Said::Refused,
+        Reason::QuotaExceeded => Said::Later("quota exceeded"),
+        Reason::NotAuthorized => Said::Later("not authorized"),
+        Reason::PacketIdentifierInUse => Said::Later("packet identifier in use"),
+        Reason::ImplementationSpecificError | Reason::UnspecifiedError => {
+            Said::Later("no reason given")
+        }
+    }
+}
+
 impl Link {
     /// Publishes a message. Waits while there is no connection.
     pub(super) async fn publish(&self, message: Message<'_>) -> Said {
@@ -224,7 +241,8 @@ impl Link {
                 use v5::PublishNoticeError::{RetainNotSupported, V5PubAck};
                 match notice.wait_completion_async().await {
                     Ok(()) => Said::Heard,
-                    Err(V5PubAck(_) | RetainNotSupported) => Said::Refused,
+                    Err(V5PubAck(reason)) => judge(reason),
+                    Err(RetainNotSupported) => Said::Refused,
                     Err(_) => Said::Lost,
                 }
             }

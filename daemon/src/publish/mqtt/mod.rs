@@ -10,6 +10,7 @@ pub mod conversation;
 pub mod errand;
 mod link;
 pub mod message;
+mod patience;
 mod publisher;
 mod recent;
 mod tls;
@@ -23,6 +24,7 @@ use crate::backoff::Backoff;
 use crate::health::Health;
 use conversation::{Conversation, Listener};
 use link::{Polled, Poller};
+use patience::Patience;
 use publisher::Publisher;
 use recent::Recent;
 use std::collections::VecDeque;
@@ -98,6 +100,8 @@ pub async fn run(
         lost: 0,
         refused: 0,
         dropped_told: 0,
+        patience_for_events: Patience::default(),
+        patience_for_counts: Patience::default(),
         recent: Recent::default(),
         again: VecDeque::new(),
     };

@@ -3,6 +3,7 @@
 use super::conversation::{self, Dialogue};
 use super::link::{Link, Said};
 use super::message::Message;
+use super::patience::Patience;
 use super::recent::Recent;
 use super::{Connection, Destination, Term};
 use crate::command::answer::Reply;
@@ -35,6 +36,10 @@ pub(super) struct Publisher<'a> {
     pub(super) refused: u64,
     /// Documents and events that were dropped, as far as it was logged.
     pub(super) dropped_told: u64,
+    /// With a broker that does not want events now.
+    pub(super) patience_for_events: Patience,
+    /// With one that does not want counts now.
+    pub(super) patience_for_counts: Patience,
     /// Events that the broker has confirmed a moment ago.
     pub(super) recent: Recent,
     /// Those of them that may have been lost with the broker, to be published once more.
@@ -63,15 +68,18 @@ impl Publisher<'_> {
                 // Whoever hears that the device is there may speak to it at once.
                 self.listen_again().await;
                 // A broker may have forgotten the retained state, or published the last will meanwhile.
-                if self.say(Message::state(self.state_topic, "online")).await == Said::Refused {
-                    log::warn!("the broker does not accept {}", self.state_topic);
-                }
+                let topic = self.state_topic.to_owned();
+                self.remark(Message::state(topic, "online")).await;
                 self.outgoing.counts.tell_again();
+                self.patience_for_events.try_again();
+                self.patience_for_counts.try_again();
                 greeted = now;
                 self.tell_drops();
                 self.say_again().await;
                 continue;
             }
+            let wants_events = is_connected && !self.patience_for_events.is_needed();
+            let wants_counts = is_connected && !self.patience_for_counts.is_needed();
             tokio::select! {
                 biased;
                 () = over(deadline) => return,
@@ -80,11 +88,13 @@ impl Publisher<'_> {
                 message = conversation::next(&mut self.dialogues), if is_connected => {
                     self.remark(message).await;
                 }
-                event = first(&self.again), if is_connected => self.publish_again(event).await,
-                event = self.outgoing.events.first(), if is_connected => {
+                () = self.patience_for_events.wait() => self.patience_for_events.try_again(),
+                () = self.patience_for_counts.wait() => self.patience_for_counts.try_again(),
+                event = first(&self.again), if wants_events => self.publish_again(event).await,
+                event = self.outgoing.events.first(), if wants_events => {
                     self.publish_event(event).await;
                 }
-                (version, counts) = self.outgoing.counts.next(), if is_connected => {
+                (version, counts) = self.outgoing.counts.next(), if wants_counts => {
                     self.publish_counts(version, counts).await;
                 }
                 // Nothing comes once everything is closed: then the condition above decides.
@@ -161,7 +171,7 @@ impl Publisher<'_> {
     /// A state that is lost with the connection is said again on the next one; a remark is not.
     async fn remark(&self, message: Message<'static>) {
         let topic = message.topic.clone();
-        if self.say(message).await == Said::Refused {
+        if let Said::Refused | Said::Later(_) = self.say(message).await {
             log::warn!("the broker does not accept {topic}");
         }
     }
@@ -173,6 +183,11 @@ impl Publisher<'_> {
                 self.health.event_confirmed(started.elapsed());
                 self.health.published.fetch_add(1, Ordering::Relaxed);
                 self.outgoing.events.confirm(sequence);
+                self.patience_for_events.accepted(&self.destination.events);
+            }
+            Said::Later(reason) => {
+                let topic = &self.destination.events;
+                self.patience_for_events.put_off(topic, reason);
             }
             Said::Refused => {
                 // The events behind it may be wanted, so it must not stay in their way.
@@ -187,8 +202,13 @@ impl Publisher<'_> {
     }
 
     async fn publish_again(&mut self, event: Event) {
-        if self.say_event(event).await != Said::Lost {
-            self.again.pop_front();
+        match self.say_event(event).await {
+            Said::Heard | Said::Refused => drop(self.again.pop_front()),
+            Said::Later(reason) => {
+                let topic = &self.destination.events;
+                self.patience_for_events.put_off(topic, reason);
+            }
+            Said::Lost => {}
         }
     }
 
@@ -215,7 +235,9 @@ impl Publisher<'_> {
             Said::Heard => {
                 self.health.published.fetch_add(1, Ordering::Relaxed);
                 self.outgoing.counts.told(version);
+                self.patience_for_counts.accepted(topic);
             }
+            Said::Later(reason) => self.patience_for_counts.put_off(topic, reason),
             Said::Refused => {
                 log::warn!("the broker does not accept {topic}");
                 self.outgoing.counts.told(version);

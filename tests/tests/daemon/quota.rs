@@ -1,0 +1,147 @@
+//! A broker that is there and does not want events: for a while, or never.
+
+use crate::events::still_picture;
+use serde_json::Value;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+const QUOTA_EXCEEDED: u8 = 0x97;
+const NOT_AUTHORIZED: u8 = 0x87;
+const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
+
+/// What was published, and how often, before it was taken, events were refused.
+#[derive(Default)]
+struct Desk {
+    refusals_left: usize,
+    reason: u8,
+    /// Numbers of the events that were taken.
+    taken: Vec<u64>,
+    has_counts: bool,
+}
+
+/// As much of a broker of MQTT 5 as a publisher needs.
+fn broker(refusals: usize, reason: u8) -> (u16, Arc<Mutex<Desk>>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free loopback port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let desk = Arc::new(Mutex::new(Desk {
+        refusals_left: refusals,
+        reason,
+        ..Desk::default()
+    }));
+    std::thread::spawn({
+        let desk = desk.clone();
+        move || {
+            for stream in listener.incoming() {
+                // The connection ends when the client does.
+                let _ = serve(stream.expect("a connection"), &desk);
+            }
+        }
+    });
+    (port, desk)
+}
+
+fn serve(mut stream: TcpStream, desk: &Mutex<Desk>) -> io::Result<()> {
+    loop {
+        let mut header = [0];
+        stream.read_exact(&mut header)?;
+        let len = variable(&mut stream)?;
+        let mut body = vec![0; len];
+        stream.read_exact(&mut body)?;
+        let id = |at: usize| [body[at], body[at + 1]];
+        match header[0] >> 4 {
+            // CONNECT.
+            1 => stream.write_all(&[0x20, 3, 0, 0, 0])?,
+            // PUBLISH.
+            3 => {
+                let topic_len = usize::from(u16::from_be_bytes(id(0)));
+                let topic = String::from_utf8_lossy(&body[2..2 + topic_len]).into_owned();
+                if header[0] & 0b110 == 0 {
+                    continue;
+                }
+                let mut rest = &body[4 + topic_len..];
+                let properties = variable(&mut rest)?;
+                let reason = desk
+                    .lock()
+                    .expect("no panic")
+                    .judge(&topic, &rest[properties..]);
+                let [high, low] = id(2 + topic_len);
+                stream.write_all(&[0x40, 3, high, low, reason])?;
+            }
+            // SUBSCRIBE.
+            8 => {
+                let [high, low] = id(0);
+                stream.write_all(&[0x90, 4, high, low, 0, 1])?;
+            }
+            // PINGREQ.
+            12 => stream.write_all(&[0xd0, 0])?,
+            // DISCONNECT.
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// A number in groups of seven bits, the low ones first.
+fn variable(from: &mut impl Read) -> io::Result<usize> {
+    let mut number = 0;
+    for shift in [0, 7, 14, 21] {
+        let mut byte = [0];
+        from.read_exact(&mut byte)?;
+        number |= usize::from(byte[0] & 0x7f) << shift;
+        if byte[0] & 0x80 == 0 {
+            break;
+        }
+    }
+    Ok(number)
+}
+
+impl Desk {
+    fn judge(&mut self, topic: &str, payload: &[u8]) -> u8 {
+        self.has_counts |= topic.ends_with("/counts");
+        if !topic.ends_with("/events") {
+            return 0;
+        }
+        if self.refusals_left > 0 {
+            self.refusals_left -= 1;
+            return self.reason;
+        }
+        let event: Value = serde_json::from_slice(payload).expect("JSON");
+        self.taken
+            .push(event["sequence"].as_u64().expect("a number"));
+        0
+    }
+}
+
+#[test]
+fn events_that_are_not_wanted_for_now_come_later_in_order() {
+    for (reason, words) in [
+        (QUOTA_EXCEEDED, "(quota exceeded)"),
+        (NOT_AUTHORIZED, "(not authorized)"),
+    ] {
+        let (port, desk) = broker(3, reason);
+        let (status, log) = still_picture(port).run().wait();
+        assert_eq!(status.code(), Some(0), "{log}");
+        let told = format!("the broker does not accept site/pi/door/events {words}");
+        assert_eq!(log.matches(&told).count(), 1, "{log}");
+        assert!(
+            log.contains("the broker accepts site/pi/door/events again"),
+            "{log}"
+        );
+        assert!(!log.contains("not published"), "{log}");
+        let desk = desk.lock().expect("no panic");
+        let expected: Vec<u64> = (0..desk.taken.len() as u64).collect();
+        assert_eq!(desk.taken, expected);
+        assert!(desk.taken.len() > 5 && desk.has_counts, "{log}");
+    }
+}
+
+#[test]
+fn an_event_that_will_never_be_wanted_does_not_stand_in_the_way_of_the_others() {
+    let (port, desk) = broker(1, PAYLOAD_FORMAT_INVALID);
+    let (status, log) = still_picture(port).run().wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("1 events were not published"), "{log}");
+    let desk = desk.lock().expect("no panic");
+    let expected: Vec<u64> = (1..=desk.taken.len() as u64).collect();
+    assert_eq!(desk.taken, expected, "only the first is missing");
+}
