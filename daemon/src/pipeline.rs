@@ -288,7 +288,7 @@ impl Inference {
         let mut buffer = FrameBuffer::empty();
         let mut documents = Vec::new();
         loop {
-            self.change_model(&shared.health);
+            self.change_model(&shared.health, &mut documents);
             self.change_settings(&mut documents);
             self.rest_or_not(shared, &mut documents)?;
             self.watch.attend(self.is_at_rest);
@@ -324,7 +324,7 @@ impl Inference {
     }
 
     /// Takes another model, if there is one: between two frames, so that none is lost.
-    fn change_model(&mut self, health: &Health) {
+    fn change_model(&mut self, health: &Health, documents: &mut Vec<Document>) {
         self.slot.take(|next| {
             mem::swap(&mut self.detector, &mut next.detector);
             mem::swap(&mut self.recommended, &mut next.recommended);
@@ -332,7 +332,8 @@ impl Inference {
             // By the settings of now, which may be newer than those that it was prepared with.
             self.thresholds = self.model.thresholds(self.recommended);
             health.model_is(next.identity.clone());
-            self.watch.change_model(next, self.thresholds.score);
+            self.watch
+                .change_model(next, self.thresholds.score, documents);
             if let Some(source) = &mut self.source {
                 self.watch.name_model(source);
             }

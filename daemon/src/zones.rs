@@ -14,6 +14,7 @@ mod shape;
 pub use config::{LINES_MAX, LineConfig, POINTS_MAX, ZONES_MAX, ZoneConfig, validate};
 
 use shape::{Point, Polygon, Segment, Side};
+use std::ops::RangeInclusive;
 
 /// How far outside a zone somebody has left it, in the object's heights.
 const LEAVE_MARGIN: f32 = 0.1;
@@ -86,7 +87,7 @@ pub struct Crossings {
 struct Zone {
     area: Polygon,
     score_min: f32,
-    height_min: f32,
+    heights: RangeInclusive<f32>,
     loiter_ns: Option<u64>,
     occupancy: u32,
 }
@@ -102,8 +103,29 @@ struct Line {
 struct Member {
     id: u64,
     stays: [Option<Stay>; ZONES_MAX],
+    entered: Entered,
     /// Where it last was for certain on one side of a line, and on which.
     sides: [Option<(Side, Point)>; LINES_MAX],
+}
+
+/// Zones in the order in which they were entered for the first time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entered {
+    zones: [usize; ZONES_MAX],
+    count: usize,
+}
+
+impl Entered {
+    fn note(&mut self, zone: usize) {
+        if !self.zones().contains(&zone) {
+            self.zones[self.count] = zone;
+            self.count += 1;
+        }
+    }
+
+    fn zones(&self) -> &[usize] {
+        &self.zones[..self.count]
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +141,8 @@ pub struct Zones {
     lines: Vec<Line>,
     members: Vec<Member>,
     members_max: usize,
+    /// Who was forgotten last.
+    gone: Option<Member>,
     happenings: Vec<Happening>,
 }
 
@@ -131,7 +155,7 @@ impl Zones {
         let zone = |config: &ZoneConfig| Zone {
             area: Polygon::new(&config.points).expect("validated settings"),
             score_min: config.score_min,
-            height_min: config.height_min,
+            heights: config.height_min..=config.height_max,
             loiter_ns: (config.loiter_s > 0.0).then(|| (f64::from(config.loiter_s) * 1e9) as u64),
             occupancy: 0,
         };
@@ -145,6 +169,7 @@ impl Zones {
             lines: lines.iter().map(line).collect(),
             members: Vec::with_capacity(members_max),
             members_max,
+            gone: None,
             // An object may enter and loiter at once, if the time for that is short.
             happenings: Vec::with_capacity(2 * ZONES_MAX + LINES_MAX),
         }
@@ -161,6 +186,11 @@ impl Zones {
         let zones = self.zones.iter_mut().enumerate();
         for ((index, zone), stay) in zones.zip(&mut member.stays) {
             zone.observe(index, stay, subject, now_ns, aspect, &mut self.happenings);
+        }
+        for happening in &self.happenings {
+            if let Happening::Enter { zone } = happening {
+                member.entered.note(*zone);
+            }
         }
         let lines = self.lines.iter_mut().enumerate();
         for ((index, line), side) in lines.zip(&mut member.sides) {
@@ -183,6 +213,7 @@ impl Zones {
                     self.happenings.push(Happening::Leave { zone, dwell_ns });
                 }
             }
+            self.gone = Some(member);
         }
     }
 
@@ -210,6 +241,14 @@ impl Zones {
             .filter_map(|(zone, stay)| stay.map(|_| zone))
     }
 
+    /// Indices of the zones that an object has been in, in the order in which it entered them first; that of the object that was forgotten
+    /// last, too.
+    pub fn entered_by(&self, id: u64) -> &[usize] {
+        let mut known = self.members.iter().chain(&self.gone);
+        let member = known.find(|member| member.id == id);
+        member.map_or(&[], |member| member.entered.zones())
+    }
+
     /// Index of an object, which gets a place if it has none yet.
     fn member(&mut self, id: u64) -> Option<usize> {
         if let Some(index) = self.members.iter().position(|member| member.id == id) {
@@ -221,6 +260,7 @@ impl Zones {
         self.members.push(Member {
             id,
             stays: [None; ZONES_MAX],
+            entered: Entered::default(),
             sides: [None; LINES_MAX],
         });
         Some(self.members.len() - 1)
@@ -239,7 +279,9 @@ impl Zone {
     ) {
         let is_inside = self.area.contains(subject.foot);
         let Some(present) = stay else {
-            let is_wanted = subject.score >= self.score_min && subject.height >= self.height_min;
+            // A box that was smoothed may be a little higher than the frame.
+            let height = subject.height.min(1.0);
+            let is_wanted = subject.score >= self.score_min && self.heights.contains(&height);
             if is_inside && is_wanted {
                 *stay = Some(Stay {
                     since_ns: now_ns,

@@ -186,7 +186,7 @@ fn zones_and_lines_are_read_and_shown() {
     assert_eq!(config.lines[0].points, [[0.5, 0.9], [0.5, 0.4]]);
     let shown = config.lines().join("\n");
     assert!(
-        shown.contains("zones[0]: height_min=0.0 loiter_s=30.0"),
+        shown.contains("zones[0]: height_max=1.0 height_min=0.0 loiter_s=30.0"),
         "{shown}"
     );
     let line = "lines[0]: name=\"gate\" points=[[0.5,0.9],[0.5,0.4]]";
@@ -256,6 +256,7 @@ fn the_examples_of_the_installed_file_are_valid_and_optional_keys_are_at_their_d
     let without = load(YARD, &[]).expect("valid");
     assert_eq!(zone.score_min, without.zones[0].score_min);
     assert_eq!(zone.height_min, without.zones[0].height_min);
+    assert_eq!(zone.height_max, without.zones[0].height_max);
     assert_eq!(zone.loiter_s, without.zones[0].loiter_s);
 }
 

@@ -6,8 +6,11 @@ use proptest::prelude::*;
 use schema::violations;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use ternwatch_daemon::camera::FrameBuffer;
 use ternwatch_daemon::clock::Timestamp;
+use ternwatch_daemon::config::Config;
+use ternwatch_daemon::model;
 use ternwatch_daemon::pipeline::Watch;
 use ternwatch_daemon::publish::Document;
 use ternwatch_daemon::publish::event::{
@@ -76,6 +79,7 @@ fn written(kind: Kind<'_>) -> Value {
             last: seen(0, 0.625),
             best: seen(2_000_000_000, 0.875),
             zones: &["yard"],
+            zones_entered: &["drive", "yard"],
             path: &[(12_345_678_901, [64.0, 480.0]), (0, [660.0, 240.0])],
         },
     );
@@ -124,6 +128,7 @@ fn an_event_is_exactly_what_readers_were_promised() {
                 "duration_s": 12.346, "best_score": 0.875,
                 "first": seen(12.346, 0.5), "last": seen(0.0, 0.625), "best": seen(2.0, 0.875),
                 "zones": ["yard"],
+                "zones_entered": ["drive", "yard"],
                 "path": [[12.346, 0.1, 1.0], [0.0, 1.0, 0.5]],
             },
             "zone": { "name": "yard", "dwell_s": 1.5, "occupancy": 2 },
@@ -143,7 +148,7 @@ fn the_event_schema_takes_every_type_and_refuses_what_it_should() {
     for good in [&zone, &line, &written(Kind::New), &written(Kind::End)] {
         assert_eq!(violations(&schema, good), Vec::<String>::new());
     }
-    let spoilt: [(&Value, &str, Value); 10] = [
+    let spoilt: [(&Value, &str, Value); 11] = [
         (&zone, "/schema", json!(2)),
         (&zone, "/type", json!("born")),
         (&zone, "/sequence", json!(-1)),
@@ -151,6 +156,7 @@ fn the_event_schema_takes_every_type_and_refuses_what_it_should() {
         (&zone, "/track/id", json!(0)),
         (&zone, "/track/stationary", json!("no")),
         (&zone, "/track/path/0", json!([1.0, 0.5])),
+        (&zone, "/track/zones_entered", json!("yard")),
         (&zone, "/track/best/score", json!(1.5)),
         (&zone, "/zone/occupancy", json!(-1)),
         (&line, "/line/direction", json!("up")),
@@ -179,6 +185,7 @@ fn watch() -> Watch {
         points: vec![[0.5, 0.5], [1.0, 0.5], [1.0, 1.0], [0.5, 1.0]],
         score_min: 0.0,
         height_min: 0.0,
+        height_max: 1.0,
         loiter_s: 1.0,
     };
     let line = LineConfig {
@@ -272,6 +279,9 @@ fn somebody_walks_through_the_picture() {
     );
     let end = events.last().expect("it ended");
     assert_eq!(end["track"]["state"], "lost");
+    assert_eq!(end["track"]["zones"], json!([]));
+    assert_eq!(end["track"]["zones_entered"], json!(["yard"]));
+    assert_eq!(events[2]["track"]["zones_entered"], json!([]), "not yet");
     assert_eq!(
         end["track"]["first"]["box_px"],
         json!([20.0, 300.0, 60.0, 400.0])
@@ -317,6 +327,44 @@ fn a_frame_of_another_size_and_the_end_of_the_run_end_everything() {
     assert_eq!(events[1]["frame"]["width"], 640);
     assert_eq!(events[2]["track"]["id"], 2);
     assert_eq!(counts.last().expect("counts")["in_view"], 0);
+}
+
+#[test]
+fn another_model_goes_on_with_the_tracks_unless_its_classes_are_others() {
+    let (file, key) = ternwatch_detector::testing::small_bundle(1);
+    let keys = [key].into_iter().collect();
+    let path = Path::new("it");
+    let bundle = model::verify(&keys, path, &file).expect("signed");
+    let settings = Config::load(None, []).expect("valid").model;
+    let isa = ternwatch_detector::Isa::detect();
+    let mut next = model::prepare(&settings, isa, path, &bundle).expect("a model");
+
+    let mut watch = watch();
+    let mut documents = Vec::new();
+    let mut see = |watch: &mut Watch, frames: std::ops::Range<u64>| {
+        for sequence in frames {
+            let there = [person(100.0, 400.0)];
+            watch.step(&frame(sequence, 640), &there, &mut documents);
+        }
+        sorted(&std::mem::take(&mut documents)).0
+    };
+    assert_eq!(types(&see(&mut watch, 0..10)), ["new"]);
+    let mut between = Vec::new();
+    next.classes = vec!["person".into()];
+    watch.change_model(&mut next, 0.4, &mut between);
+    assert_eq!(between, [], "the same classes");
+    next.classes = vec!["dog".into(), "person".into()];
+    watch.change_model(&mut next, 0.4, &mut between);
+    let (ended, counts) = sorted(&between);
+    assert_eq!(types(&ended), ["end"]);
+    assert_eq!(ended[0]["track"]["class"], "person");
+    assert_eq!(counts[0]["in_view"], 0);
+    let again = see(&mut watch, 10..20);
+    assert_eq!(types(&again), ["new"]);
+    assert_eq!(
+        again[0]["track"]["class"], "dog",
+        "the first of its classes"
+    );
 }
 
 proptest! {

@@ -103,6 +103,7 @@ fn neither_a_crowd_nor_its_end_allocates() {
             points: vec![[0.2, 0.0], [1.0, 0.0], [1.0, 1.0], [0.2, 1.0]],
             score_min: 0.0,
             height_min: 0.0,
+            height_max: 1.0,
             loiter_s: 0.5,
         })
         .collect();

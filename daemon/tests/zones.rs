@@ -16,6 +16,7 @@ fn zone(name: &str, points: &[[f32; 2]]) -> ZoneConfig {
         points: points.to_vec(),
         score_min: 0.0,
         height_min: 0.0,
+        height_max: 1.0,
         loiter_s: 0.0,
     }
 }
@@ -119,10 +120,32 @@ fn whoever_ends_within_a_zone_leaves_it() {
 }
 
 #[test]
+fn where_somebody_has_been_is_known_in_order_and_once_also_when_they_are_gone() {
+    let left = zone("left", &[[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0]]);
+    let mut zones = made(&[yard(), left], &[]);
+    assert_eq!(zones.entered_by(1), [0; 0]);
+    walk(
+        &mut zones,
+        1,
+        &[[0.1, 0.5], [0.9, 0.5], [0.1, 0.5], [0.9, 0.5]],
+    );
+    assert_eq!(zones.entered_by(1), [1, 0]);
+    walk(&mut zones, 2, &[[0.8, 0.5]]);
+    zones.forget(1, 4 * SECOND_NS);
+    assert_eq!(zones.entered_by(1), [1, 0], "it was forgotten last");
+    zones.forget(2, 4 * SECOND_NS);
+    assert_eq!(
+        (zones.entered_by(1), zones.entered_by(2)),
+        (&[][..], &[0][..])
+    );
+}
+
+#[test]
 fn the_small_and_the_doubtful_do_not_enter_but_may_stay() {
     let picky = ZoneConfig {
         score_min: 0.6,
         height_min: 0.2,
+        height_max: 0.6,
         ..yard()
     };
     let mut zones = made(&[picky], &[]);
@@ -137,8 +160,10 @@ fn the_small_and_the_doubtful_do_not_enter_but_may_stay() {
     };
     assert_eq!(see(0.5, 0.3), []);
     assert_eq!(see(0.7, 0.1), []);
+    assert_eq!(see(0.7, 0.7), []);
     assert_eq!(see(0.7, 0.3), [Happening::Enter { zone: 0 }]);
     assert_eq!(see(0.7, 0.1), [], "it is still within");
+    assert_eq!(see(0.7, 0.7), [], "it is still within");
 }
 
 #[test]
@@ -222,6 +247,14 @@ fn mistakes_are_named_by_their_place_in_the_list() {
         ..yard()
     };
     assert_eq!(refused(&[loud], &[]).0, "zones[0].score_min");
+    let empty = ZoneConfig {
+        height_min: 0.5,
+        height_max: 0.4,
+        ..yard()
+    };
+    let (key, reason) = refused(&[empty], &[]);
+    assert_eq!(key, "zones[0].height_max");
+    assert!(reason.contains("lower than height_min, 0.5"), "{reason}");
     let point = LineConfig {
         points: vec![[0.5, 0.5]; 2],
         ..gate()

@@ -115,8 +115,17 @@ impl Watch {
         }
     }
 
-    /// Exchanges the model's names for those of `next`, whose detections are believed from `score_high` on. Tracks go on.
-    pub fn change_model(&mut self, next: &mut Loaded, score_high: f32) {
+    /// Exchanges the model's names for those of `next`, whose detections are believed from `score_high` on. Tracks go on if it knows the
+    /// same classes; otherwise they end: a number would mean something else.
+    pub fn change_model(
+        &mut self,
+        next: &mut Loaded,
+        score_high: f32,
+        documents: &mut Vec<Document>,
+    ) {
+        if self.writer.classes != next.classes {
+            self.end_all(documents);
+        }
         mem::swap(&mut self.writer.model, &mut next.identity);
         mem::swap(&mut self.writer.classes, &mut next.classes);
         self.tracker.believe_from(score_high);
@@ -360,10 +369,10 @@ fn write(
         score: seen.score,
         xyxy: seen.xyxy,
     };
-    let zone_names: Vec<&str> = zones
-        .zones_of(track.id())
-        .map(|zone| names.zones[zone].as_str())
-        .collect();
+    let name = |zone: usize| names.zones[zone].as_str();
+    let in_zones: Vec<&str> = zones.zones_of(track.id()).map(name).collect();
+    let entered = zones.entered_by(track.id()).iter();
+    let zones_entered: Vec<&str> = entered.map(|zone| name(*zone)).collect();
     let points = track.path().iter();
     let path: Vec<(u64, [f32; 2])> = points
         .map(|point| (age_ns(point.at_ns), [point.x, point.y]))
@@ -377,7 +386,8 @@ fn write(
         first: sighting(track.first()),
         last: sighting(track.last()),
         best: sighting(track.best()),
-        zones: &zone_names,
+        zones: &in_zones,
+        zones_entered: &zones_entered,
         path: &path,
     };
     let (sequence, document) = writer.write(kind, &now.moment, &object);

@@ -86,6 +86,8 @@ pub struct Object<'a> {
     pub best: Sighting,
     /// Names of the zones that it is in.
     pub zones: &'a [&'a str],
+    /// Names of the zones that it has been in, in the order in which it entered them first.
+    pub zones_entered: &'a [&'a str],
     /// Where it stood, the oldest point first: age in nanoseconds, and pixels from the left and the top.
     pub path: &'a [(u64, [f32; 2])],
 }
@@ -149,6 +151,7 @@ struct Track<'a> {
     last: Seen,
     best: Seen,
     zones: &'a [&'a str],
+    zones_entered: &'a [&'a str],
     path: Vec<[f64; 3]>,
 }
 
@@ -220,6 +223,7 @@ impl EventWriter {
                 last: seen(object.last),
                 best: seen(object.best),
                 zones: object.zones,
+                zones_entered: object.zones_entered,
                 path: object.path.iter().map(point).collect(),
             },
             zone,

@@ -26,9 +26,17 @@ pub struct ZoneConfig {
     /// Least height of whoever enters, in parts of the frame's height.
     #[serde(default)]
     pub height_min: f32,
+    /// Greatest height of whoever enters, in parts of the frame's height.
+    #[serde(default = "whole")]
+    pub height_max: f32,
     /// Seconds within the zone after which somebody loiters; 0: never.
     #[serde(default)]
     pub loiter_s: f32,
+}
+
+/// Of the frame.
+fn whole() -> f32 {
+    1.0
 }
 
 /// One of `[[lines]]`.
@@ -64,6 +72,14 @@ pub fn validate(zones: &[ZoneConfig], lines: &[LineConfig]) -> Result<(), Invali
         Polygon::new(&zone.points).map_err(|error| Invalid::new(key("points"), explain(&error)))?;
         in_range(key("score_min"), zone.score_min, 0.0..=1.0)?;
         in_range(key("height_min"), zone.height_min, 0.0..=1.0)?;
+        in_range(key("height_max"), zone.height_max, 0.0..=1.0)?;
+        if zone.height_max < zone.height_min {
+            let reason = format!(
+                "is lower than height_min, {}: nobody enters",
+                zone.height_min
+            );
+            return Err(Invalid::new(key("height_max"), reason));
+        }
         in_range(key("loiter_s"), zone.loiter_s, 0.0..=86400.0)?;
     }
     for (index, line) in lines.iter().enumerate() {
