@@ -12,8 +12,9 @@ use crate::health::Health;
 use crate::pipeline::Places;
 use crate::publish::camera_state::Condition;
 use crate::publish::home_assistant::Announcement;
-use crate::publish::mqtt::conversation::{Conversation, Delivery};
+use crate::publish::mqtt::conversation::{Assurance, Conversation, Delivery, State};
 use crate::publish::mqtt::message::{Heard, Message};
+use crate::publish::settings::Reporter;
 use crate::publish::topic;
 use crate::reload::{Mail, Settings};
 use crate::snapshot::Desk;
@@ -77,6 +78,8 @@ impl Switches {
 pub struct Control {
     /// What is in effect.
     pub running: Arc<Mutex<Config>>,
+    /// To whoever wants to know what that is.
+    pub settings: Arc<Reporter>,
     /// To the inference thread.
     pub mail: Arc<Mail>,
     /// To both threads.
@@ -152,14 +155,20 @@ struct Commands {
 
 /// Makes the conversation on the topics of this device's camera.
 pub fn connect(control: Control, device: &str) -> Conversation {
-    let (base, device) = {
+    let (base, device, settings) = {
         let config = control.running();
         let (prefix, camera) = (&config.mqtt.prefix, &config.camera.name);
         (
             topic::command(prefix, device, camera),
             format!("{prefix}/{device}/"),
+            topic::settings(prefix, device, camera),
         )
     };
+    let states = vec![State {
+        topic: settings,
+        document: control.settings.document(),
+        assurance: Assurance::Confirmed,
+    }];
     let (answers, remarks) = mpsc::channel(ANSWERS_MAX);
     let filter = format!("{base}/+");
     let commands = Commands {
@@ -170,7 +179,7 @@ pub fn connect(control: Control, device: &str) -> Conversation {
     };
     Conversation {
         filters: vec![filter],
-        states: Vec::new(),
+        states,
         remarks,
         deliver: Box::new(move |delivery| {
             if let Delivery::Message(heard) = delivery {
@@ -262,6 +271,7 @@ impl Commands {
         model.score_min = score_min;
         model.validate()?;
         running.model = model.clone();
+        self.control.settings.tell(&running);
         self.control.mail.put(Settings {
             model,
             places: None,
@@ -281,6 +291,7 @@ impl Commands {
                 announcement.change_places(&zones, &lines);
             }
             (running.zones, running.lines) = (zones, lines);
+            self.control.settings.tell(&running);
         }
         Ok(())
     }
@@ -353,10 +364,12 @@ mod tests {
 
     fn desk() -> Desk {
         let config = Config::load(None, [("TERNWATCH_CAMERA__NAME".into(), "door".into())]);
+        let config = config.expect("valid");
         let switches: Arc<Switches> = Arc::default();
         let detection = Detection::new(Schedule::default(), switches.clone(), true);
         let control = Control {
-            running: Arc::new(Mutex::new(config.expect("valid"))),
+            settings: Arc::new(Reporter::new(&config)),
+            running: Arc::new(Mutex::new(config)),
             mail: Arc::default(),
             switches,
             detection: Arc::new(detection),
@@ -404,6 +417,12 @@ mod tests {
         let settings = desk.control.mail.take().expect("settings");
         assert_eq!(settings.model.score_min, 0.25, "both are handed over");
         assert!(settings.places.is_some());
+        let told = desk.control.settings.document().borrow().clone();
+        let told: serde_json::Value = serde_json::from_slice(&told).expect("JSON");
+        assert_eq!(
+            (&told["score_min"], &told["zones"][0]["name"]),
+            (&0.25.into(), &"yard".into())
+        );
         assert_eq!(desk.say("zones", places.as_bytes()), None);
         assert!(desk.control.mail.take().is_none(), "nothing has changed");
         assert_eq!(desk.say("restart-camera", b"{}"), None);

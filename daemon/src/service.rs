@@ -19,6 +19,7 @@ use crate::publish::mqtt::{self, Destination, Session, Term};
 use crate::publish::outbox::writer::{self, Kept};
 use crate::publish::outbox::{Bounds, Outbox};
 use crate::publish::payload::Source;
+use crate::publish::settings::Reporter;
 use crate::publish::{Outgoing, about, topic};
 use crate::reload::{self, Mail};
 use crate::schedule::Schedule;
@@ -207,6 +208,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
         )?;
         let control = Control {
             running: Arc::new(Mutex::new(config.clone())),
+            settings: Arc::new(Reporter::new(config)),
             mail,
             switches: shared.switches.clone(),
             detection,
@@ -226,6 +228,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
         let mut on_reload = || {
             let mut running = control.running();
             read_again(&mut running, reread, &control.mail);
+            control.settings.tell(&running);
             if let Some(announcement) = &control.announcement {
                 announcement.change_places(&running.zones, &running.lines);
             }

@@ -417,6 +417,13 @@ async def they_do_what_they_are_told(hass, entities, listener):
         await wait_for("the switch to show it", lambda: entities.state("detection") == state)
     said("the switch turns detection off and on")
 
+    check(float(entities.state("threshold")) == 0, entities.state("threshold"))
+    for value in (0.35, 0):
+        target = {"entity_id": entities.ids["threshold"], "value": value}
+        await hass.services.async_call("number", "set_value", target, blocking=True)
+        await wait_for("the threshold", lambda: float(entities.state("threshold")) == value)
+    said("the number changes the threshold and shows it")
+
 
 async def they_come_and_go_with_the_daemon(entities, daemon):
     daemon.end(signal.SIGKILL)

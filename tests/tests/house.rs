@@ -281,6 +281,32 @@ fn links_in_the_documents_lead_somewhere() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+#[test]
+fn every_schema_is_in_a_document_and_in_a_test() {
+    let files = project_files();
+    let texts = |wanted: fn(&Path) -> bool| -> String {
+        let wanted = files.iter().filter(|path| wanted(path.as_path()));
+        wanted.map(read).collect()
+    };
+    let documents = texts(|path| path.extension().is_some_and(|e| e == "md"));
+    let tests = texts(|path| path.extension().is_some_and(|e| e == "rs"));
+    let schemas = files.iter().filter(|path| path.starts_with("docs/schema"));
+    let names: Vec<&str> = schemas
+        .filter_map(|path| path.file_name()?.to_str())
+        .collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        assert!(
+            documents.contains(&format!("schema/{name})")),
+            "{name} is in no document"
+        );
+        assert!(
+            tests.contains(&format!("docs/schema/{name}\"")),
+            "{name} is in no test"
+        );
+    }
+}
+
 /// The tasks of a Makefile.
 fn tasks_of(makefile: &str) -> BTreeSet<&str> {
     makefile

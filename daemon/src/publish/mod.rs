@@ -11,6 +11,7 @@ pub mod mqtt;
 pub mod outbox;
 pub mod payload;
 pub mod queue;
+pub mod settings;
 pub mod statistics;
 pub mod topic;
 

@@ -97,6 +97,11 @@ pub fn detection(prefix: &str, device: &str, camera: &str) -> String {
     format!("{prefix}/{device}/{camera}/detection")
 }
 
+/// `<prefix>/<device>/<camera>/settings`: what commands can change, as it is, retained.
+pub fn settings(prefix: &str, device: &str, camera: &str) -> String {
+    format!("{prefix}/{device}/{camera}/settings")
+}
+
 /// `<prefix>/<device>/<camera>/command`: below it, what may be asked for, and `response`.
 pub fn command(prefix: &str, device: &str, camera: &str) -> String {
     format!("{prefix}/{device}/{camera}/command")
@@ -166,5 +171,6 @@ mod tests {
         assert_eq!(events("a/b", "pi", "door"), "a/b/pi/door/events");
         assert_eq!(counts("a/b", "pi", "door"), "a/b/pi/door/counts");
         assert_eq!(snapshot("a/b", "pi", "door"), "a/b/pi/door/snapshot");
+        assert_eq!(settings("a/b", "pi", "door"), "a/b/pi/door/settings");
     }
 }

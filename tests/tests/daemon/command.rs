@@ -12,7 +12,8 @@ const COMMAND: &str = "site/pi/door/command";
 const DETECTION: &str = "site/pi/door/detection";
 const RESPONSE_SCHEMA: &str = include_str!("../../../docs/schema/command-response-1.json");
 const STATE_SCHEMA: &str = include_str!("../../../docs/schema/detection-state-1.json");
-const REQUEST_SCHEMAS: [(&str, &str); 3] = [
+const SETTINGS_SCHEMA: &str = include_str!("../../../docs/schema/settings-1.json");
+const REQUEST_SCHEMAS: [(&str, &str); 5] = [
     (
         "detection",
         include_str!("../../../docs/schema/command-detection-1.json"),
@@ -24,6 +25,14 @@ const REQUEST_SCHEMAS: [(&str, &str); 3] = [
     (
         "zones",
         include_str!("../../../docs/schema/command-zones-1.json"),
+    ),
+    (
+        "snapshot",
+        include_str!("../../../docs/schema/command-snapshot-1.json"),
+    ),
+    (
+        "restart-camera",
+        include_str!("../../../docs/schema/command-restart-camera-1.json"),
     ),
 ];
 /// Frames for ever, by way of a stand-in for ffmpeg.
@@ -44,7 +53,7 @@ pub(crate) fn checked(heard: &Heard, schema: &str) -> Value {
 }
 
 /// Whether a payload is as the command's schema says.
-fn is_of_the_schema(command: &str, payload: &str) -> bool {
+pub(crate) fn is_of_the_schema(command: &str, payload: &str) -> bool {
     let (_, schema) = REQUEST_SCHEMAS
         .iter()
         .find(|(name, _)| *name == command)
@@ -108,6 +117,17 @@ fn zones(heard: &Heard) -> Option<Vec<String>> {
     })
 }
 
+/// What commands have changed, as the device tells it: the threshold, and the names of the zones.
+pub(crate) fn settings(heard: &Heard) -> Option<(f64, Vec<String>)> {
+    (heard.topic == "site/pi/door/settings").then(|| {
+        let settings = checked(heard, SETTINGS_SCHEMA);
+        let zones = settings["zones"].as_array().expect("zones");
+        let name = |zone: &Value| zone["name"].as_str().expect("a name").to_owned();
+        let score_min = settings["score_min"].as_f64().expect("a number");
+        (score_min, zones.iter().map(name).collect())
+    })
+}
+
 /// Frames examined and skipped.
 fn frames(heard: &Heard) -> Option<[u64; 2]> {
     (heard.topic == "site/pi/statistics").then(|| {
@@ -128,6 +148,9 @@ fn commands_are_carried_out_and_answered(protocol: &str, at: &str) {
     bench.set("TRACK__SCORE_LOW", "1");
     let daemon = bench.run();
     expect_detection(&mut subscriber, true);
+    subscriber.expect("the settings", |heard| {
+        (settings(heard)? == (0.05, vec![])).then_some(())
+    });
     subscriber.expect("a document", document);
     let ask = |subscriber: &mut Subscriber, command: &str, payload: &str| {
         ask(port, subscriber, command, payload, at)
@@ -161,6 +184,11 @@ fn commands_are_carried_out_and_answered(protocol: &str, at: &str) {
         let [examined, skipped] = frames(heard)?;
         let [examined_before, skipped_before] = before.replace([examined, skipped])?;
         (examined == examined_before && skipped > skipped_before).then_some(())
+    });
+    Subscriber::connect(port, "later").expect("the retained settings", |heard| {
+        let settings = settings(heard).filter(|_| heard.is_retained)?;
+        assert_eq!(settings, (1.0, vec!["yard".into()]));
+        Some(())
     });
     Subscriber::connect(port, "late").expect("the retained state of detection", |heard| {
         let is_off = heard.topic == DETECTION && checked(heard, STATE_SCHEMA)["on"] == false;
@@ -241,6 +269,7 @@ fn commands_that_were_not_allowed_are_not_heard() {
         let [examined, skipped] = subscriber.expect("statistics", |heard| {
             assert_ne!(heard.topic, format!("{COMMAND}/response"));
             assert_ne!(heard.topic, DETECTION);
+            assert_eq!(settings(heard), None);
             frames(heard)
         });
         assert!(examined > 0);
@@ -257,6 +286,8 @@ fn a_camera_is_opened_again_when_that_is_asked_for() {
     bench.set("MQTT__COMMANDS", "true");
     let daemon = bench.run();
     subscriber.expect("a document", document);
+    assert!(is_of_the_schema("restart-camera", "{}"));
+    assert!(!is_of_the_schema("restart-camera", r#"{"now": true}"#));
     let answer = ask(
         broker.port(),
         &mut subscriber,

@@ -1,6 +1,7 @@
 //! Settings that are changed while the daemon runs.
 
 use crate::bench::Bench;
+use crate::command::settings;
 use crate::long_run;
 use rustix::process::Signal;
 use std::fs;
@@ -21,7 +22,8 @@ fn write(bench: &Bench, settings: &str) {
 fn a_hang_up_takes_zones_over_and_a_mistake_changes_nothing() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::connect(broker.port(), "test");
-    let bench = long_run(broker.port());
+    let mut bench = long_run(broker.port());
+    bench.set("MQTT__COMMANDS", "true");
     let daemon = bench.run();
     subscriber.expect("counts without zones", |heard| {
         zones(heard)?.is_empty().then_some(())
@@ -30,6 +32,9 @@ fn a_hang_up_takes_zones_over_and_a_mistake_changes_nothing() {
         "[[zones]]\nname = \"yard\"\npoints = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]\n";
     write(&bench, &format!("{yard}[log]\nlevel = \"debug\"\n"));
     daemon.signal(Signal::HUP);
+    subscriber.expect("settings with the yard", |heard| {
+        (settings(heard)?.1 == ["yard"]).then_some(())
+    });
     subscriber.expect("counts of the yard", |heard| {
         (zones(heard)? == ["yard"]).then_some(())
     });

@@ -1,7 +1,7 @@
 //! Pictures of whom was seen, as a subscriber gets them.
 
 use crate::bench::Bench;
-use crate::command::{ask, publish};
+use crate::command::{ask, is_of_the_schema, publish};
 use crate::events::{still_picture, street};
 use crate::{document, expect_state, long_run, state};
 use image::{ImageFormat, RgbImage};
@@ -142,6 +142,7 @@ fn a_picture_of_now_is_published_before_the_answer(protocol: &str, at: &str) {
     let daemon = bench.run();
     subscriber.expect("a document", document);
     let mut ask = |command: &str, payload: &str| ask(port, &mut subscriber, command, payload, at);
+    assert!(is_of_the_schema("snapshot", "{}"));
     let answer = ask("snapshot", "{}");
     assert_eq!(answer["ok"], true, "{answer}");
     let mut shown = Vec::new();
@@ -156,6 +157,7 @@ fn a_picture_of_now_is_published_before_the_answer(protocol: &str, at: &str) {
     assert_eq!(picture(&shown[0]).dimensions(), (160, 120));
     let occasion = (protocol == "5").then_some("command");
     assert_eq!(shown[0].property("occasion"), occasion);
+    assert!(!is_of_the_schema("snapshot", r#"{"blur": "none"}"#));
     let answer = ask("snapshot", r#"{"blur": "none"}"#);
     assert_eq!(answer["error"]["reason"], "unknown_key", "{answer}");
     // Whoever switched detection off does not want to be looked at.
