@@ -4,6 +4,7 @@ use crate::bench::Bench;
 use crate::push::bundle;
 use crate::send::push;
 use crate::{document, expect_state, long_run, state};
+use rumqttc::mqttbytes::v5::PublishProperties;
 use rumqttc::{
     Client, ConnectionError, Event, Incoming, MqttOptions, PubAckReason, PublishOptions, Transport,
 };
@@ -82,13 +83,28 @@ impl Site {
 
     /// With the settings changed by `change`, which is told the folder of the certificates.
     fn start_with(change: impl FnOnce(String, &str) -> String) -> Self {
+        Self::start_by(|rules| rules, change)
+    }
+
+    /// With the rules changed, too.
+    fn start_by(
+        rules: impl FnOnce(String) -> String,
+        change: impl FnOnce(String, &str) -> String,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().to_str().expect("UTF-8");
         let script = repository("deploy/mosquitto/certificates.sh");
         for arguments in [
             &["authority"][..],
             &["broker", "127.0.0.1", "broker.lan"],
-            &["client", "pi", "gate", "dashboard", "releases"],
+            &[
+                "client",
+                "pi",
+                "gate",
+                "dashboard",
+                "releases",
+                "homeassistant",
+            ],
         ] {
             let mut command = Command::new(&script);
             run(command.arg(path).args(arguments));
@@ -100,7 +116,7 @@ impl Site {
             fs::read_to_string(repository("deploy/mosquitto").join(name)).expect("readable")
         };
         // The tests' daemons have another prefix.
-        let rules = read("ternwatch.acl").replace(" ternwatch/", " site/");
+        let rules = rules(read("ternwatch.acl")).replace(" ternwatch/", " site/");
         fs::write(folder.path().join("ternwatch.acl"), rules).expect("written");
         let port = free_port();
         // The listener that stands before is everybody's; mosquitto started by root would drop the rights to read the key.
@@ -146,10 +162,34 @@ impl Site {
     /// Publishes as whom the certificate of this name is for: whether the broker took it.
     fn publish(&self, name: &str, client_id: &str, topic: &str) -> bool {
         let options = self.options(name, client_id);
+        Self::say(
+            name,
+            options,
+            topic,
+            "test",
+            PublishOptions::at_least_once(),
+        )
+    }
+
+    /// The same with this payload, as the account that is the client's name.
+    fn ask(&self, name: &str, topic: &str, payload: &str, answer_at: &str) -> bool {
+        let properties = PublishProperties {
+            response_topic: Some(answer_at.into()),
+            ..PublishProperties::default()
+        };
+        let how = PublishOptions::at_least_once().properties(properties);
+        Self::say(name, self.options(name, name), topic, payload, how)
+    }
+
+    fn say(
+        name: &str,
+        options: MqttOptions,
+        topic: &str,
+        payload: &str,
+        how: PublishOptions,
+    ) -> bool {
         let (client, mut connection) = Client::builder(options).capacity(4).build();
-        client
-            .publish(topic, "test", PublishOptions::at_least_once())
-            .expect("a valid topic");
+        client.publish(topic, payload, how).expect("a valid topic");
         let reason = connection.iter().find_map(|event| match event {
             Ok(Event::Incoming(Incoming::PubAck(answer))) => Some(answer.reason),
             Ok(_) => None,
@@ -380,6 +420,16 @@ fn everybody_does_what_the_rules_allow_and_nothing_else() {
         Some(())
     });
     drop(gate);
+    // Pictures are not for everybody who may hear of the rest.
+    let options = site.options("dashboard", "dashboard");
+    let mut dashboard = Subscriber::with_options(options, "dashboard");
+    assert!(site.publish("gate", "gate", "site/gate/yard/snapshot"));
+    assert!(site.publish("gate", "gate", "site/gate/yard/events"));
+    dashboard.expect("what comes of the gate", |heard| {
+        assert_ne!(heard.topic, "site/gate/yard/snapshot");
+        (heard.topic == "site/gate/yard/events").then_some(())
+    });
+    drop(dashboard);
     // A client id that is somebody else's drives nobody out.
     assert!(site.publish("gate", "pi", "site/gate/state"));
     assert!(site.publish("gate", "ternwatch-pi", "site/gate/last"));
@@ -394,6 +444,76 @@ fn everybody_does_what_the_rules_allow_and_nothing_else() {
     });
     let log = daemon.terminate();
     assert_eq!(log.matches("connected to the broker").count(), 1, "{log}");
+}
+
+/// The rules with those that are offered as comments.
+fn offered(rules: String) -> String {
+    let words = ["pattern", "topic", "user"].iter();
+    words.fold(rules, |rules, word| {
+        rules.replace(&format!("\n#{word} "), &format!("\n{word} "))
+    })
+}
+
+#[test]
+fn with_the_rules_for_it_home_assistant_hears_and_switches_devices_and_nobody_else_does() {
+    let site = Site::start_by(offered, |settings, _| settings);
+    let mut everything = Subscriber::connect(site.broker.port(), "everything");
+    let options = site.options("homeassistant", "homeassistant");
+    let mut home_assistant = Subscriber::with_options(options, "homeassistant");
+    let mut bench = long_run(1);
+    site.settle(&mut bench);
+    bench.set("MQTT__COMMANDS", "true");
+    bench.set("HOME_ASSISTANT__ENABLED", "true");
+    let daemon = bench.run();
+    let is_config = |topic: &str| topic.starts_with("homeassistant/device/ternwatch_pi_");
+    for topic in [&is_config as &dyn Fn(&str) -> bool, &|topic| {
+        topic == "site/pi/door/counts"
+    }] {
+        home_assistant.expect("what it listens to", |heard| {
+            topic(&heard.topic).then_some(())
+        });
+    }
+    // The next one takes its client id, which is the account.
+    drop(home_assistant);
+    everything.expect("the message", |heard| is_config(&heard.topic).then_some(()));
+    assert!(site.ask(
+        "homeassistant",
+        "homeassistant/status",
+        "online",
+        "answers/none"
+    ));
+    everything.expect("the message again", |heard| {
+        is_config(&heard.topic).then_some(())
+    });
+
+    let off = r#"{"on": false}"#;
+    let command = "site/pi/door/command/detection";
+    for name in ["gate", "dashboard", "releases"] {
+        assert!(!site.ask(name, command, off, "answers/pi/panel"), "{name}");
+    }
+    assert!(!site.publish("gate", "gate", "homeassistant/status"));
+    assert!(!site.publish("gate", "gate", "answers/pi/panel"));
+    assert!(site.ask("homeassistant", command, off, "answers/pi/panel"));
+    let (mut is_done, mut is_off) = (false, false);
+    everything.expect("the answer, and detection to be off", |heard| {
+        is_done |= heard
+            .document("answers/pi/panel")
+            .is_some_and(|answer| answer["ok"] == true);
+        is_off |= heard
+            .document("site/pi/door/detection")
+            .is_some_and(|state| state["on"] == false);
+        (is_done && is_off).then_some(())
+    });
+    // Whoever may see pictures does.
+    let options = site.options("dashboard", "dashboard");
+    let mut dashboard = Subscriber::with_options(options, "dashboard");
+    assert!(site.publish("gate", "gate", "site/gate/yard/snapshot"));
+    dashboard.expect("the picture", |heard| {
+        (heard.topic == "site/gate/yard/snapshot").then_some(())
+    });
+    let log = daemon.terminate();
+    assert!(!log.contains("does not accept"), "{log}");
+    assert!(!log.contains("does not let"), "{log}");
 }
 
 #[test]
