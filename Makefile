@@ -61,7 +61,7 @@ bench-peers: ## the whole network beside tract, onnxruntime and ncnn, into targe
 	deploy/peers/run.sh
 
 LOAD ?= mosquitto nats --cameras 1000 --seconds 60 --rate 0.5
-load-test: ## a fleet of simulated cameras against brokers of its own, LOAD says which and how many
+load-test: ## a fleet of simulated cameras against brokers of its own, LOAD says which (mosquitto nats nats-cluster) and how many
 	@deploy/install-deps.sh build load
 	$(CARGO) build --profile train --locked -p ternwatchd
 	$(CARGO) run --profile train --locked -p system-tests --example load -- $(LOAD)

@@ -2,6 +2,7 @@
 
 mod about;
 mod bench;
+mod bridge;
 mod command;
 mod events;
 mod hawkbit;

@@ -4,46 +4,36 @@
 //! Checks that every event comes once and in order; prints delays, and what the broker took of the machine. Ends with 1 if
 //! something was lost.
 
+mod balancer;
+mod broker;
+
+use broker::{Kind, Private};
 use rumqttc_v4::{Client, Event, Incoming, MqttOptions, QoS};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-use system_tests::broker::{free_port, wait_for};
+use system_tests::broker::wait_for;
 
-const USAGE: &str =
-    "load BROKER... [--cameras N] [--seconds S] [--rate EVENTS]; BROKER is mosquitto or nats";
+const USAGE: &str = "load BROKER... [--cameras N] [--seconds S] [--rate EVENTS]; BROKER is mosquitto, nats or nats-cluster";
 /// Time for what is on its way when the cameras have ended.
 const ARRIVE_WITHIN: Duration = Duration::from_secs(30);
-/// How often the broker's memory is looked at.
-const SAMPLE: Duration = Duration::from_millis(500);
-/// Ticks of the processor's time in a second, in /proc on every Linux.
-const TICKS_PER_SECOND: f64 = 100.0;
 /// First part of the topics.
 const PREFIX: &str = "load";
 
 /// What to do.
 struct Plan {
-    brokers: Vec<String>,
+    brokers: Vec<Kind>,
     cameras: String,
     seconds: String,
     rate: String,
-}
-
-/// A broker of our own, in a process group of its own.
-struct Private {
-    version: String,
-    port: u16,
-    process: Child,
-    _folder: tempfile::TempDir,
 }
 
 /// What the subscriber heard.
@@ -69,7 +59,7 @@ fn main() -> ExitCode {
     let rows: Vec<Result<String, String>> = plan
         .brokers
         .iter()
-        .map(|broker| measure(broker, &plan))
+        .map(|broker| measure(*broker, &plan))
         .collect();
     println!("\nload average now: {}", load_average());
     println!(
@@ -101,8 +91,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Option<Plan> {
             "--cameras" => plan.cameras = words.next()?,
             "--seconds" => plan.seconds = words.next()?,
             "--rate" => plan.rate = words.next()?,
-            "mosquitto" | "nats" => plan.brokers.push(word),
-            _ => return None,
+            name => plan.brokers.push(Kind::named(name)?),
         }
     }
     (!plan.brokers.is_empty()).then_some(plan)
@@ -125,21 +114,30 @@ fn load_average() -> String {
 }
 
 /// A row of the table, or what went wrong.
-fn measure(name: &str, plan: &Plan) -> Result<String, String> {
+fn measure(kind: Kind, plan: &Plan) -> Result<String, String> {
+    let name = kind.name();
     println!(
         "\n{name}: {} cameras, load average {}",
         plan.cameras,
         load_average()
     );
-    let broker = Private::start(name);
+    let mut broker = Private::start(kind);
     println!("{}", broker.version);
     let heard = Arc::new(Mutex::new(Heard::default()));
     listen(broker.port, heard.clone());
     let usage = broker.watch();
     let started = Instant::now();
-    let cpu_before = broker.cpu_s();
-    let said = simulate(name, plan, broker.port)?;
-    let (took, cpu_s) = (started.elapsed().as_secs_f64(), broker.cpu_s() - cpu_before);
+    let entrance = broker.entrance;
+    let said = thread::scope(|scope| {
+        let simulating = scope.spawn(|| simulate(kind, plan, entrance));
+        if broker.is_cluster() {
+            kill_halfway(&mut broker, plan, &heard, || simulating.is_finished());
+        }
+        let simulated = simulating.join();
+        simulated.map_err(|_| "the simulation panicked".to_owned())
+    })??;
+    let took = started.elapsed().as_secs_f64();
+    let (cpu_s, rss_mib) = usage.end();
     println!("{said}");
     let figure = |key: &str| {
         let line = said.lines().find_map(|line| line.strip_prefix(key));
@@ -148,7 +146,6 @@ fn measure(name: &str, plan: &Plan) -> Result<String, String> {
     };
     let published = figure("events published")? as u64;
     arrive(&heard, published);
-    let rss_mib = usage.end() as f64 / 1024.0;
     let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
     println!(
         "heard {} events of {published} and {} other messages, {:.1} MB; {} gaps, {} again; {took:.1} s with coming and going",
@@ -187,8 +184,28 @@ fn measure(name: &str, plan: &Plan) -> Result<String, String> {
     ))
 }
 
+/// Lets a node of the cluster die in the middle of the time in which events come.
+fn kill_halfway(
+    broker: &mut Private,
+    plan: &Plan,
+    heard: &Mutex<Heard>,
+    is_over: impl Fn() -> bool,
+) {
+    let half = Duration::from_secs(plan.seconds.parse().unwrap_or(60)) / 2;
+    let mut first_at = None;
+    while !is_over() {
+        thread::sleep(Duration::from_millis(50));
+        let has_begun = heard.lock().unwrap_or_else(PoisonError::into_inner).events > 0;
+        if has_begun && first_at.get_or_insert_with(Instant::now).elapsed() >= half {
+            broker.kill_last();
+            eprintln!("a third of the broker was killed");
+            return;
+        }
+    }
+}
+
 /// Runs the cameras; what they came to.
-fn simulate(broker: &str, plan: &Plan, port: u16) -> Result<String, String> {
+fn simulate(kind: Kind, plan: &Plan, port: u16) -> Result<String, String> {
     let program = match std::env::var_os("TERNWATCHD") {
         Some(path) => PathBuf::from(path),
         None => {
@@ -201,13 +218,19 @@ fn simulate(broker: &str, plan: &Plan, port: u16) -> Result<String, String> {
     };
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let config = folder.path().join("ternwatch.toml");
-    // NATS speaks 3.1.1 only.
-    let protocol = if broker == "nats" { "3.1.1" } else { "5" };
+    let protocol = kind.protocol();
     let text = format!(
         "[device]\nid = \"cam\"\n[mqtt]\nhost = \"127.0.0.1\"\nport = {port}\nprotocol = \"{protocol}\"\nprefix = \"{PREFIX}\"\n\
          [[zones]]\nname = \"yard\"\npoints = [[0.2, 0.5], [0.8, 0.5], [0.8, 1.0], [0.2, 1.0]]\n\
          [[lines]]\nname = \"gate\"\npoints = [[0.5, 1.0], [0.5, 0.3]]\n"
     );
+    // That a third of them lose their connection is meant.
+    let level = if kind == Kind::NatsCluster {
+        "error"
+    } else {
+        "warn"
+    };
+    let text = format!("{text}[log]\nlevel = \"{level}\"\n");
     fs::write(&config, text).map_err(|error| error.to_string())?;
     let output = Command::new(&program)
         .arg("--config")
@@ -224,7 +247,7 @@ fn simulate(broker: &str, plan: &Plan, port: u16) -> Result<String, String> {
     if output.status.success() {
         return Ok(said);
     }
-    Err(format!("{broker}: the simulation failed\n{said}"))
+    Err(format!("{}: the simulation failed\n{said}", kind.name()))
 }
 
 /// Waits until so many events have come, or for a while.
@@ -302,140 +325,4 @@ impl Heard {
         self.delays_ms
             .push(now_ns.saturating_sub(captured_ns) as f64 / 1e6);
     }
-}
-
-impl Private {
-    fn start(name: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let port = free_port();
-        let (program, arguments, config) = match name {
-            "mosquitto" => (
-                "mosquitto",
-                "-c",
-                // By default, what a subscriber has not taken is dropped beyond 1,000 messages.
-                format!(
-                    "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\n"
-                ),
-            ),
-            _ => (
-                "nats-server",
-                "-c",
-                format!(
-                    "server_name: load\nhost: \"127.0.0.1\"\nport: {}\njetstream {{ store_dir: \"{}/store\" }}\n\
-                     mqtt {{ host: \"127.0.0.1\", port: {port}, max_ack_pending: 1000 }}\n",
-                    free_port(),
-                    folder.path().display()
-                ),
-            ),
-        };
-        let path = folder.path().join("broker.conf");
-        fs::write(&path, config).expect("written");
-        // Debian keeps them outside of an ordinary user's PATH.
-        let places = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/local/sbin";
-        let program = std::env::split_paths(&places)
-            .map(|place| place.join(program))
-            .find(|path| path.exists())
-            .unwrap_or_else(|| panic!("{program} is not installed"));
-        let log = fs::File::create(folder.path().join("log")).expect("created");
-        let version = Command::new(&program)
-            .arg(if name == "nats" { "-v" } else { "-h" })
-            .output();
-        let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        let mut process = Command::new(&program)
-            .arg(arguments)
-            .arg(&path)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file can be shared"))
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-        wait_for("the broker to listen", || {
-            let ended = process.try_wait().expect("it is our child");
-            assert!(
-                ended.is_none(),
-                "{name} ended: {}",
-                fs::read_to_string(folder.path().join("log")).unwrap_or_default()
-            );
-            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
-        });
-        Self {
-            version: version
-                .unwrap_or_default()
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
-            port,
-            process,
-            _folder: folder,
-        }
-    }
-
-    fn group(&self) -> i32 {
-        i32::try_from(self.process.id()).expect("a process id")
-    }
-
-    /// Seconds of a core that it has used so far.
-    fn cpu_s(&self) -> f64 {
-        let ticks = group(self.group()).map(|fields| number(&fields, 11) + number(&fields, 12));
-        ticks.sum::<u64>() as f64 / TICKS_PER_SECOND
-    }
-
-    /// Notes its largest memory until told to end.
-    fn watch(&self) -> Usage {
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (over, leader) = (is_over.clone(), self.group());
-        let watching = thread::spawn(move || {
-            let mut most = 0;
-            while !over.load(Ordering::Relaxed) {
-                // Pages of 4 KiB.
-                most = most.max(group(leader).map(|fields| number(&fields, 21) * 4).sum());
-                thread::sleep(SAMPLE);
-            }
-            most
-        });
-        Usage { is_over, watching }
-    }
-}
-
-impl Drop for Private {
-    fn drop(&mut self) {
-        if let Some(group) = Pid::from_raw(self.group()) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        let _ = self.process.wait();
-    }
-}
-
-struct Usage {
-    is_over: Arc<AtomicBool>,
-    watching: thread::JoinHandle<u64>,
-}
-
-impl Usage {
-    /// KiB.
-    fn end(self) -> u64 {
-        self.is_over.store(true, Ordering::Relaxed);
-        self.watching.join().unwrap_or(0)
-    }
-}
-
-/// What /proc says of every process of a group, from its state on.
-fn group(leader: i32) -> impl Iterator<Item = Vec<String>> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes.filter_map(move |entry| {
-        let text = fs::read_to_string(entry.path().join("stat")).ok()?;
-        // The name before it may have spaces and brackets in it.
-        let (_, rest) = text.rsplit_once(") ")?;
-        let fields: Vec<String> = rest.split(' ').map(String::from).collect();
-        (fields.get(2)?.parse() == Ok(leader)).then_some(fields)
-    })
-}
-
-fn number(fields: &[String], index: usize) -> u64 {
-    fields
-        .get(index)
-        .and_then(|field| field.parse().ok())
-        .unwrap_or(0)
 }

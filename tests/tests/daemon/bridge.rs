@@ -1,0 +1,81 @@
+//! A broker at the site that passes everything on to one in the middle, as deploy/mosquitto/bridge.conf has it.
+
+use crate::command::publish;
+use crate::outbox::{EVENTS, eventful};
+use crate::{expect_state, state};
+use rumqttc::PublishOptions;
+use rumqttc::mqttbytes::v5::PublishProperties;
+use system_tests::broker::{Broker, Cable, Subscriber};
+use system_tests::ledger::Ledger;
+
+const SETTINGS: &str = include_str!("../../../deploy/mosquitto/bridge.conf");
+
+/// The settings with another way to the broker in the middle, for the tests' prefix, and without certificates.
+fn settings(port: u16) -> String {
+    let lines = SETTINGS
+        .lines()
+        .filter(|line| !line.starts_with("bridge_") || line.contains("protocol"));
+    let lines: Vec<&str> = lines.collect();
+    let settings = lines.join("\n").replace(" ternwatch/", " site/");
+    let changed = settings.replace("central.lan:8883", &format!("127.0.0.1:{port}"));
+    assert_ne!(changed, settings);
+    format!("allow_anonymous true\n{changed}\n")
+}
+
+#[test]
+fn what_happens_while_the_way_to_the_middle_is_cut_comes_later_and_commands_come_back() {
+    let middle = Broker::start();
+    let mut cable = Cable::new(middle.port());
+    cable.plug();
+    let site = Broker::start_with(&settings(cable.port()));
+    let mut subscriber = Subscriber::connect(middle.port(), "middle");
+    let mut bench = eventful(site.port());
+    bench.set("MQTT__COMMANDS", "true");
+    let daemon = bench.run();
+    expect_state(&mut subscriber, "online");
+    let mut ledger = Ledger::new(EVENTS);
+    let hear = |subscriber: &mut Subscriber, ledger: &mut Ledger, count: usize| {
+        for _ in 0..count {
+            subscriber.expect("an event in the middle", |heard| ledger.take(heard));
+        }
+    };
+    hear(&mut subscriber, &mut ledger, 5);
+    cable.unplug();
+    let mut witness = Subscriber::connect(site.port(), "witness");
+    for _ in 0..30 {
+        witness.expect("an event at the site", |heard| {
+            (heard.topic == EVENTS).then_some(())
+        });
+    }
+    cable.plug();
+    hear(&mut subscriber, &mut ledger, 40);
+
+    for (answer_at, wanted) in [
+        ("site/pi/door/command/response", None),
+        ("answers/pi/panel", Some("answers/pi/panel")),
+    ] {
+        let properties = PublishProperties {
+            response_topic: wanted.map(String::from),
+            ..PublishProperties::default()
+        };
+        let options = PublishOptions::at_least_once().properties(properties);
+        let (topic, payload) = ("site/pi/door/command/threshold", r#"{"score_min": 0.5}"#);
+        publish(middle.port(), topic, payload, options);
+        let answer = subscriber.expect("the answer in the middle", |heard| {
+            ledger.take(heard);
+            heard.document(answer_at)
+        });
+        assert_eq!(answer["ok"], true, "{answer}");
+    }
+    daemon.terminate();
+    subscriber.expect("the end", |heard| {
+        ledger.take(heard);
+        (state(heard)? == "offline").then_some(())
+    });
+    ledger.check();
+    println!(
+        "{} events, {} repeated",
+        ledger.events.len(),
+        ledger.repeated
+    );
+}
