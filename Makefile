@@ -15,7 +15,7 @@ RUN ?= target/$(MODEL)
 # One after the other: together, cargo would give the daemon the demonstration's ability to sign.
 DEMO_BUILD = $(CARGO) build --release --locked -p ternwatchd && $(CARGO) build --release --locked -p ternwatch-demo
 
-.PHONY: help demo check test test-home-assistant bench bench-peers load-test fuzz gate cross cross-aarch64 cross-armv7 cross-check cross-test deb deb-quant-tool deb-test vm-test reproducible release exposure deny train-default evaluate demo-ota
+.PHONY: help demo check test test-home-assistant transcript bench bench-peers load-test fuzz gate cross cross-aarch64 cross-armv7 cross-check cross-test deb deb-quant-tool deb-test vm-test reproducible release exposure deny train-default evaluate demo-ota
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -50,6 +50,11 @@ test-home-assistant: ## a real Home Assistant finds the daemon and follows a str
 		-c "$$($(HA_VENV)/bin/python -c 'import homeassistant; print(homeassistant.__path__[0])')/package_constraints.txt"
 	$(HA_VENV)/bin/python tests/home_assistant/run.py --daemon target/debug/ternwatchd --video "$(DEMO_VIDEO)" \
 		--model models/person.tern --key models/default.pub
+
+transcript: ## what mosquitto_sub shows of a street, into docs/transcript.txt and docs/mqtt.md
+	@deploy/install-deps.sh build transcript
+	$(CARGO) build --locked -p ternwatchd
+	$(CARGO) run --locked -p system-tests --example transcript -- "$(DEMO_VIDEO)"
 
 bench: ## the time of every stage and layer of the models that ship, on this machine
 	@deploy/install-deps.sh build

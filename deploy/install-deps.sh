@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a task needs and this machine lacks: deploy/install-deps.sh GROUP...
 #
-# Groups: build check demo test load fuzz gate deb deb-test vm exposure deny cross-arm64 cross-armhf cross-rust cross-rust-src
+# Groups: build check demo test load transcript fuzz gate deb deb-test vm exposure deny cross-arm64 cross-armhf cross-rust cross-rust-src
 # Nothing is touched where everything is there. Otherwise apt installs the missing Debian packages, as root or with
 # sudo; without root, network or apt the missing packages are named and the script fails.
 set -euo pipefail
@@ -47,6 +47,7 @@ packages_of() {
         # The TLS test makes its certificates with openssl.
         test) echo ffmpeg mosquitto opencv-doc openssl ;;
         load) echo mosquitto nats-server ;;
+        transcript) echo ffmpeg mosquitto mosquitto-clients opencv-doc ;;
         # Debian has formatter and linter in packages of their own, rustup has them in the pinned toolchain.
         check) echo rustfmt-web rust-web-clippy ;;
         # libFuzzer is C++.
