@@ -22,7 +22,12 @@ const SCORE_HIGH: f32 = 0.5;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (sequence, result, mut finder) = match arguments[..] {
+    run(&arguments)
+}
+
+/// Does what the arguments say.
+pub(crate) fn run(arguments: &[&str]) -> Result<()> {
+    let (sequence, result, mut finder) = match *arguments {
         [sequence, result, "--detections"] => {
             (sequence, result, Finder::given(Path::new(sequence))?)
         }

@@ -1,5 +1,6 @@
 //! The tracker against scenes with a known truth, and against anything at all.
 
+mod benchmark;
 mod scene;
 mod score;
 
