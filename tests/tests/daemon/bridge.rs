@@ -10,16 +10,20 @@ use system_tests::ledger::Ledger;
 
 const SETTINGS: &str = include_str!("../../../deploy/mosquitto/bridge.conf");
 
-/// The settings with another way to the broker in the middle, for the tests' prefix, and without certificates.
-fn settings(port: u16) -> String {
-    let lines = SETTINGS
-        .lines()
-        .filter(|line| !line.starts_with("bridge_") || line.contains("protocol"));
-    let lines: Vec<&str> = lines.collect();
-    let settings = lines.join("\n").replace(" ternwatch/", " site/");
+/// The settings with another way to the broker in the middle, and for the tests' prefix.
+pub(crate) fn settings(port: u16) -> String {
+    let settings = SETTINGS.replace(" ternwatch/", " site/");
     let changed = settings.replace("central.lan:8883", &format!("127.0.0.1:{port}"));
     assert_ne!(changed, settings);
     format!("allow_anonymous true\n{changed}\n")
+}
+
+/// Without certificates.
+fn plain(settings: &str) -> String {
+    let files = ["bridge_cafile", "bridge_certfile", "bridge_keyfile"];
+    let is_plain = |line: &&str| !files.iter().any(|file| line.starts_with(file));
+    let lines: Vec<&str> = settings.lines().filter(is_plain).collect();
+    lines.join("\n")
 }
 
 #[test]
@@ -27,7 +31,7 @@ fn what_happens_while_the_way_to_the_middle_is_cut_comes_later_and_commands_come
     let middle = Broker::start();
     let mut cable = Cable::new(middle.port());
     cable.plug();
-    let site = Broker::start_with(&settings(cable.port()));
+    let site = Broker::start_with(&plain(&settings(cable.port())));
     let mut subscriber = Subscriber::connect(middle.port(), "middle");
     let mut bench = eventful(site.port());
     bench.set("MQTT__COMMANDS", "true");

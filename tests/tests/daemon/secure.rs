@@ -104,6 +104,7 @@ impl Site {
                 "dashboard",
                 "releases",
                 "homeassistant",
+                "site-1",
             ],
         ] {
             let mut command = Command::new(&script);
@@ -514,6 +515,31 @@ fn with_the_rules_for_it_home_assistant_hears_and_switches_devices_and_nobody_el
     let log = daemon.terminate();
     assert!(!log.contains("does not accept"), "{log}");
     assert!(!log.contains("does not let"), "{log}");
+}
+
+#[test]
+fn a_sites_broker_passes_its_devices_on_with_its_own_certificate() {
+    let site = Site::start_by(offered, |settings, _| settings);
+    let mut middle = Subscriber::connect(site.broker.port(), "middle");
+    let folder = site.folder.path().to_str().expect("UTF-8");
+    let settings = crate::bridge::settings(site.port).replace("/etc/mosquitto/ternwatch", folder);
+    // mosquitto started by root would drop the rights to read the key.
+    let near = Broker::start_with(&format!("user root\n{settings}"));
+    let (client, mut connection) =
+        Client::builder(MqttOptions::new("pi", ("127.0.0.1", near.port())))
+            .capacity(4)
+            .build();
+    let retained = PublishOptions::at_least_once().retained();
+    client
+        .publish("site/pi/state", "online", retained)
+        .expect("a valid topic");
+    std::thread::spawn(move || connection.iter().find(Result::is_err));
+    expect_state(&mut middle, "online");
+    let mut device = Subscriber::connect(near.port(), "device");
+    assert!(site.publish("releases", "releases", "site/pi/model/offer"));
+    device.expect("an offer from the middle", |heard| {
+        (heard.topic == "site/pi/model/offer").then_some(())
+    });
 }
 
 #[test]
