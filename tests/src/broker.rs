@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -323,6 +323,19 @@ impl Subscriber {
 }
 
 impl Subscriber {
+    /// What `accept` makes of a message that is here already, if it makes something of one; those before it are skipped.
+    pub fn heard<T>(&mut self, mut accept: impl FnMut(&Heard) -> Option<T>) -> Option<T> {
+        while let Ok(message) = self.messages.try_recv() {
+            let heard = message.unwrap_or_else(|error| panic!("lost the broker: {error}"));
+            // Appending to a string cannot fail.
+            let _ = writeln!(self.history, "  {} {}", heard.topic, heard.text());
+            if let Some(result) = accept(&heard) {
+                return Some(result);
+            }
+        }
+        None
+    }
+
     /// Takes what had come before the broker was lost.
     pub fn until_lost(self, mut take: impl FnMut(&Heard)) {
         loop {
@@ -340,6 +353,7 @@ pub struct Cable {
     port: u16,
     plugged: Option<Plugged>,
     target: u16,
+    bytes_per_second: Option<u32>,
 }
 
 struct Plugged {
@@ -355,7 +369,15 @@ impl Cable {
             port: free_port(),
             plugged: None,
             target,
+            bytes_per_second: None,
         }
+    }
+
+    /// One over which so much comes to the near end in a second; what is more waits in front of it.
+    pub fn slow(target: u16, bytes_per_second: u32) -> Self {
+        let mut cable = Self::new(target);
+        cable.bytes_per_second = Some(bytes_per_second);
+        cable
     }
 
     /// The port of the near end.
@@ -373,10 +395,11 @@ impl Cable {
         let streams = Arc::new(Mutex::new(Vec::new()));
         let accepting = thread::spawn({
             let (is_cut, streams, target) = (is_cut.clone(), streams.clone(), self.target);
+            let speed = self.bytes_per_second;
             move || {
                 while !is_cut.load(Ordering::Relaxed) {
                     match listener.accept() {
-                        Ok((near, _)) => forward(near, target, &streams),
+                        Ok((near, _)) => forward(near, target, &streams, speed),
                         Err(_) => thread::sleep(Duration::from_millis(5)),
                     }
                 }
@@ -409,19 +432,42 @@ impl Drop for Cable {
     }
 }
 
-fn forward(near: TcpStream, target: u16, streams: &Mutex<Vec<TcpStream>>) {
+fn forward(
+    near: TcpStream,
+    target: u16,
+    streams: &Mutex<Vec<TcpStream>>,
+    bytes_per_second: Option<u32>,
+) {
     // Without a broker behind it, the near end just closes.
     let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else {
         return;
     };
     near.set_nonblocking(false).expect("a socket can do it");
-    for (from, to) in [(&near, &far), (&far, &near)] {
+    for (from, to, speed) in [(&near, &far, None), (&far, &near, bytes_per_second)] {
         let clone = |stream: &TcpStream| stream.try_clone().expect("a socket can be shared");
         let (mut from, mut to) = (clone(from), clone(to));
         streams.lock().expect("the cable holds").push(clone(&from));
         thread::spawn(move || {
-            let _ = io::copy(&mut from, &mut to);
+            let _ = match speed {
+                None => io::copy(&mut from, &mut to).map(drop),
+                Some(speed) => trickle(&mut from, &mut to, speed),
+            };
             let _ = to.shutdown(Shutdown::Write);
         });
+    }
+}
+
+/// Forwards so many bytes a second, until either end is closed.
+fn trickle(from: &mut TcpStream, to: &mut TcpStream, bytes_per_second: u32) -> io::Result<()> {
+    let mut bytes = [0; 512];
+    loop {
+        let count = from.read(&mut bytes)?;
+        if count == 0 {
+            return Ok(());
+        }
+        to.write_all(&bytes[..count])?;
+        thread::sleep(Duration::from_secs_f64(
+            count as f64 / f64::from(bytes_per_second),
+        ));
     }
 }

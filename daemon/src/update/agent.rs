@@ -3,6 +3,7 @@
 //! It alone moves the machine of a running daemon; the command line may do so too, through the state file, which is
 //! read again several times a second. Whatever fails here, frames are examined by the model that is in use.
 
+mod download;
 mod owner;
 mod server;
 mod trial;
@@ -11,27 +12,24 @@ pub use server::{Handling, Withdrawal};
 
 use self::trial::Trial;
 use super::budget::Budget;
-use super::check::{self, chain};
-use super::chunks::{Chunk, Download};
+use super::check::chain;
 use super::config::Config;
 use super::digest::Digest;
 use super::fetch::Fetch;
-use super::machine::{Event, Identity, Phase};
+use super::machine::Event;
 use super::network::Requests;
 use super::offer::Offer;
 use super::reason::Reason;
-use super::release;
 use super::slot::Slot;
 use super::status;
-use super::store::{Store, StoreError};
+use super::store::Store;
 use super::trust::{self, TrustError};
-use super::web::{Errand, Web};
+use super::web::Web;
 use crate::command::answer::Reply;
 use crate::disk::SystemDisk;
 use crate::model::{self, Loaded};
 use crate::publish::payload::ModelIdentity;
 use crate::stop::Stop;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
@@ -40,9 +38,6 @@ use tokio::sync::watch;
 
 /// How often the state file, the trial and the download are looked at.
 const TICK: Duration = Duration::from_millis(250);
-/// Every so many chunks the progress is told.
-const PROGRESS_CHUNKS: usize = 8;
-
 /// What comes from the network.
 #[derive(Debug)]
 pub enum Input {
@@ -72,6 +67,11 @@ pub enum Input {
         job: String,
         /// Where it is told whether that is still possible.
         reply: SyncSender<Withdrawal>,
+    },
+    /// Whoever was sent to a web server for chunks of this file is back; what there was came before.
+    Returned {
+        /// Of which file.
+        sha256: Digest,
     },
     /// A chunk.
     Chunk {
@@ -121,11 +121,16 @@ pub struct Agent {
     fetch: Option<Fetch>,
     /// The way to web servers, if one is allowed.
     web: Option<Web>,
+    /// Downloads that began with an offer of anybody at the broker.
     budget: Budget,
+    /// Those that a server began, which nobody else may use up.
+    deployments: Budget,
     /// The version of the keyring whose keys the stored models were last checked with.
     keyring: Option<u64>,
-    /// The newest offer that came while another model was not decided on.
+    /// The newest offer that came while another model was not decided on, or one whose download was interrupted by an answer.
     waiting: Option<Offer>,
+    /// When that answer is told, if there was one.
+    told_at: Option<Instant>,
     ticked_at: Instant,
     complaint: String,
 }
@@ -153,8 +158,10 @@ impl Agent {
             fetch: None,
             web: None,
             budget: Budget::new(config.update.downloads_per_hour_max as usize),
+            deployments: Budget::new(config.update.downloads_per_hour_max as usize),
             keyring: None,
             waiting: None,
+            told_at: None,
             ticked_at: Instant::now(),
             complaint: String::new(),
         }
@@ -207,7 +214,10 @@ impl Agent {
 
     /// Logs what is wrong, once.
     fn complain(&mut self, error: &dyn std::error::Error) {
-        let text = chain(error);
+        self.complain_of(chain(error));
+    }
+
+    fn complain_of(&mut self, text: String) {
         if text != self.complaint {
             log::warn!("update of the model: {text}");
             self.complaint = text;
@@ -235,7 +245,9 @@ impl Agent {
         self.advance_trial();
         // Frames that show nothing new would make the comparison last for ever.
         self.slot.compare(!matches!(self.trial, Trial::None));
-        if self.store.machine().record().candidate.is_none() {
+        let is_told = self.told_at.is_none_or(|at| Instant::now() >= at);
+        if self.store.machine().record().candidate.is_none() && is_told {
+            self.told_at = None;
             match self.waiting.take() {
                 Some(offer) => self.begin_download(offer, false),
                 None => self.begin_approved(),
@@ -265,6 +277,13 @@ impl Agent {
                 // Who asked may have given up.
                 let _ = reply.try_send(self.withdraw(&job));
             }
+            Input::Returned { sha256 } => {
+                if let Some(fetch) = &mut self.fetch
+                    && fetch.download.offer().sha256 == sha256
+                {
+                    fetch.returned(Instant::now());
+                }
+            }
             Input::Chunk {
                 origin,
                 sha256,
@@ -284,7 +303,9 @@ impl Agent {
             Ok(offer) => offer,
             Err(error) => {
                 log::warn!("an offer is refused: {}", chain(&error));
-                return self.reject("unknown", None, Reason::OfferInvalid);
+                let before = self.fetch.take();
+                self.reject("unknown", None, Reason::OfferInvalid);
+                return self.resume_later(before);
             }
         };
         let (job, model) = self.store.machine().subject();
@@ -370,201 +391,5 @@ impl Agent {
         }
         self.keyring = version;
         self.clean();
-    }
-
-    /// `holds`: what is complete is not installed yet.
-    fn begin_download(&mut self, offer: Offer, holds: bool) {
-        let (job, identity) = (offer.job.clone(), offer.identity());
-        self.fetch = None;
-        let claimed = identity.clone();
-        if !self.step(Event::Offer { job, identity }) {
-            return;
-        }
-        if let Phase::Ended(_) = self.store.machine().phase() {
-            log::info!(
-                "model {} is not fetched: {:?}",
-                claimed.version,
-                self.store.machine().phase()
-            );
-            return;
-        }
-        let room = offer.bytes as u64;
-        // Once as chunks and once as a model.
-        if let Err(error) = self.store.require_space(room.saturating_mul(2)) {
-            return self.refuse(&offer.job, &error);
-        }
-        let root = self.store.root().to_owned();
-        match Download::open(self.store.disk(), &root, offer) {
-            Ok(download) => {
-                log::info!(
-                    "fetching model {} {}: {} of {} chunks are here",
-                    claimed.name,
-                    claimed.version,
-                    download.received(),
-                    download.offer().chunk_count()
-                );
-                let mut fetch = Fetch::new(download);
-                fetch.holds = holds;
-                self.fetch = Some(fetch);
-                self.progress();
-                self.finish_if_complete();
-            }
-            Err(error) => {
-                self.complain(&error);
-                self.reject(&self.job(), None, Reason::StoreFailed);
-            }
-        }
-    }
-
-    fn job(&self) -> String {
-        let (job, _) = self.store.machine().subject();
-        job.unwrap_or("unknown").into()
-    }
-
-    fn refuse(&mut self, job: &str, error: &StoreError) {
-        let reason = match error {
-            StoreError::NoSpace { .. } => Reason::NoSpace,
-            _ => Reason::StoreFailed,
-        };
-        log::error!("the model is not stored: {}", chain(error));
-        self.reject(job, None, reason);
-    }
-
-    fn reject(&mut self, job: &str, signed: Option<Identity>, reason: Reason) {
-        self.fetch = None;
-        let job = job.into();
-        self.step(Event::Reject {
-            job,
-            signed,
-            reason,
-        });
-    }
-
-    fn chunk(&mut self, origin: Origin, sha256: &Digest, index: usize, bytes: &[u8]) {
-        let Some(fetch) = &mut self.fetch else {
-            return;
-        };
-        let offer = fetch.download.offer();
-        // The threat is somebody at the broker who spoils a file whose chunks have no digests.
-        let is_strange = offer.is_whole() && origin == Origin::Broker;
-        if offer.sha256 != *sha256 || is_strange {
-            return;
-        }
-        match fetch.take(self.store.disk(), index, bytes) {
-            Ok(Chunk::Stored) => {
-                let received = fetch.download.received();
-                if received.is_multiple_of(PROGRESS_CHUNKS) || fetch.download.is_complete() {
-                    self.progress();
-                }
-                self.finish_if_complete();
-            }
-            Ok(Chunk::Duplicate) => {}
-            Ok(Chunk::Wrong) => log::warn!("chunk {index} is not what was announced"),
-            Err(error) => {
-                self.complain(&error);
-                self.reject(&self.job(), None, Reason::StoreFailed);
-            }
-        }
-    }
-
-    fn progress(&mut self) {
-        if let Some(fetch) = &self.fetch {
-            let count = |chunks| u32::try_from(chunks).unwrap_or(u32::MAX);
-            let received = count(fetch.download.received());
-            let total = count(fetch.download.offer().chunk_count());
-            self.step(Event::Progress { received, total });
-        }
-    }
-
-    fn finish_if_complete(&mut self) {
-        let is_due = |fetch: &mut Fetch| fetch.download.is_complete() && !fetch.holds;
-        let Some(fetch) = self.fetch.take_if(is_due) else {
-            return;
-        };
-        let offer = fetch.download.offer().clone();
-        self.step(Event::Complete);
-        self.report();
-        match fetch.download.finish(self.store.disk()) {
-            Ok(Some(file)) => self.receive(&offer, &file),
-            Ok(None) => {
-                log::error!("what was received is not what was offered");
-                self.reject(&offer.job, None, Reason::HashMismatch);
-            }
-            Err(error) => {
-                self.complain(&error);
-                self.reject(&offer.job, None, Reason::StoreFailed);
-            }
-        }
-        let root = self.store.root().to_owned();
-        if let Err(error) = Download::discard(self.store.disk(), &root, &offer.sha256) {
-            self.complain(&error);
-        }
-    }
-
-    /// The signature decides whether a file is stored. It is loaded only when the attempt was counted.
-    fn receive(&mut self, offer: &Offer, file: &[u8]) {
-        let origin = Path::new("the offered model");
-        let keys = trust::model_keys(&self.model, self.store.machine().record());
-        let verified = keys.and_then(|keys| {
-            let bundle = model::verify(&keys, origin, file)?;
-            let release = bundle.manifest().release.clone();
-            Ok((check::identity(&bundle), release))
-        });
-        let (identity, release) = match verified {
-            Ok((Some(identity), release)) => (identity, release),
-            Ok((None, _)) => return self.reject(&offer.job, None, Reason::ModelInvalid),
-            Err(error) => {
-                log::error!("{}", chain(&error));
-                return self.reject(&offer.job, None, Reason::BadSignature);
-            }
-        };
-        let floor_s = self.store.machine().record().time_floor_s;
-        if let Some(reason) = release::objection_now(release.as_ref(), floor_s) {
-            log::error!("model {} is refused: {reason}", identity.version);
-            return self.reject(&offer.job, Some(identity), reason);
-        }
-        if let Some(release) = release
-            && !self.step(Event::SignedAt(release.signed_at_s))
-        {
-            return self.reject(&offer.job, Some(identity), Reason::StoreFailed);
-        }
-        match self.store.admit(&offer.job, &identity, file) {
-            Ok(()) => log::info!(
-                "model {} {}: {}",
-                identity.name,
-                identity.version,
-                self.store.machine().phase().name()
-            ),
-            Err(error) => self.refuse(&offer.job, &error),
-        }
-    }
-
-    /// Asks for the chunks that are wanted now.
-    fn ask(&mut self) {
-        let Some(fetch) = &mut self.fetch else {
-            return;
-        };
-        let wanted = fetch.wanted(Instant::now());
-        if wanted.is_empty() {
-            return;
-        }
-        let offer = fetch.download.offer();
-        match (&self.web, &offer.url) {
-            (Some(web), Some(url))
-                if web.may_fetch(offer, url) && (offer.is_whole() || fetch.prefers_web()) =>
-            {
-                web.fetch(Errand {
-                    url: url.clone(),
-                    is_whole: offer.is_whole(),
-                    sha256: offer.sha256,
-                    chunks: wanted.into_iter().map(|i| (i, offer.place(i))).collect(),
-                });
-            }
-            _ if offer.is_whole() => {}
-            _ => {
-                let request = status::request(&offer.sha256, wanted);
-                self.outbox.requests.make(request);
-            }
-        }
     }
 }

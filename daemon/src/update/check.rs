@@ -6,8 +6,9 @@ use super::reason::Reason;
 use crate::model::{self, LoadError, Loaded};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use ternwatch_bundle::manifest::Release;
-use ternwatch_bundle::{TrustedKeys, VerifiedBundle};
+use ternwatch_bundle::manifest::{Release, SCHEMA};
+use ternwatch_bundle::parse::FORMAT_VERSION;
+use ternwatch_bundle::{BundleError, TrustedKeys, VerifiedBundle};
 use ternwatch_detector::{Detector, Frame, Isa, PixelFormat, Thresholds, golden};
 use ternwatch_ota::identity::NAME_BYTES_MAX;
 
@@ -90,7 +91,7 @@ pub(super) fn refusal(error: &LoadError, signed: Option<Identity>) -> Refusal {
             LoadError::Read { .. } | LoadError::Key { .. } | LoadError::Roots { .. } => {
                 Reason::StoreFailed
             }
-            LoadError::Bundle { .. } => Reason::BadSignature,
+            LoadError::Bundle { source, .. } => bundle_reason(source),
             LoadError::Model { .. } | LoadError::NoBoxes { .. } | LoadError::Detector { .. } => {
                 Reason::ModelInvalid
             }
@@ -98,6 +99,19 @@ pub(super) fn refusal(error: &LoadError, signed: Option<Identity>) -> Refusal {
         },
         signed,
         message: chain(error),
+    }
+}
+
+/// Somebody whose key is trusted here signed what is wrong with a manifest, and a format of later is no forgery.
+fn bundle_reason(error: &BundleError) -> Reason {
+    match error {
+        BundleError::FormatVersion { found } if *found > FORMAT_VERSION => Reason::DaemonTooOld,
+        BundleError::ManifestSchema { found } if *found > SCHEMA => Reason::DaemonTooOld,
+        BundleError::ManifestSchema { .. }
+        | BundleError::Manifest(_)
+        | BundleError::ManifestLength { .. }
+        | BundleError::BodyTooShort { .. } => Reason::ModelInvalid,
+        _ => Reason::BadSignature,
     }
 }
 

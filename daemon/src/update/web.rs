@@ -24,8 +24,12 @@ use thiserror::Error;
 use ureq::http::{StatusCode, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
-/// Time for one answer, name resolution to last byte: 128 KiB over a line of 64 kbit/s.
+/// Time for one answer, name resolution to last byte.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for the chunks of an errand that follow each other, and for the next bytes of them: what has come before counts.
+const CHUNKS_TIMEOUT: Duration = Duration::from_secs(300);
+/// The latter.
+const BYTES_TIMEOUT: Duration = Duration::from_secs(30);
 /// Room for the certificates of a system.
 const CA_FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -120,13 +124,24 @@ impl Web {
     pub fn may_fetch(&self, offer: &Offer, url: &str) -> bool {
         let server = self.server.iter().filter(|_| offer.is_whole());
         let mut allowed = self.allowed.iter().chain(server);
-        allowed.any(|beginning| url.starts_with(beginning))
+        allowed.any(|beginning| is_below(url, beginning))
     }
 
-    /// Asks for chunks. When too many wait already it is lost, and to be asked for again.
-    pub fn fetch(&self, errand: Errand) {
-        let _ = self.errands.try_send(errand);
+    /// Sends for chunks; `false` if too many errands wait already. What comes and the return are told.
+    pub fn fetch(&self, errand: Errand) -> bool {
+        self.errands.try_send(errand).is_ok()
     }
+}
+
+/// Whether a URL begins so and stays there: a server may take dots, written as they are or not, for the way up.
+pub(super) fn is_below(url: &str, beginning: &str) -> bool {
+    let leads_up = |rest: &str| {
+        let rest = rest.to_ascii_lowercase().replace("%2e", ".");
+        let path = rest.split(['?', '#']).next().unwrap_or_default();
+        path.split('/').any(|part| part == "..")
+    };
+    url.strip_prefix(beginning)
+        .is_some_and(|rest| !leads_up(rest))
 }
 
 /// Whether the text begins with the name of a web server.
@@ -211,51 +226,35 @@ fn run(
     for errand in errands {
         // The token is the hawkBit server's: nobody else gets it.
         let shown = authorization
-            .filter(|(beginning, _)| errand.is_whole && errand.url.starts_with(beginning));
+            .filter(|(beginning, _)| errand.is_whole && is_below(&errand.url, beginning));
         let shown = shown.map(|(_, authorization)| authorization);
-        for run in consecutive(&errand.chunks) {
-            let Some(bytes) = fetched(client, shown, &errand.url, run, &mut complaint) else {
-                // The rest is asked for again when patience ends.
-                break;
-            };
-            let begin = run.first().map_or(0, |(_, place)| place.start);
-            for (index, place) in run {
-                let chunk = bytes.get(place.start - begin..place.end - begin);
-                let input = Input::Chunk {
+        let mut runs = consecutive(&errand.chunks);
+        // The rest is asked for again.
+        let _ = runs.try_for_each(|run| {
+            let bring = |index, bytes| {
+                let _ = inbox.send(Input::Chunk {
                     origin: Origin::Web,
                     sha256: errand.sha256,
-                    index: *index,
-                    bytes: chunk.unwrap_or_default().to_vec(),
-                };
-                if inbox.send(input).is_err() {
-                    return;
+                    index,
+                    bytes,
+                });
+            };
+            let fetched = fetch(client, shown, &errand.url, run, bring);
+            match &fetched {
+                Ok(()) => complaint.clear(),
+                Err(error) => {
+                    let text = format!("{}: {error}", errand.url);
+                    if text != complaint {
+                        log::warn!("the model cannot be fetched from {text}");
+                        complaint = text;
+                    }
                 }
             }
-        }
-    }
-}
-
-/// The bytes of chunks that follow each other; none, and a line in the log if it is a new one, if they did not come.
-fn fetched(
-    client: &ureq::Agent,
-    authorization: Option<&Authorization>,
-    url: &str,
-    run: &[(usize, Range<usize>)],
-    complaint: &mut String,
-) -> Option<Vec<u8>> {
-    let (first, last) = (run.first()?, run.last()?);
-    match get(client, authorization, url, first.1.start..last.1.end) {
-        Ok(bytes) => {
-            complaint.clear();
-            Some(bytes)
-        }
-        Err(error) => {
-            let text = format!("{url}: {error}");
-            if text != *complaint {
-                log::warn!("the model cannot be fetched from {text}");
-                *complaint = text;
-            }
-            None
+            fetched
+        });
+        let sha256 = errand.sha256;
+        if inbox.send(Input::Returned { sha256 }).is_err() {
+            return;
         }
     }
 }
@@ -265,21 +264,49 @@ fn consecutive(chunks: &[(usize, Range<usize>)]) -> impl Iterator<Item = &[(usiz
     chunks.chunk_by(|(_, before), (_, after)| before.end == after.start)
 }
 
-/// The bytes of a range of a file, exactly.
-fn get(
+/// Fetches chunks that follow each other, and brings each as soon as it is here: on a slow line, or one that is cut, those that
+/// came are not lost with the rest.
+fn fetch(
+    client: &ureq::Agent,
+    authorization: Option<&Authorization>,
+    url: &str,
+    run: &[(usize, Range<usize>)],
+    mut bring: impl FnMut(usize, Vec<u8>),
+) -> Result<(), FetchError> {
+    let (Some(first), Some(last)) = (run.first(), run.last()) else {
+        return Ok(());
+    };
+    let mut body = open(client, authorization, url, first.1.start..last.1.end)?;
+    for (index, place) in run {
+        let mut bytes = vec![0; place.len()];
+        body.read_exact(&mut bytes)?;
+        bring(*index, bytes);
+    }
+    Ok(())
+}
+
+/// What a server gives as this range of a file. It may be shorter or longer.
+fn open(
     client: &ureq::Agent,
     authorization: Option<&Authorization>,
     url: &str,
     range: Range<usize>,
-) -> Result<Vec<u8>, FetchError> {
+) -> Result<impl Read, FetchError> {
     let (begin, last) = (range.start, range.end.saturating_sub(1));
     let mut request = client
         .get(url)
+        .config()
+        .timeout_global(Some(CHUNKS_TIMEOUT))
+        .timeout_resolve(Some(ANSWER_TIMEOUT))
+        .timeout_connect(Some(ANSWER_TIMEOUT))
+        .timeout_recv_response(Some(ANSWER_TIMEOUT))
+        .timeout_per_read(Some(BYTES_TIMEOUT))
+        .build()
         .header(header::RANGE, format!("bytes={begin}-{last}"));
     if let Some(authorization) = authorization {
         request = request.header(header::AUTHORIZATION, authorization.header());
     }
-    let mut response = request.call()?;
+    let response = request.call()?;
     match response.status() {
         StatusCode::PARTIAL_CONTENT => {}
         StatusCode::OK => return Err(FetchError::NoRanges),
@@ -292,9 +319,7 @@ fn get(
     if !is_right {
         return Err(FetchError::OtherRange);
     }
-    let mut bytes = vec![0; range.len()];
-    response.body_mut().as_reader().read_exact(&mut bytes)?;
-    Ok(bytes)
+    Ok(response.into_body().into_reader())
 }
 
 #[cfg(test)]
@@ -335,10 +360,14 @@ mod tests {
         [head.as_bytes(), body].concat()
     }
 
-    fn fetch(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Result<Vec<u8>, String> {
+    /// What comes of the bytes 3 to 6, in chunks of two bytes, and how that ends.
+    fn fetched(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> (Vec<u8>, Result<(), String>) {
         let url = server(answer);
         let client = client(Path::new("")).expect("the system's certificates");
-        get(&client, None, &url, 3..7).map_err(|error| error.to_string())
+        let mut came = Vec::new();
+        let run = [(0, 3..5), (1, 5..7)];
+        let result = fetch(&client, None, &url, &run, |_, bytes| came.extend(bytes));
+        (came, result.map_err(|error| error.to_string()))
     }
 
     #[test]
@@ -347,7 +376,19 @@ mod tests {
             assert_eq!(range, "bytes=3-6");
             partial("bytes 3-6/9", b"defg")
         };
-        assert_eq!(fetch(answer), Ok(b"defg".to_vec()));
+        assert_eq!(fetched(answer), (b"defg".to_vec(), Ok(())));
+    }
+
+    #[test]
+    fn what_came_before_the_line_was_cut_is_not_lost() {
+        let cut = |_: &str| {
+            let mut answer = partial("bytes 3-6/9", b"defg");
+            answer.truncate(answer.len() - 1);
+            answer
+        };
+        let (came, result) = fetched(cut);
+        assert_eq!(came, b"de");
+        assert!(result.expect_err("cut").contains("ends early"));
     }
 
     #[test]
@@ -376,7 +417,8 @@ mod tests {
         ];
         for (answer, named) in refused {
             let text = String::from_utf8_lossy(&answer).into_owned();
-            let error = fetch(move |_| answer.clone()).expect_err(&text);
+            let (_, result) = fetched(move |_| answer.clone());
+            let error = result.expect_err(&text);
             assert!(error.contains(named), "{text}: {error}");
         }
     }
@@ -384,7 +426,7 @@ mod tests {
     #[test]
     fn more_than_was_asked_for_is_not_read() {
         let endless = |_: &str| partial("bytes 3-6/9", &[b'd'; 1 << 20]);
-        assert_eq!(fetch(endless), Ok(b"dddd".to_vec()));
+        assert_eq!(fetched(endless), (b"dddd".to_vec(), Ok(())));
     }
 
     #[test]
@@ -392,6 +434,24 @@ mod tests {
         let chunks = [(0, 0..10), (1, 10..20), (4, 40..50), (5, 50..53)];
         let runs: Vec<usize> = consecutive(&chunks).map(<[_]>::len).collect();
         assert_eq!(runs, [2, 2]);
+    }
+
+    #[test]
+    fn nothing_above_or_beside_a_beginning_is_below_it() {
+        let below = |rest: &str| is_below(&format!("https://h/{rest}"), "https://h/models/");
+        for good in ["models/", "models/a..b/3.tern", "models/3.tern?c=../x"] {
+            assert!(below(good), "{good}");
+        }
+        for bad in [
+            "model",
+            "other/3.tern",
+            "models/../3.tern",
+            "models/a/%2E%2e/../x",
+            "models/..",
+            "models/%2e./3.tern",
+        ] {
+            assert!(!below(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a file must pass on this device, and what is remembered of one that does not.
 
 use std::path::{Path, PathBuf};
-use ternwatch_bundle::testing::{small_draft, small_key};
+use ternwatch_bundle::testing::{sign_manifest, small_draft, small_key};
 use ternwatch_daemon::model::{Config, trusted_keys};
 use ternwatch_daemon::update::check::{Checked, Refusal, check};
 use ternwatch_daemon::update::digest::Digest;
@@ -74,6 +74,24 @@ fn a_signed_model_that_is_no_network_is_invalid() {
     draft.parameters.truncate(10);
     let refusal = checked(&draft.sign(&small_key()).expect("small"), 60_000.0);
     assert_eq!(refusal.expect_err("cut").reason, Reason::ModelInvalid);
+}
+
+#[test]
+fn a_model_of_a_later_format_asks_for_a_newer_daemon_and_is_not_called_a_forgery() {
+    let sign =
+        |manifest: &str| sign_manifest(manifest.as_bytes(), &[], &small_key()).expect("small");
+    let reason = |file: &[u8]| checked(file, 60_000.0).expect_err("not of now").reason;
+    let later = sign(r#"{"schema": 2, "quantization": {"bits": 1}}"#);
+    assert_eq!(reason(&later), Reason::DaemonTooOld);
+    let (mut file, _) = small_bundle(3);
+    file[8] = 2;
+    assert_eq!(reason(&file), Reason::DaemonTooOld);
+    assert_eq!(reason(&sign(r#"{"schema": 0}"#)), Reason::ModelInvalid);
+    assert_eq!(
+        reason(&sign(r#"{"schema": 1, "colour": 7}"#)),
+        Reason::ModelInvalid
+    );
+    assert_eq!(reason(&sign("no JSON")), Reason::ModelInvalid);
 }
 
 #[test]

@@ -147,11 +147,25 @@ impl Bench {
     }
 
     pub(crate) fn run_with(&self, prepare: impl FnOnce(&mut Command)) -> Daemon {
+        self.run_as(Command::new(daemon_program()), prepare)
+    }
+
+    /// Under strace with these options, which can make system calls of the daemon fail, or kill it there. The process is the
+    /// daemon's own.
+    pub(crate) fn run_traced(&self, options: &[String]) -> Daemon {
+        let mut command = Command::new("strace");
+        command
+            .args(["-D", "-f", "-qq", "-o"])
+            .arg(self.path("trace"));
+        command.args(options).arg(daemon_program());
+        self.run_as(command, |_| {})
+    }
+
+    fn run_as(&self, mut command: Command, prepare: impl FnOnce(&mut Command)) -> Daemon {
         // Perhaps an empty file, rather than none: what is installed on this machine does not matter.
         let config = self.path("ternwatch.toml");
         fs::write(&config, &self.config).expect("written");
         let create = |name| fs::File::create(self.path(name)).expect("created");
-        let mut command = Command::new(daemon_program());
         command
             .arg("--config")
             .arg(config)
@@ -161,8 +175,10 @@ impl Bench {
             .stdout(create("stdout"))
             .stderr(create("log"));
         prepare(&mut command);
+        let program = command.get_program().to_owned();
+        let process = command.spawn();
         Daemon {
-            process: command.spawn().expect("ternwatchd starts"),
+            process: process.unwrap_or_else(|error| panic!("{}: {error}", program.display())),
             folder: self.folder.clone(),
         }
     }
@@ -209,6 +225,21 @@ impl Daemon {
             self.process.try_wait().expect("it is our child")
         });
         (status, self.log())
+    }
+
+    /// The most memory that it has had so far, in KiB.
+    pub(crate) fn peak_memory_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = fs::read_to_string(path).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|rest| rest.split_whitespace().next());
+        peak.and_then(|number| number.parse().ok())
+            .expect("a number")
+    }
+
+    /// Whether it has ended, and how.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().expect("it is our child")
     }
 
     /// Asks it to end, and sees to it that it keeps its promise.

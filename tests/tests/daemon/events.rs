@@ -29,8 +29,14 @@ points = [[0.5, 1.0], [0.5, 0.0]]
 
 /// A picture that does not move, for five seconds.
 pub(crate) fn still_picture(port: u16) -> Bench {
+    still_picture_of(50, port)
+}
+
+/// The same for so many frames, ten a second.
+pub(crate) fn still_picture_of(frames: u32, port: u16) -> Bench {
     let source = "testsrc=size=160x120:rate=10:duration=0.1,loop=loop=-1:size=1";
-    let input = ["-f", "lavfi", "-i", source, "-frames:v", "50"];
+    let count = frames.to_string();
+    let input = ["-f", "lavfi", "-i", source, "-frames:v", &count];
     let mut bench = Bench::with_video_of(&input, port);
     bench.set("PUBLISH__FRAMES", "false");
     bench.set("TRACK__UPDATE_S", "1");

@@ -1,9 +1,9 @@
 //! Models by hawkBit: a real daemon, real bundles, and a server that speaks the Direct Device Integration API.
 
 use crate::bench::Bench;
-use crate::document;
-use crate::push::{bundle, bundle_signed_by, long_bundle};
+use crate::push::{Pusher, bundle, bundle_signed_by, long_bundle};
 use crate::update::{bench, ending};
+use crate::{document, expect_state};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -454,6 +454,42 @@ fn outside_the_maintenance_window_it_is_fetched_and_not_installed() {
     server.expect("/deploymentBase/17", "closed", "success");
     assert_eq!(server.bytes_served(), file.len(), "once");
     daemon.terminate();
+}
+
+#[test]
+fn offers_over_the_broker_use_up_none_of_the_servers_downloads() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let server = Server::start();
+    let mut bench = server.bench(broker.port());
+    bench.set("UPDATE__DOWNLOADS_PER_HOUR_MAX", "1");
+    let daemon = bench.run();
+    // Of two retained offers it would hear the later one only.
+    expect_state(&mut subscriber, "online");
+    let pusher = Pusher::connect(broker.port());
+    pusher.set_budget(0);
+    for (job, version) in [("one", 5), ("two", 6)] {
+        pusher.offer(job, version, &bundle(version, |_| {}));
+    }
+    wait_for("the bound of offers", || {
+        let log = daemon.log();
+        log.contains("too many downloads began").then_some(())
+    });
+    server.assign(17, 2, &bundle(2, |_| {}));
+    server.expect("/deploymentBase/17", "closed", "success");
+    assert_eq!(ending(&mut subscriber, "hawkbit.17").0, "committed");
+    // Its own bound makes a deployment wait; it does not fail, which would make a rollout stop.
+    server.assign(18, 3, &bundle(3, |_| {}));
+    wait_for("the bound of deployments", || {
+        let log = daemon.log();
+        log.contains("a deployment waits").then_some(())
+    });
+    let log = daemon.terminate();
+    assert_eq!(log.matches("a deployment waits").count(), 1, "{log}");
+    let desk = server.desk();
+    let told = desk.feedback.iter();
+    let failed = told.filter(|(_, told)| told["status"]["result"]["finished"] == "failure");
+    assert_eq!(failed.count(), 0);
 }
 
 #[test]

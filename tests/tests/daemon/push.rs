@@ -18,7 +18,7 @@ use ternwatch_detector::golden;
 use crate::bench::MODEL_SEED;
 
 const BASE: &str = "site/pi/model";
-const CHUNK_BYTES: usize = 32 << 10;
+pub(crate) const CHUNK_BYTES: usize = 32 << 10;
 
 /// A signed model with golden vectors, like the one that the bench begins with but for its version and `change`.
 pub(crate) fn bundle(version: u64, change: impl FnOnce(&mut Manifest)) -> Vec<u8> {
@@ -51,14 +51,25 @@ pub(crate) fn long_bundle(version: u64, chunks: usize) -> Vec<u8> {
     file
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex::encode(&Sha256::digest(bytes))
+}
+
+/// What requests are answered with.
+#[derive(Clone, Default)]
+struct Desk {
+    /// Which file the chunks are said to be of.
+    sha256: String,
+    file: Vec<u8>,
+    is_unruly: bool,
+    /// Chunks that were left out once.
+    left_out: BTreeSet<usize>,
 }
 
 /// Offers a file, and answers requests for its chunks.
 pub(crate) struct Pusher {
     client: Client,
-    file: Arc<Mutex<Vec<u8>>>,
+    desk: Arc<Mutex<Desk>>,
     /// Chunks that it still answers.
     budget: Arc<AtomicUsize>,
     /// Chunks that it answered.
@@ -71,19 +82,19 @@ impl Pusher {
     pub(crate) fn connect(port: u16) -> Self {
         let mut options = MqttOptions::new("pusher", ("127.0.0.1", port));
         options.set_max_packet_size(Some(1 << 20));
-        let (client, mut connection) = Client::builder(options).capacity(64).build();
+        let (client, mut connection) = Client::builder(options).capacity(256).build();
         client
             .subscribe(format!("{BASE}/request"), QoS::AtLeastOnce)
             .expect("a valid filter");
         let pusher = Self {
             client: client.clone(),
-            file: Arc::default(),
+            desk: Arc::default(),
             budget: Arc::new(AtomicUsize::new(usize::MAX)),
             answered: Arc::default(),
             asked: Arc::default(),
         };
-        let (file, budget, answered, asked) = (
-            pusher.file.clone(),
+        let (desk, budget, answered, asked) = (
+            pusher.desk.clone(),
             pusher.budget.clone(),
             pusher.answered.clone(),
             pusher.asked.clone(),
@@ -101,8 +112,8 @@ impl Pusher {
                         let chunks = request["chunks"].as_array().expect("a list");
                         let indices = chunks.iter().map(|i| i.as_u64().expect("a number"));
                         asked.lock().expect("no panic").extend(indices);
-                        let file = file.lock().expect("no panic").clone();
-                        answer(&client, &file, &request, &budget, &answered);
+                        let mut desk = desk.lock().expect("no panic");
+                        answer(&client, &mut desk, &request, &budget, &answered);
                     }
                     _ => {}
                 }
@@ -145,45 +156,80 @@ impl Pusher {
 
     /// As [`Self::offer`], of a file that is on a web server too.
     pub(crate) fn offer_at(&self, job: &str, version: u64, file: &[u8], url: Option<&str>) {
-        *self.file.lock().expect("no panic") = file.to_vec();
-        let chunks: Vec<String> = file.chunks(CHUNK_BYTES).map(sha256).collect();
-        let mut offer = json!({
-            "schema": 1,
-            "job": job,
-            "model": { "name": "small-test", "version": version },
-            "sha256": sha256(file),
-            "bytes": file.len(),
-            "chunks": chunks,
-        });
+        let mut offer = offer_of(job, version, file);
         if let Some(url) = url {
             offer["url"] = url.into();
         }
+        self.offer_document(&offer, file);
+    }
+
+    /// Publishes a retained offer, whatever it says, and answers requests for the file that it names with chunks of `file`.
+    pub(crate) fn offer_document(&self, offer: &Value, file: &[u8]) {
+        {
+            let mut desk = self.desk.lock().expect("no panic");
+            desk.sha256 = offer["sha256"].as_str().unwrap_or_default().into();
+            desk.file = file.to_vec();
+            desk.left_out.clear();
+        }
+        self.publish_offer(offer.to_string());
+    }
+
+    /// Answers requests for this file from now on, whatever was offered.
+    pub(crate) fn serve(&self, file: &[u8]) {
+        let mut desk = self.desk.lock().expect("no panic");
+        (desk.sha256, desk.file) = (sha256(file), file.to_vec());
+    }
+
+    /// Publishes something on the offer topic.
+    pub(crate) fn publish_offer(&self, payload: impl Into<Vec<u8>>) {
+        let options = PublishOptions::at_least_once().retained();
         self.client
-            .publish(
-                format!("{BASE}/offer"),
-                offer.to_string(),
-                PublishOptions::at_least_once().retained(),
-            )
+            .publish(format!("{BASE}/offer"), payload.into(), options)
             .expect("the broker is here");
     }
+
+    /// From now on chunks come in the wrong order, twice, damaged first, with others that nobody asked for between them, and
+    /// every fifth one only when it is asked for again.
+    pub(crate) fn be_unruly(&self) {
+        self.desk.lock().expect("no panic").is_unruly = true;
+    }
+}
+
+/// An honest offer of `file`, which claims to have this version.
+pub(crate) fn offer_of(job: &str, version: u64, file: &[u8]) -> Value {
+    let chunks: Vec<String> = file.chunks(CHUNK_BYTES).map(sha256).collect();
+    json!({
+        "schema": 1,
+        "job": job,
+        "model": { "name": "small-test", "version": version },
+        "sha256": sha256(file),
+        "bytes": file.len(),
+        "chunks": chunks,
+    })
 }
 
 fn answer(
     client: &Client,
-    file: &[u8],
+    desk: &mut Desk,
     request: &Value,
     budget: &AtomicUsize,
     answered: &AtomicUsize,
 ) {
     assert_eq!(request["schema"], 1);
-    let name = sha256(file);
-    if request["sha256"] != name.as_str() {
+    if request["sha256"] != desk.sha256.as_str() {
         return;
     }
     let wanted = request["chunks"].as_array().expect("a list");
     assert!(wanted.len() <= 4, "few in flight: {request}");
-    for index in wanted {
-        let index = index.as_u64().expect("a number") as usize;
+    let indices = wanted
+        .iter()
+        .map(|index| index.as_u64().expect("a number") as usize);
+    let mut indices: Vec<usize> = indices.collect();
+    if desk.is_unruly {
+        indices.retain(|index| !index.is_multiple_of(5) || !desk.left_out.insert(*index));
+        indices.reverse();
+    }
+    for index in indices {
         let one_less = |budget: usize| budget.checked_sub(1);
         if budget
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less)
@@ -191,14 +237,28 @@ fn answer(
         {
             return;
         }
-        let chunk = file
-            .chunks(CHUNK_BYTES)
-            .nth(index)
-            .expect("within the file");
-        let topic = format!("{BASE}/chunk/{name}/{index}");
-        answered.fetch_add(1, Ordering::SeqCst);
-        client
-            .try_publish(topic, chunk.to_vec(), PublishOptions::at_most_once())
-            .expect("there is room for a few chunks");
+        let chunks: Vec<&[u8]> = desk.file.chunks(CHUNK_BYTES).collect();
+        let send = |index: usize, chunk: &[u8]| {
+            let topic = format!("{BASE}/chunk/{}/{index}", desk.sha256);
+            answered.fetch_add(1, Ordering::SeqCst);
+            client
+                .try_publish(topic, chunk.to_vec(), PublishOptions::at_most_once())
+                .expect("there is room for a few chunks");
+        };
+        let chunk = chunks.get(index).expect("within the file");
+        if desk.is_unruly {
+            let mut damaged = chunk.to_vec();
+            damaged[chunk.len() / 2] ^= 1;
+            send(index, &damaged);
+            send(index, &chunk[1..]);
+            // Of this file, but not this one.
+            send(index, chunks[(index + 1) % chunks.len()]);
+            send(
+                (index + 3) % chunks.len(),
+                chunks[(index + 3) % chunks.len()],
+            );
+            send(index, chunk);
+        }
+        send(index, chunk);
     }
 }

@@ -2,11 +2,11 @@
 
 use crate::bench::{Bench, Daemon};
 use crate::push::{Pusher, bundle, bundle_signed_by, long_bundle};
-use crate::{document, expect_state, sequences};
+use crate::{document, events, expect_state, sequences, state};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
-use system_tests::broker::{Broker, Cable, Heard, Subscriber, wait_for};
+use system_tests::broker::{Broker, Cable, DEADLINE, Heard, Subscriber, wait_for};
 use ternwatch_bundle::SecretKey;
 use ternwatch_bundle::keyring::Roots;
 use ternwatch_bundle::manifest::Release;
@@ -15,15 +15,19 @@ use ternwatch_bundle::testing::{secret, small_key};
 /// A daemon at work on a video, ten frames a second, with a state folder and short trials.
 pub(crate) fn bench(port: u16) -> Bench {
     let mut bench = Bench::with_video(3000, port);
-    fs::create_dir(bench.path("state")).expect("a new folder");
-    bench.set("CAMERA__VIDEO__PACE", "real-time");
     // Few detections: the histories that failures show stay short.
     bench.set("MODEL__SCORE_MIN", "0.999");
+    allow_updates(&mut bench);
+    bench
+}
+
+fn allow_updates(bench: &mut Bench) {
+    fs::create_dir(bench.path("state")).expect("a new folder");
+    bench.set("CAMERA__VIDEO__PACE", "real-time");
     bench.set("UPDATE__TRIAL_FRAMES", "5");
     bench.set("UPDATE__TRIAL_S", "0");
     // A busy machine and an unoptimized build are no fault of the model.
     bench.set("UPDATE__LATENCY_MS_MAX", "60000");
-    bench
 }
 
 fn model_state(heard: &Heard) -> Option<Value> {
@@ -120,6 +124,36 @@ fn a_model_is_pushed_with_mqtt_3_1_1() {
     a_pushed_model_is_tried_and_kept_and_no_frame_is_lost("3.1.1");
 }
 
+#[test]
+fn whoever_is_followed_is_followed_on_by_the_new_model() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = events::still_picture_of(600, broker.port());
+    allow_updates(&mut bench);
+    let daemon = bench.run();
+    let event = |heard: &Heard| heard.document("site/pi/door/events");
+    let followed = subscriber.expect("somebody who is followed for two seconds", |heard| {
+        let event = event(heard)?;
+        let track = &event["track"];
+        let is_it = event["type"] == "update" && track["duration_s"].as_f64()? >= 2.0;
+        is_it.then(|| track["id"].clone())
+    });
+    // The same network under another version, so that it finds the same.
+    let pusher = Pusher::connect(broker.port());
+    pusher.offer("job-1", 2, &bundle(2, |_| {}));
+    let mut kinds = Vec::new();
+    let later = subscriber.expect("news of the same one by version 2", |heard| {
+        let event = event(heard).filter(|event| event["track"]["id"] == followed)?;
+        kinds.push(event["type"].clone());
+        (event["model"]["version"] == 2).then_some(event)
+    });
+    assert_eq!(later["type"], "update", "{kinds:?}");
+    assert!(kinds.iter().all(|kind| *kind == "update"), "{kinds:?}");
+    let duration_s = later["track"]["duration_s"].as_f64();
+    assert!(duration_s.expect("a number") > 2.0, "{later}");
+    daemon.terminate();
+}
+
 /// Whoever hears that it is there, such as `quant-tool push`, may send an offer at once.
 #[test]
 fn it_listens_before_it_says_that_it_is_there() {
@@ -187,6 +221,65 @@ fn a_download_goes_on_after_a_cut_cable_and_a_killed_daemon() {
     assert_eq!(wanted.len(), CHUNKS - 16, "asked for {wanted:?}");
     let log = daemon.terminate();
     assert!(log.contains("16 of 24 chunks are here"), "{log}");
+}
+
+#[test]
+fn an_offer_that_is_refused_at_once_costs_no_other_download() {
+    const CHUNKS: usize = 24;
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let daemon = bench(broker.port()).run();
+    let pusher = Pusher::connect(broker.port());
+    let file = long_bundle(3, CHUNKS);
+    pusher.set_budget(10);
+    pusher.offer("job-1", 3, &file);
+    subscriber.expect("eight chunks", |heard| {
+        (model_state(heard)?["progress"]["received"].as_u64()? >= 8).then_some(())
+    });
+    for (job, version, reason) in [("old", 0, "version_too_old"), ("same", 1, "version_reused")] {
+        let file = bundle(version, |manifest| manifest.card = "another".into());
+        pusher.offer(job, version, &file);
+        assert_eq!(ending(&mut subscriber, job).1["reason"], reason);
+    }
+    pusher.publish_offer("no offer at all");
+    let (_, state) = ending(&mut subscriber, "unknown");
+    assert_eq!(state["reason"], "offer_invalid");
+    pusher.serve(&file);
+    pusher.set_budget(usize::MAX);
+    assert_eq!(ending(&mut subscriber, "job-1").0, "committed");
+    let asked = pusher.asked();
+    assert!(asked.len() <= CHUNKS - 8, "asked for {asked:?}");
+    daemon.terminate();
+}
+
+#[test]
+fn on_a_slow_line_chunks_come_once_and_keep_nothing_else_waiting() {
+    const CHUNKS: usize = 3;
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    // 48 kbit/s: more than five seconds a chunk.
+    let mut cable = Cable::slow(broker.port(), 6 << 10);
+    cable.plug();
+    let mut bench = bench(cable.port());
+    bench.set("MQTT__KEEP_ALIVE_S", "15");
+    let daemon = bench.run();
+    expect_state(&mut subscriber, "online");
+    let pusher = Pusher::connect(broker.port());
+    pusher.offer("job-1", 2, &long_bundle(2, CHUNKS));
+    let mut frames = 0;
+    let patience = 3 * DEADLINE;
+    subscriber.expect_within(patience, "the trial", |heard| {
+        assert_ne!(state(heard).as_deref(), Some("offline"), "{}", daemon.log());
+        frames += usize::from(document(heard).is_some());
+        (model_state(heard)?["state"] == "trial").then_some(())
+    });
+    assert_eq!(ending(&mut subscriber, "job-1").0, "committed");
+    let log = daemon.terminate();
+    assert!(!log.contains("no connection"), "{log}");
+    // The first one may be asked for again before it is known how slow the line is.
+    let answered = pusher.answered();
+    assert!(answered <= CHUNKS + 2, "{answered} chunks were sent");
+    assert!(frames > 100, "{frames} frames meanwhile");
 }
 
 #[test]

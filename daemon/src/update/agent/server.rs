@@ -6,6 +6,7 @@ use crate::update::chunks::Download;
 use crate::update::machine::{Ending, Event, Phase};
 use crate::update::offer::Offer;
 use crate::update::reason::Reason;
+use std::time::Instant;
 
 /// What a server wants done with a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl Agent {
         let is_known = subject.is_some_and(|(job, model)| offer.is_of(job, &model.sha256));
         // While another model is not decided on it waits at the server, which tells of it again.
         let is_busy = machine.record().candidate.is_some();
-        if is_known && machine.phase() != Phase::Queued || is_busy || !self.may_begin(&offer) {
+        if is_known && machine.phase() != Phase::Queued || is_busy || !self.may_deploy(&offer) {
             return;
         }
         if asks {
@@ -63,6 +64,19 @@ impl Agent {
         } else {
             self.begin_download(offer, handling == Handling::Fetch);
         }
+    }
+
+    /// Whether there may be another download for the server; if not it waits, and the server tells of it again.
+    fn may_deploy(&mut self, offer: &Offer) -> bool {
+        let may_begin = !self.store.machine().is_worth_fetching(&offer.identity())
+            || self.deployments.take(Instant::now());
+        if !may_begin {
+            let max = self.config.downloads_per_hour_max;
+            self.complain_of(format!(
+                "a deployment waits: {max} downloads began within an hour (update.downloads_per_hour_max)"
+            ));
+        }
+        may_begin
     }
 
     fn propose_deployment(&mut self, offer: &Offer) {
@@ -82,6 +96,7 @@ impl Agent {
         if is_stored || is_in_use {
             return Withdrawal::TooLate;
         }
+        self.waiting.take_if(|offer| offer.job == job);
         let fetched = self.fetch.as_ref().map(|fetch| fetch.download.offer());
         let fetched = fetched.filter(|offer| offer.job == job);
         let sha256 = fetched.map(|offer| offer.sha256);

@@ -257,7 +257,7 @@ impl Courier {
         let beginning = self.access().beginning();
         let is_allowed = |url: &&String| {
             let mut allowed = self.urls.iter().chain([&beginning]);
-            allowed.any(|allowed| url.starts_with(allowed.as_str()))
+            allowed.any(|allowed| web::is_below(url, allowed))
         };
         let url = artifact.urls.iter().find(is_allowed);
         let url = url.ok_or("no link that update.hawkbit.url or update.urls allows")?;
