@@ -56,8 +56,8 @@ async fn say_once(session: Session, message: Message<'_>) -> Result<(), ErrandEr
     let said = loop {
         tokio::select! {
             said = &mut publishing => break said,
-            polled = poller.poll(&session) => if let Polled::Failed(reason) = polled {
-                return Err(ErrandError::Connection(reason));
+            polled = poller.poll(&session) => if let Polled::Failed(failure) = polled {
+                return Err(ErrandError::Connection(failure.reason));
             },
         }
     };

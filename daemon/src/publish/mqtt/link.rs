@@ -108,7 +108,16 @@ pub(super) enum Polled {
     /// The publisher has left.
     Ended,
     /// There is no connection; polling again opens one.
-    Failed(String),
+    Failed(Failure),
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// For people.
+    pub(super) reason: String,
+    /// Whether the broker sent something that is longer than anything for this device.
+    pub(super) is_flooded: bool,
 }
 
 /// Both halves of a connection that is opened by polling.
@@ -320,7 +329,10 @@ impl Poller {
                 Ok(v5::Event::Outgoing(v5::Outgoing::Disconnect))
                 | Err(v5::ConnectionError::RequestsDone) => Polled::Ended,
                 Ok(_) => Polled::Other,
-                Err(error) => Polled::Failed(session.explain(&error)),
+                Err(error) => Polled::Failed(Failure {
+                    reason: session.explain(&error),
+                    is_flooded: is_flooded_v5(&error),
+                }),
             },
             Self::V311(event_loop) => match event_loop.poll().await {
                 Ok(v4::Event::Incoming(v4::Incoming::ConnAck(_))) => Polled::Connected,
@@ -333,8 +345,34 @@ impl Poller {
                 Ok(v4::Event::Outgoing(v4::Outgoing::Disconnect))
                 | Err(v4::ConnectionError::RequestsDone) => Polled::Ended,
                 Ok(_) => Polled::Other,
-                Err(error) => Polled::Failed(session.explain(&error)),
+                Err(error) => Polled::Failed(Failure {
+                    reason: session.explain(&error),
+                    is_flooded: is_flooded_v311(&error),
+                }),
             },
         }
     }
+}
+
+/// A broker that knows how much this device takes (MQTT 5) should send nothing longer.
+fn is_flooded_v5(error: &v5::ConnectionError) -> bool {
+    use v5::StateError::{Deserialization, IncomingPacketTooLarge};
+    use v5::mqttbytes::Error::PayloadSizeLimitExceeded;
+    let v5::ConnectionError::MqttState(error) = error else {
+        return false;
+    };
+    matches!(
+        error,
+        IncomingPacketTooLarge { .. } | Deserialization(PayloadSizeLimitExceeded { .. })
+    )
+}
+
+fn is_flooded_v311(error: &v4::ConnectionError) -> bool {
+    use v4::mqttbytes::Error::PayloadSizeLimitExceeded;
+    matches!(
+        error,
+        v4::ConnectionError::MqttState(v4::StateError::Deserialization(PayloadSizeLimitExceeded(
+            _
+        )))
+    )
 }

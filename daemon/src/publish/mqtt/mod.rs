@@ -23,15 +23,20 @@ use super::Outgoing;
 use crate::backoff::Backoff;
 use crate::health::Health;
 use conversation::{Conversation, Listener};
-use link::{Polled, Poller};
+use link::{Failure, Polled, Poller};
 use patience::Patience;
 use publisher::Publisher;
 use recent::Recent;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+
+/// For so long a device listens to nothing that was sent more than it takes: what is retained comes again on every connection,
+/// and would end each.
+const DEAF: Duration = Duration::from_secs(600);
 
 /// How long the publisher may go on.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,13 +83,17 @@ pub async fn run(
     let (link, poller) = link::prepare(session)?;
     let (dialogues, listeners) = conversations.into_iter().map(Conversation::split).unzip();
     let (report, connection) = watch::channel(Connection::Lost);
+    let (deafen, deaf_until) = watch::channel(None);
     if let Some(doubt) = session.doubt() {
         log::warn!("{doubt}");
     }
     let polling = tokio::spawn(keep_connected(
         poller,
         session.clone(),
-        report,
+        Reports {
+            connection: report,
+            deaf_until: deafen,
+        },
         health.clone(),
         listeners,
     ));
@@ -96,6 +105,7 @@ pub async fn run(
         health,
         dialogues,
         connection,
+        deaf_until,
         term,
         lost: 0,
         refused: 0,
@@ -129,11 +139,18 @@ pub async fn run(
     Ok(())
 }
 
+/// What the polling task tells the publisher.
+struct Reports {
+    connection: watch::Sender<Connection>,
+    /// Until when nothing is to be listened to, if so.
+    deaf_until: watch::Sender<Option<Instant>>,
+}
+
 /// Polls the connection, and opens it again when it is lost, until the publisher has left.
 async fn keep_connected(
     mut poller: Poller,
     session: Session,
-    report: watch::Sender<Connection>,
+    reports: Reports,
     health: Arc<Health>,
     mut listeners: Vec<Listener>,
 ) {
@@ -148,7 +165,7 @@ async fn keep_connected(
                 connected_at = Some(Instant::now());
                 log::info!("connected to the broker at {broker}");
                 health.connections.fetch_add(1, Ordering::Relaxed);
-                report.send_replace(Connection::Made(count));
+                reports.connection.send_replace(Connection::Made(count));
                 listeners.iter_mut().for_each(Listener::connected);
             }
             Polled::Message(heard) => {
@@ -158,8 +175,11 @@ async fn keep_connected(
             }
             Polled::Other => {}
             Polled::Ended => return,
-            Polled::Failed(reason) => {
-                report.send_replace(Connection::Lost);
+            Polled::Failed(Failure { reason, is_flooded }) => {
+                if is_flooded {
+                    reports.deaf_until.send_replace(Some(Instant::now() + DEAF));
+                }
+                reports.connection.send_replace(Connection::Lost);
                 if let Some(connected_at) = connected_at.take() {
                     health.connections.fetch_sub(1, Ordering::Relaxed);
                     backoff.worked_for(Instant::elapsed(&connected_at));

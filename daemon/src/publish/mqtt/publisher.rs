@@ -29,6 +29,8 @@ pub(super) struct Publisher<'a> {
     pub(super) health: &'a Health,
     pub(super) dialogues: Vec<Dialogue>,
     pub(super) connection: watch::Receiver<Connection>,
+    /// Until when nothing is listened to, if so.
+    pub(super) deaf_until: watch::Receiver<Option<Instant>>,
     pub(super) term: watch::Receiver<Term>,
     /// Documents of frames taken from the queue and not written to a connection.
     pub(super) lost: u64,
@@ -50,6 +52,8 @@ impl Publisher<'_> {
     /// Until nothing will follow or the term is over.
     pub(super) async fn publish_all(&mut self) {
         let mut greeted = Connection::Lost;
+        // Until when nothing is listened to on this connection.
+        let mut deaf = Term::Open;
         // Changes of the connection and of the term wake every wait below.
         let mut connection = self.connection.clone();
         let mut term = self.term.clone();
@@ -66,7 +70,7 @@ impl Publisher<'_> {
             }
             if is_connected && now != greeted {
                 // Whoever hears that the device is there may speak to it at once.
-                self.listen_again().await;
+                deaf = self.listen_or_not().await;
                 // A broker may have forgotten the retained state, or published the last will meanwhile.
                 let topic = self.state_topic.to_owned();
                 self.remark(Message::state(topic, "online")).await;
@@ -85,6 +89,7 @@ impl Publisher<'_> {
                 () = over(deadline) => return,
                 Ok(()) = term.changed() => {}
                 Ok(()) = connection.changed() => {}
+                () = over(deaf), if is_connected => deaf = self.listen_or_not().await,
                 message = conversation::next(&mut self.dialogues), if is_connected => {
                     self.remark(message).await;
                 }
@@ -134,6 +139,20 @@ impl Publisher<'_> {
             log::warn!("the oldest {count} documents were dropped while the broker was away");
             self.dropped_told = dropped;
         }
+    }
+
+    /// Listens again, unless something came that was longer than anything for this device; until when it does not.
+    async fn listen_or_not(&mut self) -> Term {
+        let deaf_until = *self.deaf_until.borrow();
+        if let Some(until) = deaf_until.filter(|until| *until > Instant::now()) {
+            let minutes = (until - Instant::now()).as_secs().div_ceil(60);
+            log::warn!(
+                "the broker sent something longer than anything that is for this device: it listens to nothing for {minutes} minutes"
+            );
+            return Term::Until(until);
+        }
+        self.listen_again().await;
+        Term::Open
     }
 
     /// Listens to what it listened to on the connection before.

@@ -39,7 +39,7 @@ pub async fn forget(
                 Polled::Connected => {
                     tell.send_replace(true);
                 }
-                Polled::Failed(reason) => return Err(reason),
+                Polled::Failed(failure) => return Err(failure.reason),
                 Polled::Ended => return Ok(()),
                 Polled::Message { .. } | Polled::Other => {}
             }
