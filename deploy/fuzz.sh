@@ -21,6 +21,8 @@ for option in -sanitizer-coverage-level=4 -sanitizer-coverage-inline-8bit-counte
     passes+=" -Cllvm-args=$option"
 done
 passes+=" -Ccodegen-units=1 -Cdebug-assertions --cfg fuzzing"
+# The dependencies are those that ship.
+cp Cargo.lock fuzz/Cargo.lock
 # With --target only what is fuzzed is compiled so, and no build script.
 CARGO_TARGET_DIR=$out RUSTFLAGS=$passes ${CARGO:-cargo} build --release --target "$host" --manifest-path fuzz/Cargo.toml --bins
 

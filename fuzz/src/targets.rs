@@ -2,10 +2,23 @@
 //!
 //! libFuzzer calls them (`fuzz_targets`), and so does a test with the stable toolchain (`tests/tests/fuzz_smoke.rs`).
 
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use ternwatch_bundle::keyring::{Body, Keyring, Roots, sign};
 use ternwatch_bundle::testing::{sign_manifest, small_key};
 use ternwatch_bundle::{Model, SecretKey, TrustedKeys, UnverifiedBundle};
-use ternwatch_ota::offer::Offer;
+use ternwatch_daemon::command::{self, Control};
+use ternwatch_daemon::config::Config;
+use ternwatch_daemon::detection::Detection;
+use ternwatch_daemon::health::Health;
+use ternwatch_daemon::publish::mqtt::conversation::{Conversation, Delivery};
+use ternwatch_daemon::publish::mqtt::message::Heard;
+use ternwatch_daemon::publish::settings::Reporter;
+use ternwatch_daemon::schedule::Schedule;
+use ternwatch_daemon::update::agent::Input;
+use ternwatch_daemon::update::hawkbit::ddi::{Base, Deployment, parse_cancel};
+use ternwatch_ota::offer::{Offer, is_url};
 use ternwatch_ota::request::Request;
 use ternwatch_ota::sender::{Package, Sender};
 use ternwatch_ota::state::State;
@@ -23,6 +36,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("answer", answer),
     ("topic", topic),
     ("sender", sender),
+    ("command", command),
+    ("hawkbit", hawkbit),
 ];
 
 /// A whole file from anybody.
@@ -119,4 +134,103 @@ pub fn sender(data: &[u8]) {
         "an offer and four chunks a device"
     );
     assert_eq!(sender.farewell().len(), sender.devices().len());
+}
+
+/// A device that takes commands, and its update thread's end.
+struct Device {
+    conversation: Conversation,
+    updates: Receiver<Input>,
+}
+
+impl Device {
+    fn new() -> Self {
+        let config = Config::load(None, [("TERNWATCH_CAMERA__NAME".into(), "door".into())]);
+        let config = config.expect("the defaults are valid");
+        let switches = Arc::default();
+        let (sender, updates) = sync_channel(1);
+        let control = Control {
+            settings: Arc::new(Reporter::new(&config)),
+            running: Arc::new(Mutex::new(config)),
+            mail: Arc::default(),
+            detection: Arc::new(Detection::new(
+                Schedule::default(),
+                Arc::clone(&switches),
+                true,
+            )),
+            switches,
+            announcement: None,
+            desk: None,
+            health: Arc::new(Health::new(Duration::from_secs(1), None, "door")),
+            updates: Some(sender),
+        };
+        Self {
+            conversation: command::connect(control, "pi"),
+            updates,
+        }
+    }
+}
+
+/// Commands, carried out on a device: name, zero byte, document.
+pub fn command(data: &[u8]) {
+    thread_local! {
+        static DEVICE: std::cell::RefCell<Device> = std::cell::RefCell::new(Device::new());
+    }
+    let end = data
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(data.len());
+    let (name, payload) = (&data[..end], data.get(end + 1..).unwrap_or_default());
+    let heard = Heard {
+        topic: [b"ternwatch/pi/door/command/", name].concat(),
+        payload: payload.into(),
+        ..Heard::default()
+    };
+    DEVICE.with_borrow_mut(
+        |Device {
+             conversation,
+             updates,
+         }| {
+            (conversation.deliver)(Delivery::Message(&heard));
+            for input in updates.try_iter() {
+                if let Input::Install { reply, .. } = input {
+                    reply.done();
+                }
+            }
+            let is_command = name != b"response" && std::str::from_utf8(name).is_ok();
+            let mut answers = 0;
+            while let Ok(answer) = conversation.remarks.try_recv() {
+                let answer = serde_json::from_slice::<serde_json::Value>(answer.payload());
+                assert!(answer.is_ok_and(|answer| answer["ok"].is_boolean()));
+                answers += 1;
+            }
+            assert_eq!(answers, usize::from(is_command), "one command, one answer");
+        },
+    );
+}
+
+/// What a hawkBit server answers: a poll, a deployment, a cancellation.
+pub fn hawkbit(data: &[u8]) {
+    if let Ok(base) = Base::parse(data) {
+        let links = [&base.config_data, &base.deployment, &base.cancel];
+        let longest = links.into_iter().flatten().map(String::len).max();
+        assert!(longest.unwrap_or(0) <= data.len());
+    }
+    if let Ok(deployment) = Deployment::parse(data) {
+        assert!(!deployment.action.contains('/') && deployment.action.len() <= 32);
+        if let Ok(artifact) = deployment.model {
+            assert!(artifact.urls.iter().all(|url| is_url(url)));
+            let (claim, bytes) = (artifact.claim, artifact.bytes);
+            let Some(url) = artifact.urls.into_iter().next() else {
+                return;
+            };
+            let job = format!("hawkbit.{}", deployment.action);
+            if let Ok(offer) = Offer::whole(&job, claim, artifact.sha256, bytes, url) {
+                let written = serde_json::to_vec(&offer).expect("what was read can be written");
+                assert_eq!(Offer::recall(&written).expect("and recalled"), offer);
+            }
+        }
+    }
+    if let Ok(action) = parse_cancel(data) {
+        assert!(!action.contains('/') && action.len() <= 32);
+    }
 }

@@ -9,8 +9,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use targets::{TARGETS, Target};
 
-/// For each target; they run beside each other.
-const TIME: Duration = Duration::from_secs(2);
+/// Seconds for all targets together, which run beside each other, unless the environment says how many.
+const SECONDS: u64 = 2;
+const SECONDS_VARIABLE: &str = "TERNWATCH_FUZZ_SECONDS";
 /// Longest input in bytes.
 const LEN_MAX: usize = 64 << 10;
 /// Written with a failure, so that it can be repeated.
@@ -86,12 +87,12 @@ fn mutate(data: &mut Vec<u8>, others: &[Vec<u8>], random: &mut fastrand::Rng) {
 }
 
 /// How many inputs the target was given.
-fn run(name: &str, target: Target) -> u64 {
+fn run(name: &str, target: Target, time: Duration) -> u64 {
     let corpus = corpus(name);
     assert!(!corpus.is_empty(), "{name} has no corpus");
     corpus.iter().for_each(|data| target(data));
     let mut random = fastrand::Rng::with_seed(SEED);
-    let (until, mut count) = (Instant::now() + TIME, 0);
+    let (until, mut count) = (Instant::now() + time, 0);
     while Instant::now() < until {
         let mut data = corpus[below(&mut random, corpus.len())].clone();
         for _ in 0..1 + below(&mut random, 6) {
@@ -110,10 +111,13 @@ fn run(name: &str, target: Target) -> u64 {
 
 #[test]
 fn every_target_survives_its_corpus_and_seconds_of_random_changes() {
+    let seconds = std::env::var(SECONDS_VARIABLE);
+    let seconds = seconds.map_or(SECONDS, |text| text.parse().expect("whole seconds"));
+    let time = Duration::from_secs(seconds);
     let counts: Vec<(&str, u64)> = std::thread::scope(|scope| {
         let running = TARGETS
             .iter()
-            .map(|(name, target)| (*name, scope.spawn(|| run(name, *target))));
+            .map(|(name, target)| (*name, scope.spawn(move || run(name, *target, time))));
         let running: Vec<_> = running.collect();
         let counts = running
             .into_iter()
