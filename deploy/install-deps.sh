@@ -25,7 +25,7 @@ installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null || tr
 # Whether what a package is wanted for is there, be it from the package or from elsewhere.
 present() {
     case $1 in
-        gcc | g++ | make | ffmpeg | mosquitto | nats-server | openssl) command -v "$1" >/dev/null ;;
+        gcc | g++ | make | ffmpeg | mosquitto | nats-server | openssl | strace) command -v "$1" >/dev/null ;;
         gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc >/dev/null ;;
         gcc-arm-linux-gnueabihf) command -v arm-linux-gnueabihf-gcc >/dev/null ;;
         qemu-system-arm) command -v qemu-system-aarch64 >/dev/null ;;
@@ -44,8 +44,8 @@ packages_of() {
     case $1 in
         build) echo gcc libc6-dev libclang-dev ;;
         demo) echo ffmpeg mosquitto opencv-doc ;;
-        # The TLS test makes its certificates with openssl.
-        test) echo ffmpeg mosquitto opencv-doc openssl ;;
+        # The TLS test makes its certificates with openssl; strace lets the card and the power fail.
+        test) echo ffmpeg mosquitto opencv-doc openssl strace ;;
         load) echo mosquitto nats-server ;;
         transcript) echo ffmpeg mosquitto mosquitto-clients opencv-doc ;;
         # Debian has formatter and linter in packages of their own, rustup has them in the pinned toolchain.

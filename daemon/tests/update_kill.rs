@@ -10,8 +10,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use ternwatch_daemon::disk::{Disk, SystemDisk};
+use ternwatch_daemon::update::chunks::{Chunk, Download};
 use ternwatch_daemon::update::digest::Digest;
-use ternwatch_daemon::update::machine::{Event, Identity};
+use ternwatch_daemon::update::machine::{Event, Identity, StoredKeyring};
+use ternwatch_daemon::update::offer::{CHUNK_BYTES, Offer};
+use ternwatch_daemon::update::reason::Reason;
 use ternwatch_daemon::update::store::{Store, StoreError};
 
 /// The system's disk, for a process that dies at a step.
@@ -93,36 +96,77 @@ fn open<D: Disk>(disk: D, folder: &Path) -> Store<D> {
     Store::open(disk, folder, Some(model(1)), 3).expect("it always opens")
 }
 
-const OPERATIONS: [&str; 4] = ["install", "trial", "commit", "rollback"];
+/// What is killed: its name, what comes before it, and the versions that may look at the frames afterwards.
+const OPERATIONS: [(&str, &[&str], &[u64]); 10] = [
+    ("download", &[], &[2]),
+    ("propose", &[], &[2]),
+    ("approve", &["propose"], &[2]),
+    ("install", &[], &[2]),
+    ("trial", &["install"], &[2]),
+    ("commit", &["install", "trial"], &[2, 3]),
+    ("fail", &["install", "trial"], &[2]),
+    ("collect", &["install", "trial", "fail"], &[2]),
+    ("rollback", &["install", "trial", "commit"], &[2, 3]),
+    ("trust", &[], &[2]),
+];
 
 fn operate<D: Disk>(store: &mut Store<D>, operation: &str) -> Result<(), StoreError> {
     match operation {
+        "download" => {
+            let whole = download(store);
+            assert_eq!(whole, file(3));
+            Ok(())
+        }
+        "propose" => store.propose("job", &model(3), b"an offer"),
+        "approve" => store.step(Event::Approve),
         "install" => store.admit("job", &model(3), &file(3)),
         "trial" => store.step(Event::BeginTrial),
         "commit" => store.step(Event::Pass),
+        "fail" => store.step(Event::Fail(Reason::Flood)),
+        "collect" => store.collect(),
         "rollback" => store.step(Event::RollBack),
+        "trust" => store.step(Event::Trust {
+            keyring: StoredKeyring {
+                version: 1,
+                file: String::new(),
+            },
+            signed_at_s: 1,
+            resets: [("person".to_string(), 2)].into(),
+        }),
         other => panic!("no operation {other}"),
     }
 }
 
+/// Fetches what is not here of version 3.
+fn download<D: Disk>(store: &mut Store<D>) -> Vec<u8> {
+    let (root, file) = (store.root().to_owned(), file(3));
+    let offer = Offer::of("job", "person", 3, &file);
+    let mut download = Download::open(store.disk(), &root, offer).expect("the disk works");
+    let missing: Vec<usize> = download.missing().collect();
+    for index in missing {
+        let chunk = file.chunks(CHUNK_BYTES).nth(index).expect("within it");
+        let taken = download.take(store.disk(), index, chunk);
+        assert_eq!(taken.expect("the disk works"), Chunk::Stored);
+    }
+    let whole = download.finish(store.disk()).expect("the disk works");
+    Download::discard(store.disk(), &root, &model(3).sha256).expect("the disk works");
+    whole.expect("what was announced")
+}
+
 /// Version 2 in use, and what comes before the operation.
-fn prepare(folder: &Path, operation: &str) {
+fn prepare(folder: &Path, before: &[&str]) {
     let mut store = open(SystemDisk, folder);
     store.admit("job", &model(2), &file(2)).expect("stored");
-    for operation in ["trial", "commit"] {
+    for operation in ["trial", "commit"].iter().chain(before) {
         operate(&mut store, operation).expect("in order");
-    }
-    let before = OPERATIONS.iter().take_while(|before| **before != operation);
-    for before in before {
-        operate(&mut store, before).expect("in order");
     }
 }
 
-fn survives_every_kill(operation: &str, allowed: &[u64]) {
+fn survives_every_kill(operation: &str, before: &[&str], allowed: &[u64]) {
     let program = std::env::current_exe().expect("a test has a path");
     for step in 0_u32.. {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        prepare(folder.path(), operation);
+        prepare(folder.path(), before);
         let status = Command::new(&program)
             .arg("die")
             .arg(folder.path())
@@ -143,6 +187,8 @@ fn survives_every_kill(operation: &str, allowed: &[u64]) {
         store.collect().expect("the disk works");
         let running = store.machine().running().map_or(1, |model| model.version);
         assert!(allowed.contains(&running), "{place}: runs {running}");
+        // Whatever is left of a download is gone on with.
+        assert_eq!(download(&mut store), file(3), "{place}");
         if !was_killed {
             assert!(step >= 4, "{operation} has {step} steps only");
             println!("test {operation}_survives_every_kill ({step} steps) ... ok");
@@ -163,11 +209,10 @@ fn main() -> ExitCode {
     }
     // What cargo passes on: a filter of names, or flags of a harness that is not here.
     let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
-    let allowed: [&[u64]; 4] = [&[2], &[2], &[2, 3], &[3, 2]];
-    for (operation, allowed) in OPERATIONS.into_iter().zip(allowed) {
+    for (operation, before, allowed) in OPERATIONS {
         let name = format!("{operation}_survives_every_kill");
         if filter.is_none_or(|filter| name.contains(filter.as_str())) {
-            survives_every_kill(operation, allowed);
+            survives_every_kill(operation, before, allowed);
         }
     }
     ExitCode::SUCCESS

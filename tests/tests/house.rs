@@ -381,3 +381,50 @@ fn no_file_names_a_folder_of_the_machine_that_it_was_written_on() {
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
+
+/// The page on updates says which test holds each promise.
+#[test]
+fn the_promises_name_tests_that_are_there() {
+    let text = read("docs/ota.md");
+    let (_, promises) = text.split_once("## Promises").expect("a chapter");
+    let sources: Vec<(PathBuf, String)> = project_files()
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| (path.clone(), read(&path)))
+        .collect();
+    let is_test = |source: &str, name: &str| {
+        let mut lines = source.lines().peekable();
+        let mut is_marked = false;
+        lines.any(|line| {
+            let line = line.trim_start();
+            let is_it = is_marked && line.starts_with(&format!("fn {name}("));
+            // Other attributes may stand between.
+            is_marked = line == "#[test]" || is_marked && line.starts_with("#[");
+            is_it
+        })
+    };
+    let mut named = 0;
+    let mut missing = Vec::new();
+    for row in promises.lines().filter(|line| line.starts_with("| ")) {
+        // Reasons and settings are in the first column.
+        let held_by = row.split(" | ").skip(1).collect::<Vec<_>>().join(" | ");
+        for word in code_words(&held_by) {
+            let is_name = word.split('_').count() > 2
+                && word
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+            let is_path = word.ends_with(".rs");
+            let is_there = if is_path {
+                root().join(word).is_file()
+            } else {
+                !is_name || sources.iter().any(|(_, source)| is_test(source, word))
+            };
+            named += usize::from(is_name || is_path);
+            if !is_there {
+                missing.push(word.to_owned());
+            }
+        }
+    }
+    assert!(named > 40, "the promises name only {named} tests and files");
+    assert!(missing.is_empty(), "no such test or file: {missing:?}");
+}

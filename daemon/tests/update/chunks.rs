@@ -153,6 +153,32 @@ fn a_power_cut_after_any_step_never_makes_a_wrong_file() {
 }
 
 #[test]
+fn a_write_that_fails_once_costs_chunks_and_not_the_download() {
+    let file = file(1, LEN);
+    for step in 0.. {
+        let mut disk = disk();
+        disk.fault = Fault::Once(step);
+        let count = file.len().div_ceil(CHUNK_BYTES);
+        let mut fetch = || -> std::io::Result<Option<Vec<u8>>> {
+            let mut download = Download::open(&mut disk, Path::new(ROOT), offer(&file))?;
+            for index in 0..count {
+                download.take(&mut disk, index, chunk(&file, index))?;
+            }
+            download.finish(&mut disk)
+        };
+        let Err(_) = fetch() else {
+            assert!(step > 30, "only {step} steps");
+            return;
+        };
+        // The card has room again: the same offer goes on with what is here.
+        let mut download = open(&mut disk, &file);
+        fetch_rest(&mut disk, &mut download, &file);
+        let finished = download.finish(&mut disk).expect("the disk works");
+        assert_eq!(finished.as_ref(), Some(&file), "step {step}");
+    }
+}
+
+#[test]
 fn chunks_of_two_offers_cannot_mix() {
     let (mut disk, one, other) = (disk(), file(1, LEN), file(2, LEN));
     let mut download = open(&mut disk, &one);

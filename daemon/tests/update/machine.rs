@@ -114,6 +114,14 @@ impl Witness {
                     self.attempts.remove(&identity.sha256);
                 }
             }
+            (Event::Trust { resets, .. }, _, true) => {
+                for (name, least) in resets {
+                    // The only way back, and never below the packaged one.
+                    self.highest
+                        .entry(name.clone())
+                        .and_modify(|highest| *highest = *least);
+                }
+            }
             (Event::Pass, Some(passed), true) => {
                 self.committed.insert(passed.identity.sha256);
                 let highest = self
@@ -255,7 +263,10 @@ fn events() -> impl Strategy<Value = Option<Event>> {
         1 => Just(Some(Event::RollBack)),
         1 => (models(), reasons()).prop_map(|(model, reason)| Some(Event::Lose(model.sha256, reason))),
         1 => (0_u64..9).prop_map(|at_s| Some(Event::SignedAt(at_s))),
-        1 => (0_u64..9).prop_map(|version| Some(keyring(version, &[]))),
+        1 => (0_u64..9, prop::option::of(0_u64..6)).prop_map(|(version, least)| {
+            let resets: Vec<(&str, u64)> = least.map(|least| ("person", least)).into_iter().collect();
+            Some(keyring(version, &resets))
+        }),
         2 => Just(None),
     ]
 }

@@ -1,10 +1,12 @@
 //! `ternwatchd` from outside: a real video through a real ffmpeg, a real broker, real signals.
 
 mod about;
+mod attacks;
 mod bench;
 mod bridge;
 mod command;
 mod events;
+mod faults;
 mod hawkbit;
 mod home_assistant;
 mod motion;
