@@ -37,7 +37,8 @@ fn what_happens_while_the_way_to_the_middle_is_cut_comes_later_and_commands_come
     bench.set("MQTT__COMMANDS", "true");
     let daemon = bench.run();
     expect_state(&mut subscriber, "online");
-    let mut ledger = Ledger::new(EVENTS);
+    // After a cut mosquitto 2.0.11 sends what waits out of order at times.
+    let mut ledger = Ledger::in_any_order(EVENTS);
     let hear = |subscriber: &mut Subscriber, ledger: &mut Ledger, count: usize| {
         for _ in 0..count {
             subscriber.expect("an event in the middle", |heard| ledger.take(heard));
@@ -78,8 +79,9 @@ fn what_happens_while_the_way_to_the_middle_is_cut_comes_later_and_commands_come
     });
     ledger.check();
     println!(
-        "{} events, {} repeated",
+        "{} events, {} repeated, {} late",
         ledger.events.len(),
-        ledger.repeated
+        ledger.repeated,
+        ledger.late
     );
 }
