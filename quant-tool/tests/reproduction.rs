@@ -73,7 +73,7 @@ fn reproduce(bench: &Bench, what: &str) -> Vec<f64> {
         assert!(bundle.exists(), "{}", bundle.display());
     }
     assert_eq!(call("again"), report, "nothing is trained twice");
-    let rows = report.lines().filter(|line| line.contains(" \u{b1} "));
+    let rows = report.lines().filter(|line| line.starts_with("| "));
     let measured = rows.filter_map(|line| {
         let cell = line.split('|').nth(2)?.trim();
         cell.split(' ').next()?.parse().ok()

@@ -11,23 +11,33 @@ const MEMORY_MAX: f64 = 0.0625;
 /// The paper's overhead.
 const OVERHEAD_MAX: f64 = 0.03;
 
-/// Mean and standard deviation of a sample.
+/// Mean and standard deviation of a sample; one value has no deviation.
 struct Spread {
     mean: f64,
-    deviation: f64,
+    deviation: Option<f64>,
 }
 
 impl Spread {
     fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
-        let count = values.clone().count().max(1) as f64;
-        let mean = values.clone().sum::<f64>() / count;
+        let count = values.clone().count();
+        let mean = values.clone().sum::<f64>() / count.max(1) as f64;
         let squares = values.map(|v| (v - mean).powi(2)).sum::<f64>();
-        let deviation = (squares / (count - 1.0).max(1.0)).sqrt();
+        let deviation = (count > 1).then(|| (squares / (count - 1) as f64).sqrt());
         Self { mean, deviation }
     }
 
     fn percent(&self) -> String {
-        format!("{:.2} ± {:.2}", 100.0 * self.mean, 100.0 * self.deviation)
+        format!("{:.2}{}", 100.0 * self.mean, self.around())
+    }
+
+    /// In points, with its sign.
+    fn points(&self) -> String {
+        format!("{:+.2}{}", 100.0 * self.mean, self.around())
+    }
+
+    fn around(&self) -> String {
+        self.deviation
+            .map_or_else(String::new, |d| format!(" ± {:.2}", 100.0 * d))
     }
 }
 
@@ -51,7 +61,7 @@ fn write(
     writeln!(text, "# Ternary networks on {}\n", e.title)?;
     writeln!(
         text,
-        "Made by `quant-tool reproduce {} --data DATA --run RUN --seeds {seeds} --steps {}{} --out OUT`, seeds 1 to {seeds}.\n",
+        "Made by `quant-tool reproduce {} --data DATA --run RUN --seeds {seeds} --steps {}{} --out OUT`; the seeds are 1, 2 and so on.\n",
         e.key, e.float.steps, e.options
     )?;
     writeln!(text, "- Data: {}.", e.data)?;
@@ -92,8 +102,13 @@ fn write(
     }
     writeln!(
         text,
-        "\nMean ± standard deviation over the seeds; the differences are those of the same seed. A file is everything that a device \
-         needs: header, manifest, golden vectors, parameters, signature. float32 is the weights and one bias a channel.\n"
+        "\n{} A file is everything that a device needs: header, manifest, golden vectors, parameters, signature. float32 is the weights \
+         and one bias a channel.\n",
+        match seeds {
+            1 => "One seed: differences of a few tenths are chance.",
+            _ =>
+                "Mean ± standard deviation over the seeds; the differences are those of the same seed.",
+        }
     )?;
     writeln!(text, "What each way does:\n")?;
     for method in &e.methods {
@@ -144,11 +159,10 @@ fn row(e: &Experiment, results: &Results, method: &Method) -> String {
     let seconds = of(results, method).map(|o| o.seconds).sum::<f64>();
     let float_seconds = results.float.iter().map(|f| f.seconds).sum::<f64>();
     format!(
-        "| {} | {} | {:+.2} ± {:.2} | {:.0} | {:.2} | {:.0} | {:.1} | {:.1} |",
+        "| {} | {} | {} | {:.0} | {:.2} | {:.0} | {:.1} | {:.1} |",
         method.name,
         measured.percent(),
-        100.0 * difference.mean,
-        100.0 * difference.deviation,
+        difference.points(),
         len.mean,
         100.0 * len.mean / results.float_len as f64,
         100.0 * zeros.mean,
