@@ -203,9 +203,10 @@ fn start_to_push(root: &Path, site: &Site) -> Child {
 
 /// A camera that stalls and comes back as another one would, one that may not be opened, and one that is unplugged in use.
 fn pull_the_cameras(machine: &Machine, site: &mut Site, story: &mut Story) {
-    machine.run("systemctl start feeder-small");
+    machine.run("systemctl stop feeder");
     let reason = site.camera_is("away");
     story.tell(format!("the street camera stalled: {reason}"));
+    machine.run("systemctl start feeder-small");
     site.camera_is("ok");
     let seen = site.person();
     assert_eq!(seen["frame"], json!({"width": 320, "height": 240}));
