@@ -88,7 +88,7 @@ cross-aarch64: ## ... for 64-bit ARM only
 cross-armv7: ## ... for 32-bit ARM only
 	deploy/cross.sh build $(ARMV7) --locked -p ternwatchd
 
-cross-check: ## compile the daemon for 32-bit ARM without linking it, which takes a third of the time
+cross-check: ## type-check the daemon for 32-bit ARM; nothing is linked
 	deploy/cross.sh check $(ARMV7) --locked -p ternwatchd
 
 cross-test: ## the tests of kernels, bundle and detector on emulated 64-bit ARM, those of kernels on 32-bit ARM

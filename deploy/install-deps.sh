@@ -134,7 +134,7 @@ for group; do
                 die "missing: \`rustup component add rustfmt clippy\`"
             ;;
         deny)
-            # It runs for seconds: without optimization it is there in half the time.
+            # It runs for seconds: without optimization it is there sooner.
             cargo deny --version >/dev/null 2>&1 || CARGO_PROFILE_DEV_DEBUG=false cargo install cargo-deny --debug --locked --version "$cargo_deny" ||
                 die "missing: cargo-deny, and cargo could not install it: is this machine online?"
             ;;

@@ -157,6 +157,11 @@ impl Network {
         self.layers.iter().filter_map(Conv::of)
     }
 
+    /// Weights of all convolutions.
+    pub fn weights_len(&self) -> usize {
+        self.convs().map(|c| c.weights_len()).sum()
+    }
+
     /// Multiply-accumulate operations of one inference at the input's size.
     pub fn macs(&self) -> u64 {
         let mut sizes =

@@ -16,7 +16,7 @@ use crate::evaluate::{Evaluation, OVERALL, Score, coco, curve};
 use crate::import::stored::Stored;
 use crate::network::{Network, SIZE_RANGES};
 use crate::train::config::{Config, ConfigError};
-use crate::train::stage::{Session, Stage, State, Teacher, average_in};
+use crate::train::stage::{Session, Stage, State, Teacher, average_after};
 use crate::{cli, export, files};
 
 /// Trains through `stages`.
@@ -33,7 +33,7 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
         "{}: {:.1} MMAC, {} weights",
         config.name,
         network.macs() as f64 / 1e6,
-        weights(&network)
+        network.weights_len()
     );
     let dataset = Dataset::read(&args.data, &config.classes)?;
     let photos = Arc::new(Photos::load(&dataset, &config.augment)?);
@@ -78,7 +78,7 @@ fn teacher_in(run: &Path, learner: &Network, classes: &[String]) -> Result<Teach
     if config.classes != classes || strides(&network) != strides(learner) {
         return Err(ConfigError::Teacher(run.into()).into());
     }
-    let parameters = average_in(&Stage::Float.path(run), &network)?;
+    let parameters = average_after(run, Stage::Float, &network)?;
     Ok(Teacher {
         network,
         parameters,
@@ -192,13 +192,9 @@ fn card(
     Ok(json!({
         "about": config.card,
         "training": { "configuration": config, "stages": stages },
-        "network": { "macs": network.macs(), "weights": weights(network) },
+        "network": { "macs": network.macs(), "weights": network.weights_len() },
         "layers": state.quantizer.report(&state.average),
     }))
-}
-
-fn weights(network: &Network) -> usize {
-    network.convs().map(|c| c.weights_len()).sum()
 }
 
 /// Prints the average precision of a bundle.

@@ -306,8 +306,7 @@ impl Subscriber {
             let left = until.saturating_duration_since(Instant::now());
             match self.messages.recv_timeout(left) {
                 Ok(Ok(heard)) => {
-                    // Appending to a string cannot fail.
-                    let _ = writeln!(self.history, "  {} {}", heard.topic, heard.text());
+                    self.note(&heard);
                     if let Some(result) = accept(&heard) {
                         return result;
                     }
@@ -327,13 +326,18 @@ impl Subscriber {
     pub fn heard<T>(&mut self, mut accept: impl FnMut(&Heard) -> Option<T>) -> Option<T> {
         while let Ok(message) = self.messages.try_recv() {
             let heard = message.unwrap_or_else(|error| panic!("lost the broker: {error}"));
-            // Appending to a string cannot fail.
-            let _ = writeln!(self.history, "  {} {}", heard.topic, heard.text());
+            self.note(&heard);
             if let Some(result) = accept(&heard) {
                 return Some(result);
             }
         }
         None
+    }
+
+    /// For the words of a failure.
+    fn note(&mut self, heard: &Heard) {
+        // Appending to a string cannot fail.
+        let _ = writeln!(self.history, "  {} {}", heard.topic, heard.text());
     }
 
     /// Takes what had come before the broker was lost.

@@ -6,8 +6,8 @@ use crate::camera::{Config, SourceKind, v4l2};
 use crate::exit::Reason;
 use rustix::fs::{Access, access};
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 const SUBJECT: &str = "camera";
 /// Cameras that are listed in a remedy.
@@ -31,22 +31,25 @@ fn bad(reason: Reason, text: String, remedy: impl Into<String>) -> Finding {
 fn v4l2_device(config: &Config, board: &Board) -> Finding {
     let device = &config.v4l2.device;
     let name = device.display();
-    if let Err(error) = v4l2::device_index(device) {
-        let remedy = format!(
-            "plug it in, or name another in camera.v4l2.device ({}) or another kind in camera.source",
-            cameras(board)
-        );
-        return bad(Reason::NoInput, format!("{name}: {error}"), remedy);
+    match v4l2::openable(device) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return bad(
+                Reason::NoPermission,
+                format!("{name}: this user may not open it"),
+                "cameras belong to the group video, which the service's user is in: `sudo -u ternwatch ternwatchd doctor`",
+            );
+        }
+        Err(error) => {
+            let remedy = format!(
+                "plug it in, or name another in camera.v4l2.device ({}) or another kind in camera.source",
+                cameras(board)
+            );
+            return bad(Reason::NoInput, format!("{name}: {error}"), remedy);
+        }
     }
     // It was there a moment ago.
     let resolved = device.canonicalize().unwrap_or_else(|_| device.clone());
-    if access(&resolved, Access::READ_OK | Access::WRITE_OK).is_err() {
-        return bad(
-            Reason::NoPermission,
-            format!("{name}: this user may not open it"),
-            "cameras belong to the group video, which the service's user is in: `sudo -u ternwatch ternwatchd doctor`",
-        );
-    }
     match holder(&resolved, board) {
         Some((program, id)) if program == "ternwatchd" => {
             return Finding::good(

@@ -16,7 +16,7 @@ use super::check::chain;
 use super::config::Config;
 use super::digest::Digest;
 use super::fetch::Fetch;
-use super::machine::Event;
+use super::machine::{Event, Machine};
 use super::network::Requests;
 use super::offer::Offer;
 use super::reason::Reason;
@@ -38,6 +38,7 @@ use tokio::sync::watch;
 
 /// How often the state file, the trial and the download are looked at.
 const TICK: Duration = Duration::from_millis(250);
+
 /// What comes from the network.
 #[derive(Debug)]
 pub enum Input {
@@ -335,8 +336,7 @@ impl Agent {
 
     /// Whether there may be another download; if not, it is refused.
     fn may_begin(&mut self, offer: &Offer) -> bool {
-        let may_begin = !self.store.machine().is_worth_fetching(&offer.identity())
-            || self.budget.take(Instant::now());
+        let may_begin = has_room(&mut self.budget, self.store.machine(), offer);
         if !may_begin {
             log::warn!("an offer is refused: too many downloads began within an hour");
             // A download that is going on is not disturbed.
@@ -392,4 +392,9 @@ impl Agent {
         self.keyring = version;
         self.clean();
     }
+}
+
+/// Whether a budget of downloads has room for this one. What would not be fetched anyway takes none.
+fn has_room(budget: &mut Budget, machine: &Machine, offer: &Offer) -> bool {
+    !machine.is_worth_fetching(&offer.identity()) || budget.take(Instant::now())
 }

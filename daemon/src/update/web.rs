@@ -26,9 +26,9 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// Time for one answer, name resolution to last byte.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time for the chunks of an errand that follow each other, and for the next bytes of them: what has come before counts.
+/// Time for the chunks of an errand that follow each other: those that have come before count.
 const CHUNKS_TIMEOUT: Duration = Duration::from_secs(300);
-/// The latter.
+/// Time for their next bytes.
 const BYTES_TIMEOUT: Duration = Duration::from_secs(30);
 /// Room for the certificates of a system.
 const CA_FILE_BYTES_MAX: u64 = 1 << 20;

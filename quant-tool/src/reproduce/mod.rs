@@ -247,8 +247,3 @@ fn float_len(network: &Network) -> usize {
     let floats: usize = network.convs().map(|c| c.weights_len() + c.shape[0]).sum();
     floats * size_of::<f32>()
 }
-
-/// The parameters of a stage's end, if it was reached.
-fn parameters_after(folder: &Path, stage: Stage, network: &Network) -> Result<Parameters> {
-    crate::train::stage::average_in(&stage.path(folder), network)
-}

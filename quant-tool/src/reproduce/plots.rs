@@ -6,11 +6,11 @@ use anyhow::{Context, Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use super::Results;
 use super::experiment::Experiment;
 use super::methods::{Kind, Method};
-use super::{Results, parameters_after};
 use crate::train::parameters::Role;
-use crate::train::stage::Stage;
+use crate::train::stage::{Stage, average_after};
 
 const SIZE: (u32, u32) = (860, 480);
 const COLOURS: [RGBColor; 9] = [
@@ -175,7 +175,7 @@ fn weights(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<()
         .zip([Stage::Float, Stage::Soft, Stage::Hard])
         .zip([COLOURS[3], COLOURS[6], COLOURS[8]])
     {
-        let parameters = parameters_after(&folder.join(&ours.key), stage, network)?;
+        let parameters = average_after(&folder.join(&ours.key), stage, network)?;
         let values = parameters.get(&layer, Role::Weight);
         let channels = network
             .convs()

@@ -56,7 +56,7 @@ fn write(
     results: &Results,
     seeds: u64,
 ) -> std::fmt::Result {
-    let weights: usize = e.network.convs().map(|c| c.weights_len()).sum();
+    let weights = e.network.weights_len();
     let float = Spread::of(results.float.iter().map(|f| f.measured));
     writeln!(text, "# Ternary networks on {}\n", e.title)?;
     writeln!(

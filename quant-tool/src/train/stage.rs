@@ -186,10 +186,10 @@ impl State {
     }
 }
 
-/// The averaged parameters that a stage's checkpoint holds.
-pub fn average_in(path: &Path, network: &Network) -> Result<Parameters> {
+/// The averaged parameters at the end of a run's stage, if it was reached.
+pub fn average_after(run: &Path, stage: Stage, network: &Network) -> Result<Parameters> {
     let mut average = Parameters::init(network, 0);
-    Checkpoint::read(path)?.load("average", &mut average)?;
+    Checkpoint::read(&stage.path(run))?.load("average", &mut average)?;
     Ok(average)
 }
 
@@ -199,14 +199,6 @@ pub struct Teacher {
     pub network: Network,
     /// What it has learned.
     pub parameters: Parameters,
-}
-
-/// What a stage learns beside the truth: a teacher's outputs, and how much they weigh.
-#[derive(Clone, Copy)]
-struct Lesson<'a> {
-    network: &'a Network,
-    parameters: &'a Parameters,
-    weight: f32,
 }
 
 /// What the stages of a run share.
@@ -246,7 +238,8 @@ impl<T: Task> Session<'_, T> {
         let mut log = Log::open(&self.folder.join("log.csv"))?;
         let workers = Workers::start()?;
         let own = self.own_teacher(stage)?;
-        let lesson = self.lesson(stage, own.as_ref());
+        let teacher = self.teacher.or(own.as_ref());
+        let teacher = teacher.filter(|_| self.is_taught(stage));
         let batches = batches::draw(
             Arc::clone(self.task),
             self.plan(stage as u64 + 1, (state.step, end)),
@@ -261,7 +254,7 @@ impl<T: Task> Session<'_, T> {
                 .recv()
                 .context("the thread that draws batches ended")?;
             let rate = stage.rate(&self.recipe, state.step);
-            let loss = self.step(&mut state, stage, batch, rate, (&workers, lesson))?;
+            let loss = self.step(&mut state, stage, batch, rate, (&workers, teacher))?;
             state.step += 1;
             state.seconds += began.elapsed().as_secs_f64();
             bar.inc(1);
@@ -328,23 +321,14 @@ impl<T: Task> Session<'_, T> {
     }
 
     /// The run's float network, if this stage learns from it.
-    fn own_teacher(&self, stage: Stage) -> Result<Option<Parameters>> {
-        let learns = self.is_taught(stage) && self.teacher.is_none();
-        let read = || average_in(&Stage::Float.path(self.folder), self.network);
-        learns.then(read).transpose()
-    }
-
-    fn lesson<'b>(&'b self, stage: Stage, own: Option<&'b Parameters>) -> Option<Lesson<'b>> {
-        let (network, parameters) = match (self.teacher, own) {
-            (Some(teacher), _) => (&teacher.network, &teacher.parameters),
-            (None, own) => (self.network, own?),
-        };
-        let weight = self.recipe.quantize.distillation;
-        self.is_taught(stage).then_some(Lesson {
-            network,
-            parameters,
-            weight,
-        })
+    fn own_teacher(&self, stage: Stage) -> Result<Option<Teacher>> {
+        if self.teacher.is_some() || !self.is_taught(stage) {
+            return Ok(None);
+        }
+        Ok(Some(Teacher {
+            network: self.network.clone(),
+            parameters: average_after(self.folder, Stage::Float, self.network)?,
+        }))
     }
 
     fn open(&self, stage: Stage) -> Result<State> {
@@ -372,7 +356,7 @@ impl<T: Task> Session<'_, T> {
         stage: Stage,
         (images, truth): batches::Batch<T::Truth>,
         rate: f32,
-        (workers, lesson): (&Workers, Option<Lesson<'_>>),
+        (workers, teacher): (&Workers, Option<&Teacher>),
     ) -> Result<Loss> {
         let quantize = self.recipe.quantize;
         let progress = state.step as f32 / stage.steps(&self.recipe) as f32;
@@ -401,7 +385,7 @@ impl<T: Task> Session<'_, T> {
         let (loss, statistics, mut gradients) = workers.differentiate(
             stage,
             self.network,
-            (parameters, lesson),
+            (parameters, teacher.map(|t| (t, quantize.distillation))),
             images,
             (self.task.as_ref(), &truth),
         )?;
@@ -472,7 +456,7 @@ impl Workers {
         &self,
         stage: Stage,
         network: &Network,
-        (parameters, lesson): (&Parameters, Option<Lesson<'_>>),
+        (parameters, teacher): (&Parameters, Option<(&Teacher, f32)>),
         images: Images,
         (task, truth): (&T, &[T::Truth]),
     ) -> Result<(Loss, Vec<Vec<Statistic>>, Gradients)> {
@@ -484,13 +468,13 @@ impl Workers {
                 rest = after;
                 let work = move || {
                     let mode = (stage.activations(), Statistics::Batch);
-                    let taught = lesson
-                        .map(|lesson| {
+                    let taught = teacher
+                        .map(|(teacher, weight)| {
                             let mode = (Activations::Float, Statistics::Batch);
                             let (images, none) = (part.clone(), graph::Gradients::None);
                             let pass =
-                                forward(lesson.network, lesson.parameters, images, mode, none)?;
-                            Ok::<_, anyhow::Error>((pass.outputs, lesson.weight))
+                                forward(&teacher.network, &teacher.parameters, images, mode, none)?;
+                            Ok::<_, anyhow::Error>((pass.outputs, weight))
                         })
                         .transpose()?;
                     let mut pass =

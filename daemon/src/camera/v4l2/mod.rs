@@ -96,7 +96,7 @@ impl Camera {
     /// Opens the camera in the offered format that is nearest to the wanted one.
     pub fn open(config: &Config, stall: Duration, stop: Stop) -> Result<Self, CameraError> {
         let device = config.device.display().to_string();
-        let index = openable(&config.device)?;
+        let index = openable(&config.device).map_err(|source| cannot_open(&device, source))?;
         let failed = |reason: String| CameraError::Device {
             device: device.clone(),
             reason,
@@ -225,7 +225,7 @@ impl Drop for Camera {
 /// What a camera offers, for people to read. Gives up on a driver that does not answer within `patience`.
 pub fn offered(device: &Path, patience: Duration) -> Result<Vec<String>, CameraError> {
     let name = device.display().to_string();
-    let index = openable(device)?;
+    let index = openable(device).map_err(|source| cannot_open(&name, source))?;
     let (answer, answers) = mpsc::sync_channel(1);
     // A driver that hangs keeps the thread, until the program ends.
     thread::spawn(move || answer.send(offers(index)));
@@ -240,7 +240,7 @@ pub fn offered(device: &Path, patience: Duration) -> Result<Vec<String>, CameraE
 }
 
 /// The N of `/dev/videoN`, which a link may point to.
-pub(crate) fn device_index(device: &Path) -> io::Result<u32> {
+fn device_index(device: &Path) -> io::Result<u32> {
     let resolved = device.canonicalize()?;
     resolved
         .to_str()
@@ -250,19 +250,22 @@ pub(crate) fn device_index(device: &Path) -> io::Result<u32> {
 }
 
 /// The number of a camera that is there and that this user may open. The library does not tell the two failures apart.
-fn openable(device: &Path) -> Result<u32, CameraError> {
-    let failed = |source| CameraError::Open {
-        what: device.display().to_string(),
-        source,
-    };
-    let index = device_index(device).map_err(failed)?;
+pub(crate) fn openable(device: &Path) -> io::Result<u32> {
+    let index = device_index(device)?;
     match access(device, Access::READ_OK | Access::WRITE_OK) {
         Ok(()) => Ok(index),
-        Err(Errno::ACCESS) => Err(failed(io::Error::new(
+        Err(Errno::ACCESS) => Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             "permission denied; cameras belong to the group video, and this user has to be in it",
-        ))),
-        Err(error) => Err(failed(error.into())),
+        )),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn cannot_open(device: &str, source: io::Error) -> CameraError {
+    CameraError::Open {
+        what: device.into(),
+        source,
     }
 }
 

@@ -1,12 +1,11 @@
 //! Deployments of a server that polls are answered by: what becomes of them here, and whether they can be taken back.
 
-use super::Agent;
+use super::{Agent, has_room};
 use crate::update::check::chain;
 use crate::update::chunks::Download;
 use crate::update::machine::{Ending, Event, Phase};
 use crate::update::offer::Offer;
 use crate::update::reason::Reason;
-use std::time::Instant;
 
 /// What a server wants done with a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +67,7 @@ impl Agent {
 
     /// Whether there may be another download for the server; if not it waits, and the server tells of it again.
     fn may_deploy(&mut self, offer: &Offer) -> bool {
-        let may_begin = !self.store.machine().is_worth_fetching(&offer.identity())
-            || self.deployments.take(Instant::now());
+        let may_begin = has_room(&mut self.deployments, self.store.machine(), offer);
         if !may_begin {
             let max = self.config.downloads_per_hour_max;
             self.complain_of(format!(
