@@ -11,7 +11,7 @@ use targets::{TARGETS, Target};
 
 /// Seconds for all targets together, which run beside each other, unless the environment says how many.
 const SECONDS: u64 = 2;
-const SECONDS_VARIABLE: &str = "TERNWATCH_FUZZ_SECONDS";
+const SECONDS_VARIABLE: &str = "FUZZ_SECONDS";
 /// Longest input in bytes.
 const LEN_MAX: usize = 64 << 10;
 /// Written with a failure, so that it can be repeated.

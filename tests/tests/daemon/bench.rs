@@ -130,20 +130,30 @@ impl Bench {
     pub(crate) fn model(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let config = self.path("ternwatch.toml");
         fs::write(&config, "").expect("written");
-        let output = Command::new(daemon_program())
+        let mut command = Command::new(daemon_program());
+        command
             .arg("--config")
             .arg(config)
             .arg("model")
-            .args(arguments)
-            .envs(self.settings.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .output()
-            .expect("ternwatchd starts");
+            .args(arguments);
+        self.set_environment(&mut command);
+        let output = command.stdin(Stdio::null()).output();
+        let output = output.expect("ternwatchd starts");
         let said = [output.stdout, output.stderr].concat();
         (
             output.status.code(),
             String::from_utf8_lossy(&said).into_owned(),
         )
+    }
+
+    /// This bench's settings, and none of whoever runs the tests.
+    fn set_environment(&self, command: &mut Command) {
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"TERNWATCH_") {
+                command.env_remove(name);
+            }
+        }
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
     }
 
     pub(crate) fn run_with(&self, prepare: impl FnOnce(&mut Command)) -> Daemon {
@@ -166,10 +176,9 @@ impl Bench {
         let config = self.path("ternwatch.toml");
         fs::write(&config, &self.config).expect("written");
         let create = |name| fs::File::create(self.path(name)).expect("created");
+        command.arg("--config").arg(config);
+        self.set_environment(&mut command);
         command
-            .arg("--config")
-            .arg(config)
-            .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
             .stdout(create("stdout"))
