@@ -15,7 +15,7 @@ RUN ?= target/$(MODEL)
 # One after the other: together, cargo would give the daemon the demonstration's ability to sign.
 DEMO_BUILD = $(CARGO) build --release --locked -p ternwatchd && $(CARGO) build --release --locked -p ternwatch-demo
 
-.PHONY: help demo check test test-home-assistant transcript bench bench-peers load-test fuzz gate cross cross-aarch64 cross-armv7 cross-check cross-test deb deb-quant-tool deb-test vm-test reproducible release exposure deny train-default evaluate demo-ota
+.PHONY: help demo check test test-home-assistant transcript bench bench-peers bench-peers-arm load-test fuzz gate cross cross-aarch64 cross-armv7 cross-check cross-test deb deb-quant-tool deb-test vm-test reproducible release exposure deny train-default evaluate demo-ota
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -56,14 +56,19 @@ transcript: ## what mosquitto_sub shows of a street, into docs/transcript.txt an
 	$(CARGO) build --locked -p ternwatchd
 	$(CARGO) run --locked -p system-tests --example transcript -- "$(DEMO_VIDEO)"
 
-bench: ## the time of every stage and layer of the models that ship, on this machine
+bench: ## the time of every kernel, and of every stage and layer of the models that ship, on this machine
 	@deploy/install-deps.sh build
+	$(CARGO) run --release --locked -p ternwatch-kernels --example conv_bench
 	$(CARGO) build --release --locked -p ternwatchd
 	for model in models/*.tern; do TERNWATCH_MODEL__KEY=models/default.pub target/release/ternwatchd bench --bundle "$$model"; done
 
 bench-peers: ## the whole network beside tract, onnxruntime and ncnn, into target/peers/
 	@deploy/install-deps.sh build
 	deploy/peers/run.sh
+
+bench-peers-arm: ## the whole network beside onnxruntime and ncnn on 64-bit ARM, counted under QEMU; after bench-peers
+	@deploy/install-deps.sh build cross-arm64 gate
+	deploy/peers/arm.sh
 
 LOAD ?= mosquitto nats --cameras 1000 --seconds 60 --rate 0.5
 load-test: ## a fleet of simulated cameras against brokers of its own, LOAD says which (mosquitto nats nats-cluster) and how many

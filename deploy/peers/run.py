@@ -11,39 +11,36 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
+import engines
+from engines import image, runner
+
 ROUNDS = 5
 INFERENCES = 40
-WARM_UP = 3
 
 
 def main():
-    if sys.argv[1] == "--measure":
-        engine, folder = sys.argv[2:4]
-        print(json.dumps(measure(engine, Path(folder))))
-        return
     program, bundle, key, network, out = sys.argv[1:6]
     rounds = int(sys.argv[6]) if len(sys.argv) > 6 else ROUNDS
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     prepare(Path(network), out)
-    engines = {
+    programs = {
         "Ternwatch, 2-bit": [program, "ours", bundle, key, str(INFERENCES)],
         "tract, float32": [program, "tract", bundle, key, str(INFERENCES)],
     }
     for name in ("onnxruntime-f32", "onnxruntime-int8", "ncnn-f32", "ncnn-int8"):
         title = name.replace("-f32", ", float32").replace("-int8", ", int8")
-        engines[title] = [sys.executable, __file__, "--measure", name, str(out)]
-    times = {title: [] for title in engines}
+        programs[title] = [sys.executable, engines.__file__, name, str(out), str(INFERENCES)]
+    times = {title: [] for title in programs}
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}", file=sys.stderr)
-        for title, command in engines.items():
+        for title, command in programs.items():
             text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             values = json.loads(text) if text.startswith("[") else map(float, text.split())
             times[title].append(statistics.median(values))
@@ -93,16 +90,11 @@ def chart(rows):
     return "\n".join(parts + ["</svg>"]) + "\n"
 
 
-def image(shape):
-    """The values that engine_time.rs uses, too."""
-    count = int(np.prod(shape))
-    return (np.arange(count) * 31 % 128).astype(np.float32).reshape(shape)
-
-
 def prepare(network, out):
     """Writes the network in every engine's form, and checks that they compute the same network."""
     model = onnx.load(network)
     onnx.checker.check_model(model, full_check=True)
+    (out / "shape.json").write_text(json.dumps(input_shape(model)))
     onnx.save(model, out / "network.onnx")
     quantize_for_onnxruntime(out)
     write_ncnn(model, out / "ncnn-f32", quantized=False)
@@ -118,6 +110,10 @@ def prepare(network, out):
             sys.exit(f"{engine} does not compute the same network")
 
 
+def input_shape(model):
+    return [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+
+
 def quantize_for_onnxruntime(out):
     """onnxruntime's own static quantization: int8 weights a channel, uint8 activations."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -125,7 +121,7 @@ def quantize_for_onnxruntime(out):
     class Reader(CalibrationDataReader):
         def __init__(self):
             model = onnx.load(out / "network.onnx")
-            shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+            shape = input_shape(model)
             values = np.random.default_rng(1).integers(0, 128, (8, *shape[1:])).astype(np.float32)
             views = [image(shape)] + [v[None] for v in values]
             self.views = iter([{"image": view} for view in views])
@@ -226,49 +222,6 @@ def write_ncnn(model, path, quantized):
     path.with_suffix(".param").write_text(text)
     path.with_suffix(".bin").write_bytes(weights)
     path.with_suffix(".heads").write_text("\n".join(heads))
-
-
-def runner(engine, out):
-    """A function that infers once and returns the heads' outputs."""
-    if engine.startswith("onnxruntime"):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        file = out / ("network.onnx" if engine.endswith("f32") else "network-int8.onnx")
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        inputs = {"image": image(session.get_inputs()[0].shape)}
-        return lambda: session.run(None, inputs)
-    import ncnn
-
-    net = ncnn.Net()
-    net.opt.num_threads = 1
-    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
-    net.load_param(str(out / f"{engine}.param"))
-    net.load_model(str(out / f"{engine}.bin"))
-    heads = (out / f"{engine}.heads").read_text().split()
-    shape = onnx.load(out / "network.onnx").graph.input[0].type.tensor_type.shape.dim
-    view = image([d.dim_value for d in shape])[0]
-
-    def infer():
-        extractor = net.create_extractor()
-        extractor.input("image", ncnn.Mat(view))
-        return [np.array(extractor.extract(head)[1]) for head in heads]
-
-    return infer
-
-
-def measure(engine, out):
-    infer = runner(engine, out)
-    times = []
-    for number in range(WARM_UP + INFERENCES):
-        start = time.thread_time_ns()
-        infer()
-        if number >= WARM_UP:
-            times.append((time.thread_time_ns() - start) / 1e6)
-    return times
 
 
 main()

@@ -1,8 +1,11 @@
-//! Times convolutions of a detector's sizes on every instruction set of this machine: median milliseconds, and
-//! billions of multiply-accumulate steps a second that an engine with multiplications would need to be as fast.
+//! Times convolutions of a detector's sizes on every instruction set of this machine, and beside them plain loops with int8 and float
+//! multiplications: median milliseconds, and billions of multiply-accumulate steps a second that an engine with multiplications would
+//! need to be as fast.
 //!
-//! `cargo run -p ternwatch-kernels --example conv_bench [NAME]` with the name of an instruction set to time it alone.
+//! `cargo run --release -p ternwatch-kernels --example conv_bench [NAME]` with the name of an instruction set, `int8` or `f32` to time that
+//! alone. The loops get the vectors that the compiler was told of: `RUSTFLAGS="-C target-cpu=native"`.
 
+use std::ops::{AddAssign, Mul};
 use std::time::{Duration, Instant};
 
 use ternwatch_kernels::conv::{Conv, Epilogue, Scratch, Shape};
@@ -37,25 +40,41 @@ fn main() {
         let name = format!(
             "{in_channels}x{height}x{width} -> {out_channels}, {kernel}x{kernel} stride {stride}"
         );
-        for isa in Isa::available() {
-            if only.as_deref().is_some_and(|only| only != isa.name()) {
-                continue;
-            }
-            let elapsed = median(isa, shape);
+        let is_wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
+        let show = |how: &str, elapsed: Duration| {
             let milliseconds = elapsed.as_secs_f64() * 1e3;
             let giga_macs = shape.macs() as f64 / elapsed.as_secs_f64() / 1e9;
-            println!("{name:<34} {isa:>10} {milliseconds:>10.3} {giga_macs:>10.1}");
+            println!("{name:<34} {how:>10} {milliseconds:>10.3} {giga_macs:>10.1}");
+        };
+        for isa in Isa::available() {
+            if is_wanted(isa.name()) {
+                show(isa.name(), ternary(isa, shape));
+            }
+        }
+        let weights = || weights(shape).into_iter().map(Trit::value);
+        if is_wanted("int8") {
+            let weights: Vec<i8> = weights().map(|weight| weight as i8).collect();
+            show("int8", plain::<u8, i8, i32>(shape, &weights, |byte| byte));
+        }
+        if is_wanted("f32") {
+            let weights: Vec<f32> = weights().map(|weight| weight as f32).collect();
+            show("f32", plain::<f32, f32, f32>(shape, &weights, f32::from));
         }
     }
 }
 
-/// The median time of one run.
-fn median(isa: Isa, shape: Shape) -> Duration {
+/// A third of each value, as training tends to leave them.
+fn weights(shape: Shape) -> Vec<Trit> {
     let mut random = Random(1);
-    // A third of each value, as training tends to leave them.
-    let weights: Vec<_> = (0..shape.weights_len())
+    (0..shape.weights_len())
         .map(|_| Trit::ALL[random.below(3)])
-        .collect();
+        .collect()
+}
+
+/// The median time of a convolution as our kernels do it.
+fn ternary(isa: Isa, shape: Shape) -> Duration {
+    let mut random = Random(2);
+    let weights = weights(shape);
     let epilogue = Epilogue::Relu {
         bias: vec![0; shape.out_channels()],
         multiplier: vec![1 << 12; shape.out_channels()],
@@ -67,11 +86,67 @@ fn median(isa: Isa, shape: Shape) -> Duration {
         .collect();
     let mut output = vec![0; shape.out_len()];
     let mut scratch = Scratch::with_len(conv.scratch_len());
+    median(|| conv.run_relu(isa, &input, &mut output, &mut scratch))
+}
+
+/// The median time of a convolution with multiplications: sums of a row at a time, of inputs that have their padding already. Nothing is
+/// requantized.
+fn plain<A, W, S>(shape: Shape, weights: &[W], convert: impl Fn(u8) -> A) -> Duration
+where
+    A: Copy + Into<S>,
+    W: Copy + Into<S>,
+    S: Copy + Default + AddAssign + Mul<Output = S>,
+{
+    let (kernel, stride, padding) = (shape.kernel(), shape.stride(), shape.padding());
+    let width = shape.in_width() + 2 * padding;
+    let plane_len = (shape.in_height() + 2 * padding) * width;
+    let mut random = Random(2);
+    let input: Vec<A> = (0..shape.in_channels() * plane_len)
+        .map(|_| convert(random.below(128) as u8))
+        .collect();
+    let mut output = vec![S::default(); shape.out_len()];
+    median(|| {
+        for (row, sums) in output.chunks_exact_mut(shape.out_width()).enumerate() {
+            let (channel, y) = (row / shape.out_height(), row % shape.out_height());
+            sums.fill(S::default());
+            let first = channel * shape.in_channels() * kernel * kernel;
+            for (item, &weight) in weights[first..][..shape.in_channels() * kernel * kernel]
+                .iter()
+                .enumerate()
+            {
+                let (in_channel, tap) = (item / (kernel * kernel), item % (kernel * kernel));
+                let start =
+                    in_channel * plane_len + (y * stride + tap / kernel) * width + tap % kernel;
+                let inputs = &input[start..];
+                // A loop for each stride, so that the compiler has vectors for it.
+                if stride == 1 {
+                    multiply_add(sums, weight.into(), inputs.iter());
+                } else {
+                    multiply_add(sums, weight.into(), inputs.iter().step_by(2));
+                }
+            }
+        }
+        std::hint::black_box(&mut output);
+    })
+}
+
+fn multiply_add<'a, A, S>(sums: &mut [S], weight: S, inputs: impl Iterator<Item = &'a A>)
+where
+    A: Copy + Into<S> + 'a,
+    S: Copy + AddAssign + Mul<Output = S>,
+{
+    for (sum, &input) in sums.iter_mut().zip(inputs) {
+        *sum += weight * input.into();
+    }
+}
+
+/// The median time of calls, which are repeated for [`BUDGET`].
+fn median(mut call: impl FnMut()) -> Duration {
     let mut times = Vec::new();
     let begin = Instant::now();
     while times.len() < 3 || begin.elapsed() < BUDGET {
         let start = Instant::now();
-        conv.run_relu(isa, &input, &mut output, &mut scratch);
+        call();
         times.push(start.elapsed());
     }
     times.sort();

@@ -23,6 +23,9 @@ pub enum Isa {
     /// 256-bit vectors of x86-64.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// 512-bit vectors of x86-64.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
     /// 128-bit vectors of aarch64, in an order that suits cores without an order of their own: see
     /// [`Isa::for_arm_core`].
     #[cfg(target_arch = "aarch64")]
@@ -43,6 +46,11 @@ pub struct Portable(());
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Avx2(());
+
+/// Proof that this processor has AVX-512 with operations on bytes and words (F, BW, VL), and AVX2.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Avx512(Avx2);
 
 /// Proof that this processor has NEON.
 #[cfg(target_arch = "aarch64")]
@@ -79,10 +87,11 @@ pub enum IsaError {
 }
 
 /// The names of all levels on all architectures.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "scalar",
     "portable",
     "avx2",
+    "avx512",
     "neon-in-order",
     "neon",
     "neon32",
@@ -92,8 +101,8 @@ impl Isa {
     /// The best level of this processor.
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            return Self::Avx2(Avx2(()));
+        if let Some(avx2) = Avx2::detect() {
+            return Avx512::detect(avx2).map_or(Self::Avx2(avx2), Self::Avx512);
         }
         #[cfg(target_arch = "aarch64")]
         if std::arch::is_aarch64_feature_detected!("neon") {
@@ -122,6 +131,8 @@ impl Isa {
     pub fn available() -> Vec<Self> {
         let mut available = vec![Self::Scalar, Self::Portable(Portable(()))];
         let best = Self::detect();
+        #[cfg(target_arch = "x86_64")]
+        available.extend(Avx2::detect().map(Self::Avx2));
         #[cfg(target_arch = "aarch64")]
         if let Self::Neon(_) = best {
             available.push(Self::NeonInOrder(NeonInOrder(())));
@@ -139,6 +150,8 @@ impl Isa {
             Self::Portable(_) => "portable",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "avx512",
             #[cfg(target_arch = "aarch64")]
             Self::NeonInOrder(_) => "neon-in-order",
             #[cfg(target_arch = "aarch64")]
@@ -146,6 +159,28 @@ impl Isa {
             #[cfg(target_arch = "arm")]
             Self::Neon32(_) => "neon32",
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Avx2 {
+    fn detect() -> Option<Self> {
+        std::arch::is_x86_feature_detected!("avx2").then_some(Self(()))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Avx512 {
+    fn detect(avx2: Avx2) -> Option<Self> {
+        let has = std::arch::is_x86_feature_detected!("avx512f")
+            && std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512vl");
+        has.then_some(Self(avx2))
+    }
+
+    /// What it proves of the shorter vectors.
+    pub(crate) const fn avx2(self) -> Avx2 {
+        self.0
     }
 }
 

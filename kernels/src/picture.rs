@@ -29,6 +29,8 @@ macro_rules! dispatch {
         match $isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(proof) => avx2::$function(proof, $($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(proof) => avx2::$function(proof.avx2(), $($argument),*),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(proof) => neon::$function(proof, $($argument),*),
             #[cfg(target_arch = "aarch64")]

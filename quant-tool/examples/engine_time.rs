@@ -51,8 +51,10 @@ fn ours(model: &Model, rounds: usize, isa: Option<&str>) -> Result<()> {
         None => Isa::detect(),
     };
     let mut detector = Detector::new(model, isa)?;
-    detector.input_mut().copy_from_slice(&image(model));
+    let image = image(model);
     times(rounds, || {
+        // The network's memory is used again for its layers: every inference needs its input.
+        detector.input_mut().copy_from_slice(&image);
         detector.infer();
         Ok(())
     })

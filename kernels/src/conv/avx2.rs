@@ -29,8 +29,8 @@ pub(super) struct Sum {
 /// 16-bit values of 32 pixels.
 #[derive(Clone, Copy)]
 pub(super) struct Signed {
-    even: __m256i,
-    odd: __m256i,
+    pub(super) even: __m256i,
+    pub(super) odd: __m256i,
 }
 
 /// 32-bit values of 32 pixels: the halves that `unpacklo` and `unpackhi` make of the even and of the odd pixels.
@@ -171,6 +171,7 @@ impl Lanes for Avx2 {
 }
 
 impl Adders for Avx2 {
+    type Value = Signed;
     type Sum = Sum;
     type Ahead = ();
 

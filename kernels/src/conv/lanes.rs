@@ -104,8 +104,11 @@ pub(super) trait Lanes: Copy {
     }
 }
 
-/// What [`super::walk`] makes [`Lanes::sum`] of. Implementations mark every operation `#[inline(always)]`.
-pub(super) trait Adders: Lanes {
+/// What [`super::walk`] makes [`Lanes::sum`] of: operations on one lane, or on several at once. Implementations mark every
+/// operation `#[inline(always)]`.
+pub(super) trait Adders: Copy {
+    /// Exact 16-bit values, in whichever order.
+    type Value: Copy;
     /// Unsigned sums modulo 2^16, in whichever order and encoding is linear and cheap.
     type Sum: Copy;
     /// What is loaded before it is added.
@@ -132,7 +135,7 @@ pub(super) trait Adders: Lanes {
     fn subtract(self, left: Self::Sum, right: Self::Sum) -> Self::Sum;
 
     /// The sums as numbers, where the caller knows that the true ones fit in 16 signed bits.
-    fn signed(self, sum: Self::Sum) -> Self::Signed;
+    fn signed(self, sum: Self::Sum) -> Self::Value;
 }
 
 /// The inputs of 32 pixels: lane `index` of an item.

@@ -168,6 +168,7 @@ impl<S: Schedule> Lanes for S {
 }
 
 impl<S: Schedule> Adders for S {
+    type Value = [int16x8_t; 4];
     type Sum = Sum;
     type Ahead = S::Ahead;
 
@@ -215,7 +216,7 @@ impl<S: Schedule> Adders for S {
     }
 
     #[inline(always)]
-    fn signed(self, sum: Sum) -> Self::Signed {
+    fn signed(self, sum: Sum) -> Self::Value {
         // SAFETY: `self` proves that the processor has NEON.
         let signed = |i: usize| unsafe { vreinterpretq_s16_u16(sum[i]) };
         [signed(0), signed(1), signed(2), signed(3)]

@@ -66,6 +66,7 @@ impl Lanes for Portable {
 }
 
 impl Adders for Portable {
+    type Value = [i16; LANE_PIXELS];
     type Sum = [u16; LANE_PIXELS];
     type Ahead = ();
 
@@ -106,7 +107,7 @@ impl Adders for Portable {
     }
 
     #[inline(always)]
-    fn signed(self, sum: Self::Sum) -> Self::Signed {
+    fn signed(self, sum: Self::Sum) -> Self::Value {
         sum.map(u16::cast_signed)
     }
 }

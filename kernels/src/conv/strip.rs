@@ -125,6 +125,8 @@ fn enter<F: Finish>(isa: Isa, work: Work<'_, F>, strip: Strip<'_, '_, F::Value>,
         Isa::Portable(lanes) => lanes.enter(task),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(lanes) => lanes.enter(task),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(lanes) => lanes.enter(task),
         #[cfg(target_arch = "aarch64")]
         Isa::NeonInOrder(lanes) => lanes.enter(task),
         #[cfg(target_arch = "aarch64")]
@@ -144,6 +146,8 @@ fn group_lanes(isa: Isa) -> usize {
         Isa::Portable(lanes) => of(lanes),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(lanes) => of(lanes),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(lanes) => of(lanes),
         #[cfg(target_arch = "aarch64")]
         Isa::NeonInOrder(lanes) => of(lanes),
         #[cfg(target_arch = "aarch64")]

@@ -14,7 +14,7 @@ pub(super) fn walk<L: Adders, const N: usize, const K: usize>(
     lanes: L,
     pass: &Pass,
     window: &Window,
-    values: &mut [[L::Signed; N]; K],
+    values: &mut [[L::Value; N]; K],
 ) {
     let mut walk = Walk::<L, N> {
         lanes,
