@@ -19,7 +19,7 @@ use crate::train::graph::EPSILON;
 use crate::train::parameters::{Parameters, Role};
 
 /// Frames of the golden vectors: seed, width, height. So many that hardly a weight is without effect on all of them; some
-/// pass through the letterbox.
+/// pass through the letterbox. A small network needs fewer, and they would be a large part of its file.
 const GOLDEN_FRAMES: [(u64, u32, u32); 6] = [
     (1, 320, 240),
     (2, 320, 240),
@@ -28,6 +28,11 @@ const GOLDEN_FRAMES: [(u64, u32, u32); 6] = [
     (5, 96, 72),
     (6, 400, 300),
 ];
+
+/// A network with fewer bytes of parameters is small.
+const SMALL_BYTES: usize = 20_000;
+/// Golden vectors of a small network, the first ones.
+const GOLDEN_FRAMES_SMALL: usize = 3;
 
 /// One in the multipliers' Q15.
 const ONE_Q15: f64 = 32768.0;
@@ -61,7 +66,11 @@ pub fn bundle(source: &Source<'_>, key: &SecretKey) -> Result<Vec<u8>> {
 pub fn record_golden(draft: &mut Draft, key: &SecretKey) -> Result<()> {
     draft.manifest.golden.clear();
     let model = files::model_from(&draft.sign(key)?, key.public_key())?;
-    draft.manifest.golden = GOLDEN_FRAMES
+    let frames = match draft.parameters.len() {
+        ..SMALL_BYTES => GOLDEN_FRAMES_SMALL,
+        _ => GOLDEN_FRAMES.len(),
+    };
+    draft.manifest.golden = GOLDEN_FRAMES[..frames]
         .iter()
         .map(|&(seed, width, height)| golden::record(&model, seed, width, height))
         .collect::<Result<_, _>>()

@@ -9,6 +9,8 @@ use crate::quantize::{Config, Free, Order, Rule, Scales, Soft};
 
 /// Learning rate at the start of every stage after the float training.
 const RATE: f32 = 0.002;
+/// The part of it that is left where the soft stage ends and the hard one begins.
+const RATE_BETWEEN: f32 = 0.75;
 
 /// One way.
 #[derive(Clone, Debug)]
@@ -118,7 +120,7 @@ pub(super) fn all(budget: u64) -> Vec<Method> {
             "soft-hard",
             "soft, then hard (ours)",
             "for a third of the budget the network turns ternary by degrees, then weights are fixed group by group while \
-             the others learn; the float network teaches",
+             the others learn, in one descent of the learning rate; the float network teaches",
             soft_hard(budget),
         ),
     ]
@@ -152,11 +154,13 @@ pub(super) fn read(path: &Path) -> Result<Vec<Method>> {
         .collect()
 }
 
-/// The two stages.
+/// The two stages, over which the learning rate has one descent.
 fn soft_hard(budget: u64) -> Config {
     Config {
         soft_steps: budget / 3,
+        soft_rate_end: RATE_BETWEEN,
         hard_steps: budget - budget / 3,
+        hard_rate: RATE * RATE_BETWEEN,
         ..hard(budget)
     }
 }
@@ -173,12 +177,12 @@ fn hard(budget: u64) -> Config {
         hard_rate: RATE,
         free: Free::StraightThrough,
         groups: vec![0.0, 0.5, 0.8, 1.0],
-        last_group_at: 0.8,
+        last_group_at: 0.9,
         order: Order::Nearest,
         scales: Scales::Channel,
         levels: Rule::Frozen,
         zero_width: 0.5,
-        distillation: 2.0,
+        distillation: 4.0,
     }
 }
 
