@@ -4,6 +4,8 @@
 //! order. Guarantees that every [`Isa`] returns the same bytes as [`scalar`]. On purpose it does not know where weights
 //! come from, nor which layer follows.
 //!
+//! A [`Depthwise`] convolution is one of its own, which every instruction set runs alike.
+//!
 //! A [`Conv`] is built once at load. Running it allocates nothing: the caller lends a [`Scratch`]. In a rayon pool it runs on as
 //! many threads as the scratch has parts, elsewhere on the caller's alone, and gives the same bytes.
 
@@ -11,6 +13,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod depthwise;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -26,6 +29,7 @@ mod strip;
 mod tiling;
 mod walk;
 
+pub use depthwise::Depthwise;
 pub use scratch::Scratch;
 pub use shape::{CHANNELS_MAX, SIDE_MAX, Shape, ShapeError};
 
@@ -78,6 +82,19 @@ pub enum ConvError {
         /// Its multiplier.
         multiplier: i16,
     },
+    /// A depthwise convolution has another number of channels on its other side.
+    #[error(
+        "a depthwise convolution has as many channels on both sides, not {in_channels} and {out_channels}"
+    )]
+    DepthwiseChannels {
+        /// Of the input.
+        in_channels: usize,
+        /// Of the output.
+        out_channels: usize,
+    },
+    /// A depthwise convolution gives activations, not logits.
+    #[error("a depthwise convolution ends in a relu")]
+    DepthwiseLinear,
     /// The shift before the multiplication is too large.
     #[error("pre-shift {pre_shift} is above {PRE_SHIFT_MAX}")]
     PreShift {

@@ -1,5 +1,5 @@
-//! Ternary arithmetic: convolutions whose weights are -1, 0 or +1, on unsigned 7-bit activations; and the arithmetic that
-//! makes such activations of a picture's rows.
+//! Ternary arithmetic: convolutions whose weights are -1, 0 or +1, on unsigned 7-bit activations; additions and pools of
+//! these; and the arithmetic that makes such activations of a picture's rows.
 //!
 //! Takes plain slices, gives plain slices, and knows nothing of models, files or frames. Every instruction set
 //! level returns the same bytes as [`conv::scalar`] and [`picture::scalar`], which are the specification.
@@ -16,7 +16,9 @@ pub mod conv;
 pub mod isa;
 pub mod merge;
 pub mod picture;
+pub mod pool;
 pub mod requantize;
+mod row;
 pub mod trit;
 
 pub use isa::Isa;

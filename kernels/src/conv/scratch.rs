@@ -62,11 +62,16 @@ impl Scratch {
         self.parts.len()
     }
 
-    /// What each thread gets that a run of this cost is worth.
-    pub(super) fn parts_for(&mut self, cost: usize) -> &mut [Part] {
+    /// How many threads a run of this cost is worth.
+    pub(super) fn threads_for(&self, cost: usize) -> usize {
         // Who is in no pool would wake one that nobody has asked for.
         let is_shared = cost >= self.split_cost_min && rayon_core::current_thread_index().is_some();
-        let threads = if is_shared { self.parts.len() } else { 1 };
+        if is_shared { self.parts.len() } else { 1 }
+    }
+
+    /// What each of these threads gets.
+    pub(super) fn parts_for(&mut self, cost: usize) -> &mut [Part] {
+        let threads = self.threads_for(cost);
         &mut self.parts[..threads]
     }
 }
