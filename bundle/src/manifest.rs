@@ -101,6 +101,10 @@ pub enum Layer {
         kernel: u32,
         /// 1 or 2.
         stride: u32,
+        /// 1: every output plane reads all input planes. `in_channels`: plane i of the output reads plane i of the input only
+        /// (depthwise); then there are as many of both, and `relu` follows.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        groups: u32,
         /// What follows the accumulation.
         activation: Activation,
         /// Left shift before the requantizing multiplication, 0 to 7; 0 for `linear`.
@@ -117,13 +121,92 @@ pub enum Layer {
         /// Tensor of half the size (rounded up), with as many channels.
         coarse: String,
     },
+    /// `clamp(a + b - offset, 0, 127)`, for residuals.
+    Add {
+        /// Name, unique in the model.
+        name: String,
+        /// The two tensors, of one shape and stride; they may be the same.
+        inputs: [String; 2],
+        /// 0 to 254. Values that may be negative are stored raised by some steps: this is how many the inputs are raised by
+        /// together, less those by which the output is.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        offset: u8,
+    },
+    /// The planes of several tensors, one tensor after the other.
+    Concat {
+        /// Name, unique in the model.
+        name: String,
+        /// 2 to 16 tensors of one height, width and stride; one may be there twice.
+        inputs: Vec<String>,
+    },
+    /// The greatest value, or the mean, of every window of a plane. The window of output row y begins `(kernel - 1) / 2` rows, rounded
+    /// down, before input row `y * stride`, and likewise for columns; what lies outside of the plane counts for nothing.
+    Pool {
+        /// Name, unique in the model.
+        name: String,
+        /// The tensor it reads.
+        input: String,
+        /// What is taken of a window.
+        mode: PoolMode,
+        /// 2, 3 or 5; 2 for the mean.
+        kernel: u32,
+        /// 1 or 2; 2 for the mean. The output's sides are `ceil(side / stride)`.
+        stride: u32,
+    },
+}
+
+impl Layer {
+    /// Name, unique in the model.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Conv { name, .. }
+            | Self::AddUpsampled { name, .. }
+            | Self::Add { name, .. }
+            | Self::Concat { name, .. }
+            | Self::Pool { name, .. } => name,
+        }
+    }
+
+    /// Names of the tensors that it reads, in the order of its fields.
+    pub fn inputs(&self) -> Vec<&str> {
+        match self {
+            Self::Conv { input, .. } | Self::Pool { input, .. } => vec![input],
+            Self::AddUpsampled { fine, coarse, .. } => vec![fine, coarse],
+            Self::Add { inputs, .. } => inputs.iter().map(String::as_str).collect(),
+            Self::Concat { inputs, .. } => inputs.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
+/// What a pool takes of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolMode {
+    /// The greatest value.
+    Max,
+    /// `(sum of the four + 2) >> 2`; the input has even sides.
+    Mean,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_one(groups: &u32) -> bool {
+    *groups == 1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(offset: &u8) -> bool {
+    *offset == 0
 }
 
 /// What follows a convolution's accumulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// Requantized to u7. Parameters: trits, then `bias: [i16; out]`, then `multiplier: [i16; out]` (Q15, >= 0).
+    /// Requantized to u7. Parameters: trits (depthwise: one kernel a channel), then `bias: [i16; out]`, then `multiplier: [i16; out]` (Q15, >= 0).
     Relu,
     /// The i16 sum itself. Parameters: trits, then `bias: [i16; out]`, then `scale: [f32; out]`.
     Linear,

@@ -3,8 +3,8 @@
 //! Takes a [`VerifiedBundle`], gives typed layers with their parameters unpacked, their inputs resolved to indices
 //! and all shapes computed. A [`Model`] keeps these promises, on which `detector` relies:
 //! layers read only layers before them (or the image) and of the right shape; a `linear` layer is a head and nothing
-//! reads it; every layer is read or is a head; parameters have one entry per weight or output channel; nothing
-//! exceeds [`limits`]. A signature says who made a model, not that it is sane: a mistake of the maker must not
+//! reads it; every layer is read or is a head; parameters have one entry per weight or output channel; a depthwise
+//! convolution ends in `relu`; a pool that takes the mean has input of even sides; nothing exceeds [`limits`]. A signature says who made a model, not that it is sane: a mistake of the maker must not
 //! crash a device.
 
 mod check;
@@ -14,7 +14,7 @@ mod load;
 use ternwatch_kernels::Trit;
 
 pub use self::load::ModelError;
-use crate::manifest::{Golden, HeadKind, Input, Manifest, ModelId, Thresholds};
+use crate::manifest::{Golden, HeadKind, Input, Manifest, ModelId, PoolMode, Thresholds};
 use crate::verify::VerifiedBundle;
 
 /// A loaded model. Only [`Model::load`] makes one.
@@ -137,6 +137,12 @@ pub enum ModelLayer {
     Conv(ConvLayer),
     /// `min(127, fine + coarse enlarged twice)`.
     AddUpsampled(AddUpsampledLayer),
+    /// `clamp(a + b - offset, 0, 127)`.
+    Add(AddLayer),
+    /// Several tensors' planes.
+    Concat(ConcatLayer),
+    /// The greatest value or the mean of windows.
+    Pool(PoolLayer),
 }
 
 impl ModelLayer {
@@ -145,6 +151,20 @@ impl ModelLayer {
         match self {
             Self::Conv(conv) => &conv.name,
             Self::AddUpsampled(add) => &add.name,
+            Self::Add(add) => &add.name,
+            Self::Concat(concat) => &concat.name,
+            Self::Pool(pool) => &pool.name,
+        }
+    }
+
+    /// The tensors that it reads.
+    pub fn sources(&self) -> Vec<Source> {
+        match self {
+            Self::Conv(conv) => vec![conv.input],
+            Self::AddUpsampled(add) => vec![add.fine, add.coarse],
+            Self::Add(add) => add.inputs.to_vec(),
+            Self::Concat(concat) => concat.inputs.clone(),
+            Self::Pool(pool) => vec![pool.input],
         }
     }
 
@@ -153,17 +173,20 @@ impl ModelLayer {
         match self {
             Self::Conv(conv) => conv.output_shape,
             Self::AddUpsampled(add) => add.shape,
+            Self::Add(add) => add.shape,
+            Self::Concat(concat) => concat.shape,
+            Self::Pool(pool) => pool.output_shape,
         }
     }
 
-    /// Multiply-accumulates of one frame.
+    /// Multiply-accumulates of one frame; only convolutions have any.
     pub fn macs(&self) -> u64 {
         match self {
             Self::Conv(conv) => {
                 conv.trits.len() as u64
                     * (conv.output_shape.height * conv.output_shape.width) as u64
             }
-            Self::AddUpsampled(_) => 0,
+            Self::AddUpsampled(_) | Self::Add(_) | Self::Concat(_) | Self::Pool(_) => 0,
         }
     }
 }
@@ -183,7 +206,10 @@ pub struct ConvLayer {
     pub kernel: usize,
     /// 1 or 2.
     pub stride: usize,
-    /// `[out][in][ky][kx]`.
+    /// 1: each output plane reads all input planes. Otherwise as many as there are planes on either side (depthwise): each output
+    /// plane reads the input plane of its index, and `epilogue` is `Relu`.
+    pub groups: usize,
+    /// `[out][in / groups][ky][kx]`.
     pub trits: Vec<Trit>,
     /// One per output channel.
     pub bias: Vec<i16>,
@@ -219,6 +245,49 @@ pub struct AddUpsampledLayer {
     pub coarse: Source,
     /// Shape of the output.
     pub shape: TensorShape,
+}
+
+/// `clamp(a + b - offset, 0, 127)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddLayer {
+    /// Name, unique in the model.
+    pub name: String,
+    /// Two tensors of the output's shape, or twice the same one.
+    pub inputs: [Source; 2],
+    /// 0 to 254.
+    pub offset: u8,
+    /// Shape of the output.
+    pub shape: TensorShape,
+}
+
+/// The planes of several tensors, one tensor after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConcatLayer {
+    /// Name, unique in the model.
+    pub name: String,
+    /// Two or more tensors of the output's height and width, whose channels add up to the output's. One may be there twice.
+    pub inputs: Vec<Source>,
+    /// Shape of the output.
+    pub shape: TensorShape,
+}
+
+/// The greatest value, or the mean, of every window of a plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolLayer {
+    /// Name, unique in the model.
+    pub name: String,
+    /// What it reads.
+    pub input: Source,
+    /// Shape of what it reads; of even sides for the mean.
+    pub input_shape: TensorShape,
+    /// Shape of what it gives.
+    pub output_shape: TensorShape,
+    /// What is taken of a window.
+    pub mode: PoolMode,
+    /// 2, 3 or 5; 2 for the mean.
+    pub kernel: usize,
+    /// 1 or 2; 2 for the mean.
+    pub stride: usize,
 }
 
 /// An output of the network.

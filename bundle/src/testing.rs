@@ -1,7 +1,8 @@
 //! Small random bundles for tests (feature `testing`).
 //!
-//! The network has every kind of layer, odd sizes at each stride and two heads; its weights are random, so its
-//! detections mean nothing. The golden vectors are left to `detector`, which can run it.
+//! The small network is of the kind that quant-tool trains; the branched one has every layer that networks trained elsewhere
+//! have. Both have odd sizes at each stride and two heads; their weights are random, so their detections mean nothing. The
+//! golden vectors are left to `detector`, which can run them.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use crate::hex;
 use crate::keyring::{self, Body};
 use crate::keys::{PublicKey, SecretKey, TrustedKeys};
 use crate::manifest::{
-    Activation, Head, HeadKind, Input, Layer, Manifest, ModelId, SCHEMA, Thresholds,
+    Activation, Head, HeadKind, Input, Layer, Manifest, ModelId, PoolMode, SCHEMA, Thresholds,
 };
 use crate::model::Model;
 use crate::parse::UnverifiedBundle;
@@ -44,8 +45,17 @@ pub fn keyring(version: u64, models: &[u8], revoked: &[u8], roots: &[u8]) -> Vec
 
 /// A signed random model without golden vectors, and the key that checks it.
 pub fn small_bundle(seed: u64) -> (Vec<u8>, PublicKey) {
+    signed(&small_draft(seed))
+}
+
+/// As [`small_bundle`], of [`branched_draft`].
+pub fn branched_bundle(seed: u64) -> (Vec<u8>, PublicKey) {
+    signed(&branched_draft(seed))
+}
+
+fn signed(draft: &Draft) -> (Vec<u8>, PublicKey) {
     let key = small_key();
-    let file = small_draft(seed)
+    let file = draft
         .sign(&key)
         .expect("a small model is within the bounds");
     (file, key.public_key())
@@ -69,62 +79,41 @@ pub fn sign_manifest(
 
 /// A random model before its signature: 36 x 28 pixels, heads at strides 4 and 8.
 pub fn small_draft(seed: u64) -> Draft {
-    let mut maker = Maker {
-        random: Random(seed),
-        writer: ParameterWriter::new(),
-        layers: Vec::new(),
-    };
+    let mut maker = Maker::new(seed);
     maker.relu("stem", "image", [3, 6], 3, 2);
     maker.relu("down4", "stem", [6, 6], 3, 2);
     maker.relu("body4", "down4", [6, 6], 3, 1);
     maker.relu("down8", "body4", [6, 8], 3, 2);
     maker.relu("lateral8", "down8", [8, 6], 1, 1);
-    maker.layers.push(Layer::AddUpsampled {
-        name: "merge4".into(),
-        fine: "body4".into(),
-        coarse: "lateral8".into(),
-    });
+    maker.add_upsampled("merge4", "body4", "lateral8");
     maker.relu("mix4", "merge4", [6, 6], 3, 1);
     maker.linear("head4", "mix4", [6, 6], 1);
     maker.linear("head8", "down8", [8, 6], 3);
-    let manifest = Manifest {
-        schema: SCHEMA,
-        model: ModelId {
-            name: "small-test".into(),
-            version: 1,
-        },
-        input: Input {
-            width: 36,
-            height: 28,
-            channels: 3,
-            fill: 57,
-        },
-        classes: vec!["person".into(), "bicycle".into()],
-        thresholds: Thresholds {
-            score: 0.5,
-            iou: 0.5,
-        },
-        layers: maker.layers,
-        heads: vec![
-            Head {
-                layer: "head4".into(),
-                stride: 4,
-                kind: HeadKind::Boxes,
-            },
-            Head {
-                layer: "head8".into(),
-                stride: 8,
-                kind: HeadKind::Boxes,
-            },
-        ],
-        golden: Vec::new(),
-        release: None,
-        card: serde_json::json!({ "purpose": "tests" }),
-    };
-    Draft {
-        manifest,
-        parameters: maker.writer.finish(),
-    }
+    maker.finish("small-test")
+}
+
+/// A random model before its signature, of the same input and heads: depthwise convolutions of both kernels and strides,
+/// additions with an offset and without, one of a tensor to itself, a concatenation, and pools of both modes and all kernels.
+pub fn branched_draft(seed: u64) -> Draft {
+    let mut maker = Maker::new(seed);
+    maker.relu("stem", "image", [3, 6], 3, 2);
+    maker.pool("mean4", "stem", PoolMode::Mean, 2, 2);
+    maker.depthwise("deep4", "stem", 6, 3, 2);
+    maker.relu("mix4", "deep4", [6, 6], 1, 1);
+    maker.add("sum4", ["mean4", "mix4"], 0);
+    maker.depthwise("scale4", "sum4", 6, 1, 1);
+    maker.depthwise("deeper4", "scale4", 6, 3, 1);
+    maker.pool("around4", "deeper4", PoolMode::Max, 5, 1);
+    maker.concat("all4", &["sum4", "around4", "deeper4"]);
+    maker.pool("down8", "all4", PoolMode::Max, 3, 2);
+    maker.add("double8", ["down8", "down8"], 100);
+    maker.pool("corner8", "double8", PoolMode::Max, 2, 1);
+    maker.add_upsampled("merge4", "all4", "corner8");
+    maker.linear("head4", "merge4", [18, 6], 1);
+    maker.pool("half8", "merge4", PoolMode::Max, 2, 2);
+    maker.add("sum8", ["half8", "double8"], 80);
+    maker.linear("head8", "sum8", [18, 6], 3);
+    maker.finish("branched-test")
 }
 
 /// SplitMix64.
@@ -151,64 +140,152 @@ struct Maker {
 }
 
 impl Maker {
-    /// A hidden layer. Bias and multiplier are such that most channels neither die nor saturate.
+    fn new(seed: u64) -> Self {
+        Self {
+            random: Random(seed),
+            writer: ParameterWriter::new(),
+            layers: Vec::new(),
+        }
+    }
+
+    /// A model of two classes whose heads are named `head4` and `head8`.
+    fn finish(self, name: &str) -> Draft {
+        let head = |stride| Head {
+            layer: format!("head{stride}"),
+            stride,
+            kind: HeadKind::Boxes,
+        };
+        let manifest = Manifest {
+            schema: SCHEMA,
+            model: ModelId {
+                name: name.into(),
+                version: 1,
+            },
+            input: Input {
+                width: 36,
+                height: 28,
+                channels: 3,
+                fill: 57,
+            },
+            classes: vec!["person".into(), "bicycle".into()],
+            thresholds: Thresholds {
+                score: 0.5,
+                iou: 0.5,
+            },
+            layers: self.layers,
+            heads: vec![head(4), head(8)],
+            golden: Vec::new(),
+            release: None,
+            card: serde_json::json!({ "purpose": "tests" }),
+        };
+        Draft {
+            manifest,
+            parameters: self.writer.finish(),
+        }
+    }
+
     fn relu(&mut self, name: &str, input: &str, channels: [u32; 2], kernel: u32, stride: u32) {
-        let trits = self.trits(channels, kernel);
-        let spread = self.spread(channels[0] * kernel * kernel);
-        let bias = self.draw(channels[1], |random| {
+        self.hidden(name, input, channels, 1, kernel, stride);
+    }
+
+    fn depthwise(&mut self, name: &str, input: &str, channels: u32, kernel: u32, stride: u32) {
+        self.hidden(name, input, [channels; 2], channels, kernel, stride);
+    }
+
+    /// A hidden layer. Bias and multiplier are such that most channels neither die nor saturate.
+    fn hidden(
+        &mut self,
+        name: &str,
+        input: &str,
+        [in_channels, out_channels]: [u32; 2],
+        groups: u32,
+        kernel: u32,
+        stride: u32,
+    ) {
+        let group_inputs = in_channels / groups;
+        let trits = self.trits([group_inputs, out_channels], kernel);
+        let spread = self.spread(group_inputs * kernel * kernel);
+        let bias = self.draw(out_channels, |random| {
             (spread + random.below(u64::from(spread) / 2) as u32) as i16
         });
-        let multiplier = self.draw(channels[1], |random| {
+        let multiplier = self.draw(out_channels, |random| {
             ((28 << 15) / spread + random.below(256) as u32) as i16
         });
         // Half of the multiplier and a shift of one are the same function: both paths run.
         let multiplier: Vec<i16> = multiplier.iter().map(|m| m / 2).collect();
         let offset = self.writer.relu_conv(&trits, &bias, &multiplier);
-        self.push(
-            name,
-            input,
-            channels,
+        self.layers.push(Layer::Conv {
+            name: name.into(),
+            input: input.into(),
+            in_channels,
+            out_channels,
             kernel,
             stride,
-            Activation::Relu,
+            groups,
+            activation: Activation::Relu,
+            pre_shift: 1,
             offset,
-        );
-    }
-
-    fn linear(&mut self, name: &str, input: &str, channels: [u32; 2], kernel: u32) {
-        let trits = self.trits(channels, kernel);
-        let spread = self.spread(channels[0] * kernel * kernel);
-        let bias = self.draw(channels[1], |random| {
-            random.below(u64::from(2 * spread)) as i16 - spread as i16 / 2
         });
-        let scale: Vec<f32> = vec![2.0 / spread as f32; channels[1] as usize];
-        let offset = self.writer.linear_conv(&trits, &bias, &scale);
-        self.push(name, input, channels, kernel, 1, Activation::Linear, offset);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "they are the layer's fields")]
-    fn push(
+    fn linear(
         &mut self,
         name: &str,
         input: &str,
         [in_channels, out_channels]: [u32; 2],
         kernel: u32,
-        stride: u32,
-        activation: Activation,
-        offset: u32,
     ) {
-        let pre_shift = if activation == Activation::Relu { 1 } else { 0 };
-        let (name, input) = (name.to_owned(), input.to_owned());
+        let trits = self.trits([in_channels, out_channels], kernel);
+        let spread = self.spread(in_channels * kernel * kernel);
+        let bias = self.draw(out_channels, |random| {
+            random.below(u64::from(2 * spread)) as i16 - spread as i16 / 2
+        });
+        let scale: Vec<f32> = vec![2.0 / spread as f32; out_channels as usize];
+        let offset = self.writer.linear_conv(&trits, &bias, &scale);
         self.layers.push(Layer::Conv {
-            name,
-            input,
+            name: name.into(),
+            input: input.into(),
             in_channels,
             out_channels,
             kernel,
-            stride,
-            activation,
-            pre_shift,
+            stride: 1,
+            groups: 1,
+            activation: Activation::Linear,
+            pre_shift: 0,
             offset,
+        });
+    }
+
+    fn add_upsampled(&mut self, name: &str, fine: &str, coarse: &str) {
+        self.layers.push(Layer::AddUpsampled {
+            name: name.into(),
+            fine: fine.into(),
+            coarse: coarse.into(),
+        });
+    }
+
+    fn add(&mut self, name: &str, inputs: [&str; 2], offset: u8) {
+        self.layers.push(Layer::Add {
+            name: name.into(),
+            inputs: inputs.map(String::from),
+            offset,
+        });
+    }
+
+    fn concat(&mut self, name: &str, inputs: &[&str]) {
+        self.layers.push(Layer::Concat {
+            name: name.into(),
+            inputs: inputs.iter().copied().map(String::from).collect(),
+        });
+    }
+
+    fn pool(&mut self, name: &str, input: &str, mode: PoolMode, kernel: u32, stride: u32) {
+        self.layers.push(Layer::Pool {
+            name: name.into(),
+            input: input.into(),
+            mode,
+            kernel,
+            stride,
         });
     }
 
@@ -239,6 +316,6 @@ impl Maker {
 
     /// Roughly the standard deviation of the sum of `terms` random trits times activations.
     fn spread(&self, terms: u32) -> u32 {
-        24 * (terms * 2 / 3).isqrt()
+        24 * (terms * 2 / 3).isqrt().max(2)
     }
 }

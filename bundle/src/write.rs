@@ -82,8 +82,8 @@ impl ParameterWriter {
         Self::default()
     }
 
-    /// Appends a `relu` convolution and returns its offset: trits `[out][in][ky][kx]`, bias and multiplier per
-    /// output channel. Past 4 GiB the offset stays at its greatest value; such a draft is refused when it is signed.
+    /// Appends a `relu` convolution and returns its offset: trits `[out][in][ky][kx]` (depthwise: `[channel][ky][kx]`), bias and
+    /// multiplier per output channel. Past 4 GiB the offset stays at its greatest value; such a draft is refused when it is signed.
     pub fn relu_conv(&mut self, trits: &[Trit], bias: &[i16], multiplier: &[i16]) -> u32 {
         let offset = self.begin(trits, bias);
         self.bytes

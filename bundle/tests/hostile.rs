@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
-use ternwatch_bundle::testing::{sign_manifest, small_bundle, small_draft, small_key};
+use ternwatch_bundle::testing::{
+    branched_draft, sign_manifest, small_bundle, small_draft, small_key,
+};
+use ternwatch_bundle::write::Draft;
 use ternwatch_bundle::{Model, TrustedKeys, UnverifiedBundle};
 
 fn trusted() -> TrustedKeys {
@@ -53,6 +56,11 @@ fn apply(bytes: &mut Vec<u8>, mutations: &[Mutation]) {
     }
 }
 
+/// Both kinds of network.
+fn draft() -> impl Strategy<Value = Draft> {
+    prop_oneof![Just(small_draft(0)), Just(branched_draft(0))]
+}
+
 /// Signs what a maker with a mistaken tool might, and loads it. Whether it loads does not matter; that it returns does.
 fn load(manifest: &[u8], parameters: &[u8]) -> Option<Model> {
     let file = sign_manifest(manifest, parameters, &small_key()).ok()?;
@@ -89,7 +97,8 @@ fn number() -> impl Strategy<Value = serde_json::Value> {
 fn value() -> impl Strategy<Value = serde_json::Value> {
     prop_oneof![
         6 => number(),
-        2 => prop::sample::select(vec!["", "image", "stem", "down8", "merge4", "head4", "relu", "linear", "conv", "\u{7}é"])
+        2 => prop::sample::select(vec!["", "image", "stem", "down8", "merge4", "head4", "relu", "linear", "conv",
+            "add", "concat", "pool", "max", "mean", "sum4", "\u{7}é"])
             .prop_map(Into::into),
         1 => "\\PC{0,80}".prop_map(Into::into),
         1 => Just(serde_json::Value::Null),
@@ -156,8 +165,7 @@ proptest! {
     }
 
     #[test]
-    fn signed_nonsense_never_panics(mutations in prop::collection::vec(mutation(), 1..6)) {
-        let draft = small_draft(0);
+    fn signed_nonsense_never_panics(draft in draft(), mutations in prop::collection::vec(mutation(), 1..6)) {
         let mut manifest = serde_json::to_vec(&draft.manifest).unwrap();
         apply(&mut manifest, &mutations);
         load(&manifest, &draft.parameters);
@@ -165,9 +173,8 @@ proptest! {
 
     #[test]
     fn signed_documents_with_changed_values_never_panic(
-        changes in prop::collection::vec((any::<prop::sample::Index>(), value()), 1..4)
+        draft in draft(), changes in prop::collection::vec((any::<prop::sample::Index>(), value()), 1..4)
     ) {
-        let draft = small_draft(0);
         let mut manifest = serde_json::to_value(&draft.manifest).unwrap();
         for (place, value) in changes {
             let mut all = Vec::new();
@@ -178,8 +185,9 @@ proptest! {
     }
 
     #[test]
-    fn signed_parameters_of_any_bytes_never_panic(mutations in prop::collection::vec(mutation(), 0..6)) {
-        let mut draft = small_draft(0);
+    fn signed_parameters_of_any_bytes_never_panic(
+        mut draft in draft(), mutations in prop::collection::vec(mutation(), 0..6)
+    ) {
         apply(&mut draft.parameters, &mutations);
         load(&serde_json::to_vec(&draft.manifest).unwrap(), &draft.parameters);
     }

@@ -235,10 +235,18 @@ impl Times {
             let output = layer.output_shape();
             let (kernel, stride) = match layer {
                 ModelLayer::Conv(conv) => (conv.kernel, conv.stride),
-                ModelLayer::AddUpsampled(_) => (0, 1),
+                ModelLayer::Pool(pool) => (pool.kernel, pool.stride),
+                ModelLayer::AddUpsampled(_) | ModelLayer::Add(_) | ModelLayer::Concat(_) => (0, 1),
             };
             LayerTime {
                 name: layer.name().into(),
+                op: match layer {
+                    ModelLayer::Conv(conv) if conv.groups != 1 => "depthwise",
+                    ModelLayer::Conv(_) => "conv",
+                    ModelLayer::AddUpsampled(_) | ModelLayer::Add(_) => "add",
+                    ModelLayer::Concat(_) => "concat",
+                    ModelLayer::Pool(_) => "pool",
+                },
                 kernel,
                 stride,
                 output: [output.channels, output.height, output.width],

@@ -16,11 +16,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use ternwatch_bundle::model::{ConvLayer, Epilogue as LayerEpilogue, ModelLayer, TensorShape};
+use ternwatch_bundle::manifest::PoolMode;
+use ternwatch_bundle::model::{
+    ConvLayer, Epilogue as LayerEpilogue, ModelLayer, PoolLayer, TensorShape,
+};
 use ternwatch_bundle::{Model, PublicKey, TrustedKeys, UnverifiedBundle};
 use ternwatch_detector::Team;
-use ternwatch_kernels::conv::{Conv, Epilogue, Scratch, Shape};
-use ternwatch_kernels::{Isa, Trit, merge};
+use ternwatch_kernels::conv::{Conv, Depthwise, Epilogue, Scratch, Shape};
+use ternwatch_kernels::{Isa, Trit, merge, pool};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -73,15 +76,22 @@ fn run(arguments: &[String]) -> Result<(), String> {
         runner.conv(&draw(shape, percent, Kind::Relu));
     } else {
         let model = load(Path::new(what))?;
-        let is_wanted = |layer: &&ModelLayer| only.is_none_or(|only| only == name(layer));
+        let is_wanted = |layer: &&ModelLayer| only.is_none_or(|only| only == layer.name());
         let mut layers = model.layers().iter().filter(is_wanted).peekable();
         if layers.peek().is_none() {
             return Err(format!("no layer is named {only:?}"));
         }
         for layer in layers {
             match layer {
+                ModelLayer::Conv(layer) if layer.groups != 1 => {
+                    runner.depthwise(&build_depthwise(layer, zeros));
+                }
                 ModelLayer::Conv(layer) => runner.conv(&build(layer, zeros)),
                 ModelLayer::AddUpsampled(layer) => runner.merge(layer.shape),
+                ModelLayer::Add(layer) => runner.add(layer.shape, layer.offset),
+                // Its time is that of copying.
+                ModelLayer::Concat(layer) => runner.copy(layer.shape),
+                ModelLayer::Pool(layer) => runner.pool(layer),
             }
         }
     }
@@ -120,18 +130,20 @@ fn load(path: &Path) -> Result<Model, String> {
     Model::load(&bundle).map_err(|error| failed(&error))
 }
 
-/// Prints a line for each layer: name, sizes or `merge`, multiplications (of merges: additions), zeros in percent.
+/// Prints a line for each layer: name, sizes or what it is, multiplications (of layers without any: values), zeros in percent.
 fn list(model: &Model) -> Result<(), String> {
     let (mut zeros, mut weights) = (0, 0);
     for layer in model.layers() {
+        let layer_macs = layer.macs();
         match layer {
             ModelLayer::Conv(layer) => {
                 let shape = shape_of(layer);
+                let kind = if layer.groups == 1 { "" } else { "depthwise," };
                 let zero = layer.trits.iter().filter(|&&trit| trit == Trit::Zero);
                 let zero = zero.count();
                 (zeros, weights) = (zeros + zero, weights + layer.trits.len());
                 println!(
-                    "{:<12} {},{},{},{},{},{} {} {:.1}",
+                    "{:<12} {kind}{},{},{},{},{},{} {} {:.1}",
                     layer.name,
                     shape.in_channels(),
                     shape.out_channels(),
@@ -139,13 +151,21 @@ fn list(model: &Model) -> Result<(), String> {
                     shape.stride(),
                     shape.in_height(),
                     shape.in_width(),
-                    shape.macs(),
+                    layer_macs,
                     100.0 * zero as f64 / layer.trits.len() as f64,
                 );
             }
-            ModelLayer::AddUpsampled(layer) => {
-                println!("{:<12} merge {} -", layer.name, layer.shape.len());
-            }
+            other => println!(
+                "{:<12} {} {} -",
+                other.name(),
+                match other {
+                    ModelLayer::AddUpsampled(_) => "merge",
+                    ModelLayer::Add(_) => "add",
+                    ModelLayer::Concat(_) => "concat",
+                    _ => "pool",
+                },
+                other.output_shape().len()
+            ),
         }
     }
     println!(
@@ -154,13 +174,6 @@ fn list(model: &Model) -> Result<(), String> {
         100.0 * zeros as f64 / weights as f64
     );
     Ok(())
-}
-
-fn name(layer: &ModelLayer) -> &str {
-    match layer {
-        ModelLayer::Conv(layer) => &layer.name,
-        ModelLayer::AddUpsampled(layer) => &layer.name,
-    }
 }
 
 fn parse_shape(sizes: &str) -> Option<Shape> {
@@ -187,51 +200,73 @@ fn shape_of(layer: &ConvLayer) -> Shape {
 
 fn build(layer: &ConvLayer, zeros: Zeros) -> Conv {
     let shape = shape_of(layer);
-    let percent = match zeros {
-        Zeros::Real => {
-            let bias = layer.bias.clone();
-            let epilogue = match &layer.epilogue {
-                LayerEpilogue::Relu {
-                    multiplier,
-                    pre_shift,
-                } => Epilogue::Relu {
-                    bias,
-                    multiplier: multiplier.clone(),
-                    pre_shift: *pre_shift,
-                },
-                LayerEpilogue::Linear { .. } => Epilogue::Linear { bias },
+    match zeros {
+        Zeros::Real => Conv::new(shape, &layer.trits, epilogue_of(layer)),
+        Zeros::Percent(percent) => {
+            let kind = match layer.epilogue {
+                LayerEpilogue::Relu { .. } => Kind::Relu,
+                LayerEpilogue::Linear { .. } => Kind::Linear,
             };
-            return Conv::new(shape, &layer.trits, epilogue).expect("the model is one that runs");
+            return draw(shape, percent, kind);
         }
-        Zeros::Percent(percent) => percent,
-    };
-    let kind = match layer.epilogue {
-        LayerEpilogue::Relu { .. } => Kind::Relu,
-        LayerEpilogue::Linear { .. } => Kind::Linear,
-    };
-    draw(shape, percent, kind)
+    }
+    .expect("the model is one that runs")
+}
+
+fn build_depthwise(layer: &ConvLayer, zeros: Zeros) -> Depthwise {
+    let shape = shape_of(layer);
+    match zeros {
+        Zeros::Real => Depthwise::new(shape, &layer.trits, epilogue_of(layer)),
+        Zeros::Percent(percent) => {
+            let weights = draw_weights(layer.trits.len(), percent);
+            Depthwise::new(shape, &weights, draw_epilogue(shape, Kind::Relu))
+        }
+    }
+    .expect("the model is one that runs")
+}
+
+fn epilogue_of(layer: &ConvLayer) -> Epilogue {
+    let bias = layer.bias.clone();
+    match &layer.epilogue {
+        LayerEpilogue::Relu {
+            multiplier,
+            pre_shift,
+        } => Epilogue::Relu {
+            bias,
+            multiplier: multiplier.clone(),
+            pre_shift: *pre_shift,
+        },
+        LayerEpilogue::Linear { .. } => Epilogue::Linear { bias },
+    }
 }
 
 /// A convolution of drawn weights.
 fn draw(shape: Shape, zero_percent: usize, kind: Kind) -> Conv {
+    let weights = draw_weights(shape.weights_len(), zero_percent);
+    Conv::new(shape, &weights, draw_epilogue(shape, kind)).expect("the parameters fit the shape")
+}
+
+fn draw_weights(count: usize, zero_percent: usize) -> Vec<Trit> {
     let mut random = Random(1);
-    let weights: Vec<_> = (0..shape.weights_len())
+    (0..count)
         .map(|_| match random.below(100) {
             percent if percent < zero_percent => Trit::Zero,
             percent if percent % 2 == 0 => Trit::Plus,
             _ => Trit::Minus,
         })
-        .collect();
+        .collect()
+}
+
+fn draw_epilogue(shape: Shape, kind: Kind) -> Epilogue {
     let bias = vec![16; shape.out_channels()];
-    let epilogue = match kind {
+    match kind {
         Kind::Linear => Epilogue::Linear { bias },
         Kind::Relu => Epilogue::Relu {
             bias,
             multiplier: vec![1 << 12; shape.out_channels()],
             pre_shift: 0,
         },
-    };
-    Conv::new(shape, &weights, epilogue).expect("the parameters fit the shape")
+    }
 }
 
 /// Runs layers.
@@ -263,6 +298,49 @@ impl Runner {
                 .iter()
                 .for_each(|&byte| self.digest.add(u64::from(byte)));
         }
+    }
+
+    fn depthwise(&mut self, conv: &Depthwise) {
+        let scratch = Scratch::for_threads(0, self.team.threads());
+        let shape = *conv.shape();
+        self.activations(shape.in_len(), shape.out_len(), |input, output| {
+            conv.run(input, output, &scratch);
+        });
+    }
+
+    fn add(&mut self, shape: TensorShape, offset: u8) {
+        let other = Random(3).activations(shape.len());
+        self.activations(shape.len(), shape.len(), |input, output| {
+            merge::add(input, &other, offset, output);
+        });
+    }
+
+    fn copy(&mut self, shape: TensorShape) {
+        self.activations(shape.len(), shape.len(), |input, output| {
+            output.copy_from_slice(input);
+        });
+    }
+
+    fn pool(&mut self, layer: &PoolLayer) {
+        let (shape, output) = (layer.input_shape, layer.output_shape);
+        let sides = [shape.height, shape.width];
+        let (kernel, stride) = (layer.kernel, layer.stride);
+        self.activations(shape.len(), output.len(), |input, output| {
+            match layer.mode {
+                PoolMode::Max => pool::max(input, shape.channels, sides, kernel, stride, output),
+                PoolMode::Mean => pool::mean(input, shape.channels, sides, output),
+            }
+        });
+    }
+
+    /// What makes activations of activations.
+    fn activations(&mut self, in_len: usize, out_len: usize, run: impl Fn(&[u8], &mut [u8])) {
+        let input = Random(2).activations(in_len);
+        let mut output = vec![0; out_len];
+        self.repeat(|| run(&input, &mut output));
+        output
+            .iter()
+            .for_each(|&byte| self.digest.add(u64::from(byte)));
     }
 
     fn merge(&mut self, shape: TensorShape) {

@@ -9,7 +9,7 @@ mod suppress;
 use std::cmp::Ordering;
 
 use ternwatch_bundle::manifest::HeadKind;
-use ternwatch_bundle::model::{Epilogue, ModelLayer};
+use ternwatch_bundle::model::{ConvLayer, Epilogue, ModelLayer};
 use ternwatch_bundle::{Model, Thresholds};
 
 use crate::detection::Detection;
@@ -65,17 +65,18 @@ impl Decoder {
             heads.filter(|head| head.kind == HeadKind::Boxes)
         };
         let heads = with_boxes().filter_map(|head| match &model.layers()[head.layer] {
-            ModelLayer::Conv(conv) => match &conv.epilogue {
-                Epilogue::Linear { scale } => Some(HeadLayout {
-                    layer: head.layer,
-                    height: conv.output_shape.height,
-                    width: conv.output_shape.width,
-                    stride: head.stride as f32,
-                    scale: scale.clone(),
-                }),
-                Epilogue::Relu { .. } => None,
-            },
-            ModelLayer::AddUpsampled(_) => None,
+            ModelLayer::Conv(ConvLayer {
+                epilogue: Epilogue::Linear { scale },
+                output_shape,
+                ..
+            }) => Some(HeadLayout {
+                layer: head.layer,
+                height: output_shape.height,
+                width: output_shape.width,
+                stride: head.stride as f32,
+                scale: scale.clone(),
+            }),
+            _ => None,
         });
         let heads: Vec<_> = heads.collect();
         assert_eq!(

@@ -5,15 +5,18 @@
 //! memory of their own. Knows nothing of frames or boxes.
 
 mod arena;
+mod operation;
 
 use std::ops::Range;
 
 use ternwatch_bundle::Model;
-use ternwatch_bundle::model::{AddUpsampledLayer, ConvLayer, Epilogue, ModelLayer, Source};
-use ternwatch_kernels::conv::{self, Conv, ConvError, Scratch, Shape, ShapeError};
-use ternwatch_kernels::{Isa, merge};
+use ternwatch_bundle::model::{ConvLayer, Epilogue, ModelLayer, Source};
+use ternwatch_kernels::Isa;
+use ternwatch_kernels::conv::Scratch;
 
 use arena::Lifetime;
+pub use operation::NetworkError;
+use operation::Operation;
 
 /// Output of one layer, `[channel][row][column]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,31 +40,16 @@ pub(crate) struct Network {
     scratch: Scratch,
 }
 
-/// One layer. Ranges are bytes of the activations, except for the output of `Linear`, which is in the logits.
+/// One layer. Ranges are bytes of the activations, except for the output of a linear convolution, which is in the logits.
 #[derive(Debug)]
-enum Step {
-    Relu {
-        conv: Conv,
-        input: Range<usize>,
-        output: Range<usize>,
-    },
-    Linear {
-        conv: Conv,
-        input: Range<usize>,
-        output: Range<usize>,
-    },
-    AddUpsampled {
-        fine: Range<usize>,
-        coarse: Range<usize>,
-        output: Range<usize>,
-        channels: usize,
-        height: usize,
-        width: usize,
-    },
+struct Step {
+    operation: Operation,
+    inputs: Vec<Range<usize>>,
+    output: Range<usize>,
 }
 
 impl Network {
-    /// Plans the memory and builds every convolution. There is working memory for so many threads.
+    /// Plans the memory and builds every layer. There is working memory for so many threads.
     pub(crate) fn new(model: &Model, isa: Isa, threads: usize) -> Result<Self, NetworkError> {
         let plan = arena::plan(&lifetimes(model));
         let range = |source: Source| plan.ranges[tensor_index(source)].clone();
@@ -70,42 +58,20 @@ impl Network {
         let mut steps = Vec::with_capacity(model.layers().len());
         let mut logits_of = vec![0..0; model.layers().len()];
         for (index, layer) in model.layers().iter().enumerate() {
-            steps.push(match layer {
-                ModelLayer::Conv(layer) => {
-                    let conv = build(layer)?;
-                    scratch_len = scratch_len.max(conv.scratch_len());
-                    let input = range(layer.input);
-                    match layer.epilogue {
-                        Epilogue::Relu { .. } => Step::Relu {
-                            conv,
-                            input,
-                            output: range(Source::Layer(index)),
-                        },
-                        Epilogue::Linear { .. } => {
-                            let output = logits_len..logits_len + layer.output_shape.len();
-                            logits_len = output.end;
-                            logits_of[index] = output.clone();
-                            Step::Linear {
-                                conv,
-                                input,
-                                output,
-                            }
-                        }
-                    }
-                }
-                ModelLayer::AddUpsampled(AddUpsampledLayer {
-                    fine,
-                    coarse,
-                    shape,
-                    ..
-                }) => Step::AddUpsampled {
-                    fine: range(*fine),
-                    coarse: range(*coarse),
-                    output: range(Source::Layer(index)),
-                    channels: shape.channels,
-                    height: shape.height,
-                    width: shape.width,
-                },
+            let operation = Operation::new(layer)?;
+            scratch_len = scratch_len.max(operation.scratch_len());
+            let output = if is_linear(layer) {
+                let output = logits_len..logits_len + layer.output_shape().len();
+                logits_len = output.end;
+                logits_of[index] = output.clone();
+                output
+            } else {
+                range(Source::Layer(index))
+            };
+            steps.push(Step {
+                operation,
+                inputs: layer.sources().into_iter().map(range).collect(),
+                output,
             });
         }
         Ok(Self {
@@ -147,52 +113,20 @@ impl Network {
     /// Runs every layer, and shows each one's output before the next one runs.
     pub(crate) fn run(&mut self, mut observe: impl FnMut(usize, LayerOutput<'_>)) {
         for (index, step) in self.steps.iter().enumerate() {
-            match step {
-                Step::Relu {
-                    conv,
-                    input,
-                    output,
-                } => {
-                    let [input, output] = split(&mut self.activations, [input, output]);
-                    conv.run_relu(self.isa, input, output, &mut self.scratch);
-                    observe(index, LayerOutput::U7(output));
-                }
-                Step::Linear {
-                    conv,
-                    input,
-                    output,
-                } => {
-                    let output = &mut self.logits[output.clone()];
-                    conv.run_linear(
-                        self.isa,
-                        &self.activations[input.clone()],
-                        output,
-                        &mut self.scratch,
-                    );
-                    observe(index, LayerOutput::I16(output));
-                }
-                Step::AddUpsampled {
-                    fine,
-                    coarse,
-                    output,
-                    channels,
-                    height,
-                    width,
-                } => {
-                    let [fine, coarse, output] =
-                        split(&mut self.activations, [fine, coarse, output]);
-                    merge::add_upsampled(fine, coarse, *channels, *height, *width, output);
-                    observe(index, LayerOutput::U7(output));
-                }
+            if let Operation::Linear(conv) = &step.operation {
+                let input = &self.activations[step.inputs[0].clone()];
+                let output = &mut self.logits[step.output.clone()];
+                conv.run_linear(self.isa, input, output, &mut self.scratch);
+                observe(index, LayerOutput::I16(output));
+            } else {
+                let activations = &mut self.activations;
+                let (output, inputs) = arena::apart(activations, &step.output, &step.inputs);
+                let scratch = &mut self.scratch;
+                step.operation.run(self.isa, &inputs, output, scratch);
+                observe(index, LayerOutput::U7(output));
             }
         }
     }
-}
-
-fn split<'a, const N: usize>(arena: &'a mut [u8], ranges: [&Range<usize>; N]) -> [&'a mut [u8]; N] {
-    arena
-        .get_disjoint_mut(ranges.map(Clone::clone))
-        .expect("the plan keeps tensors that live at once apart")
 }
 
 /// The image is tensor 0, the output of layer i is tensor i + 1.
@@ -206,11 +140,8 @@ fn tensor_index(source: Source) -> usize {
 /// When each tensor is written first and read last; logits take no place among them.
 fn lifetimes(model: &Model) -> Vec<Lifetime> {
     let output_len = |layer: &ModelLayer| match layer {
-        ModelLayer::Conv(ConvLayer {
-            epilogue: Epilogue::Linear { .. },
-            ..
-        }) => 0,
-        _ => layer.output_shape().len(),
+        linear if is_linear(linear) => 0,
+        other => other.output_shape().len(),
     };
     let lens = [model.input_shape().len()]
         .into_iter()
@@ -225,80 +156,80 @@ fn lifetimes(model: &Model) -> Vec<Lifetime> {
         })
         .collect();
     for (index, layer) in model.layers().iter().enumerate() {
-        let sources = match layer {
-            ModelLayer::Conv(conv) => [conv.input, conv.input],
-            ModelLayer::AddUpsampled(add) => [add.fine, add.coarse],
-        };
-        for source in sources {
+        for source in layer.sources() {
             lifetimes[tensor_index(source)].last = index + 1;
         }
     }
     lifetimes
 }
 
-fn build(layer: &ConvLayer) -> Result<Conv, NetworkError> {
-    let input = layer.input_shape;
-    let shape = Shape::new(
-        input.channels,
-        layer.output_shape.channels,
-        layer.kernel,
-        layer.stride,
-        input.height,
-        input.width,
+fn is_linear(layer: &ModelLayer) -> bool {
+    matches!(
+        layer,
+        ModelLayer::Conv(ConvLayer {
+            epilogue: Epilogue::Linear { .. },
+            ..
+        })
     )
-    .map_err(|source| NetworkError::Shape {
-        layer: layer.name.clone(),
-        source,
-    })?;
-    let bias = layer.bias.clone();
-    let epilogue = match &layer.epilogue {
-        Epilogue::Relu {
-            multiplier,
-            pre_shift,
-        } => conv::Epilogue::Relu {
-            bias,
-            multiplier: multiplier.clone(),
-            pre_shift: *pre_shift,
-        },
-        Epilogue::Linear { .. } => conv::Epilogue::Linear { bias },
-    };
-    Conv::new(shape, &layer.trits, epilogue).map_err(|source| NetworkError::Conv {
-        layer: layer.name.clone(),
-        source,
-    })
-}
-
-/// Why a layer cannot be built.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum NetworkError {
-    /// The kernels have no such size.
-    #[error("layer \"{layer}\": {source}")]
-    Shape {
-        /// Name of the layer.
-        layer: String,
-        /// What is wrong.
-        source: ShapeError,
-    },
-    /// The kernels refuse the parameters.
-    #[error("layer \"{layer}\": {source}")]
-    Conv {
-        /// Name of the layer.
-        layer: String,
-        /// What is wrong.
-        source: ConvError,
-    },
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use rayon_core::ThreadPoolBuilder;
+    use ternwatch_bundle::manifest::PoolMode;
+    use ternwatch_bundle::model::PoolLayer;
     use ternwatch_bundle::testing;
+    use ternwatch_kernels::{Trit, conv, merge};
 
     fn model(seed: u64) -> Model {
         let (file, key) = testing::small_bundle(seed);
         testing::load(&file, &key)
+    }
+
+    fn branched_model(seed: u64) -> Model {
+        let (file, key) = testing::branched_bundle(seed);
+        testing::load(&file, &key)
+    }
+
+    /// The convolution of all planes that computes what a depthwise one does: its weights between planes are zero.
+    fn dense(layer: &ConvLayer) -> ConvLayer {
+        if layer.groups == 1 {
+            return layer.clone();
+        }
+        let (channels, kernel_len) = (layer.groups, layer.kernel * layer.kernel);
+        let mut trits = vec![Trit::Zero; channels * channels * kernel_len];
+        for (channel, kernel) in layer.trits.chunks_exact(kernel_len).enumerate() {
+            trits[channel * (channels + 1) * kernel_len..][..kernel_len].copy_from_slice(kernel);
+        }
+        ConvLayer {
+            groups: 1,
+            trits,
+            ..layer.clone()
+        }
+    }
+
+    /// What lies in each window, taken together as the layer says.
+    fn pool_plainly(layer: &PoolLayer, input: &[u8]) -> Vec<u8> {
+        let (shape, output) = (layer.input_shape, layer.output_shape);
+        let (kernel, padding) = (layer.kernel, (layer.kernel - 1) / 2);
+        let mut values = vec![];
+        for plane in input.chunks(shape.height * shape.width) {
+            for cell in 0..output.height * output.width {
+                let top = cell / output.width * layer.stride;
+                let left = cell % output.width * layer.stride;
+                let window = (0..kernel * kernel).filter_map(|tap| {
+                    let y = (top + tap / kernel).checked_sub(padding)?;
+                    let x = (left + tap % kernel).checked_sub(padding)?;
+                    (y < shape.height && x < shape.width).then(|| plane[y * shape.width + x])
+                });
+                values.push(match layer.mode {
+                    PoolMode::Max => window.max().unwrap(),
+                    PoolMode::Mean => ((window.map(u32::from).sum::<u32>() + 2) / 4) as u8,
+                });
+            }
+        }
+        values
     }
 
     /// Runs the specification layer by layer, every tensor in memory of its own.
@@ -308,31 +239,36 @@ mod tests {
         for layer in model.layers() {
             let mut output = vec![0; layer.output_shape().len()];
             let mut linear = vec![];
+            let sources = layer.sources();
+            let inputs: Vec<_> = sources
+                .iter()
+                .map(|&source| &tensors[tensor_index(source)])
+                .collect();
             match layer {
                 ModelLayer::Conv(layer) => {
-                    let conv = build(layer).unwrap();
-                    let input = &tensors[tensor_index(layer.input)];
+                    let conv = operation::build(&dense(layer)).unwrap();
                     if matches!(layer.epilogue, Epilogue::Relu { .. }) {
-                        conv::scalar::run_relu(&conv, input, &mut output);
+                        conv::scalar::run_relu(&conv, inputs[0], &mut output);
                     } else {
                         linear = vec![0; output.len()];
-                        conv::scalar::run_linear(&conv, input, &mut linear);
+                        conv::scalar::run_linear(&conv, inputs[0], &mut linear);
                     }
                 }
                 ModelLayer::AddUpsampled(add) => {
-                    let (fine, coarse) = (
-                        &tensors[tensor_index(add.fine)],
-                        &tensors[tensor_index(add.coarse)],
-                    );
-                    merge::add_upsampled(
-                        fine,
-                        coarse,
-                        add.shape.channels,
-                        add.shape.height,
-                        add.shape.width,
-                        &mut output,
-                    );
+                    let shape = add.shape;
+                    let (channels, height, width) = (shape.channels, shape.height, shape.width);
+                    let (fine, coarse) = (inputs[0], inputs[1]);
+                    merge::add_upsampled(fine, coarse, channels, height, width, &mut output);
                 }
+                ModelLayer::Add(add) => {
+                    let pairs = inputs[0].iter().zip(inputs[1]);
+                    let sums = pairs.map(|(&a, &b)| i32::from(a) + i32::from(b));
+                    output = sums
+                        .map(|sum| (sum - i32::from(add.offset)).clamp(0, 127) as u8)
+                        .collect();
+                }
+                ModelLayer::Concat(_) => output = inputs.into_iter().flatten().copied().collect(),
+                ModelLayer::Pool(pool) => output = pool_plainly(pool, inputs[0]),
             }
             tensors.push(output);
             logits.push(linear);
@@ -344,37 +280,64 @@ mod tests {
     fn neither_reuse_of_memory_nor_threads_change_a_layer_on_any_instruction_set() {
         let pool = ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         for (seed, threads) in [(0, 1), (1, 1), (2, 2), (3, 3)] {
-            let model = model(seed);
-            let image: Vec<u8> = (0..model.input_shape().len())
-                .map(|i| (i * (37 + seed as usize) % 128) as u8)
-                .collect();
-            let (tensors, logits) = run_plainly(&model, &image);
-            for isa in Isa::available() {
-                let mut network = Network::new(&model, isa, threads).unwrap();
-                let all: usize = tensors.iter().map(Vec::len).sum();
-                assert!(network.activations.len() < all, "nothing was reused");
-                for _ in 0..2 {
-                    network.image_mut().copy_from_slice(&image);
-                    let mut observed = 0;
-                    pool.install(|| {
-                        network.run(|index, output| {
-                            assert_eq!(index, observed);
-                            observed += 1;
-                            match output {
-                                LayerOutput::U7(output) => {
-                                    assert_eq!(output, tensors[index + 1], "{isa} layer {index}")
-                                }
-                                LayerOutput::I16(output) => {
-                                    assert_eq!(output, logits[index], "{isa} layer {index}")
-                                }
-                            }
-                        })
-                    });
-                    assert_eq!(observed, model.layers().len());
-                    for head in model.heads() {
-                        assert_eq!(network.logits(head.layer), logits[head.layer]);
+            for model in [model(seed), branched_model(seed)] {
+                let image: Vec<u8> = (0..model.input_shape().len())
+                    .map(|i| (i * (37 + seed as usize) % 128) as u8)
+                    .collect();
+                let (tensors, logits) = run_plainly(&model, &image);
+                for isa in Isa::available() {
+                    let mut network = Network::new(&model, isa, threads).unwrap();
+                    let all: usize = tensors.iter().map(Vec::len).sum();
+                    assert!(network.activations.len() < all, "nothing was reused");
+                    for _ in 0..2 {
+                        network.image_mut().copy_from_slice(&image);
+                        pool.install(|| assert_outputs(&mut network, &tensors, &logits));
+                        for head in model.heads() {
+                            assert_eq!(network.logits(head.layer), logits[head.layer]);
+                        }
                     }
                 }
+            }
+        }
+    }
+
+    fn assert_outputs(network: &mut Network, tensors: &[Vec<u8>], logits: &[Vec<i16>]) {
+        let (isa, mut observed) = (network.isa, 0);
+        network.run(|index, output| {
+            assert_eq!(index, observed);
+            observed += 1;
+            match output {
+                LayerOutput::U7(output) => {
+                    assert_eq!(output, tensors[index + 1], "{isa} layer {index}")
+                }
+                LayerOutput::I16(output) => {
+                    assert_eq!(output, logits[index], "{isa} layer {index}")
+                }
+            }
+        });
+        assert_eq!(observed, logits.len());
+    }
+
+    /// The values that the layers without weights see and give, so that equal ones prove something.
+    #[test]
+    fn the_branched_model_uses_the_whole_range() {
+        for seed in 0..4 {
+            let model = branched_model(seed);
+            let image: Vec<u8> = (0..model.input_shape().len())
+                .map(|i| (i * i % 128) as u8)
+                .collect();
+            let (tensors, _) = run_plainly(&model, &image);
+            for (layer, tensor) in model.layers().iter().zip(&tensors[1..]) {
+                let mut seen = [false; 128];
+                tensor
+                    .iter()
+                    .for_each(|&value| seen[usize::from(value)] = true);
+                let different = seen.iter().filter(|&&seen| seen).count();
+                let name = layer.name();
+                assert!(
+                    is_linear(layer) || different >= 10,
+                    "seed {seed}, {name}: {different} values"
+                );
             }
         }
     }

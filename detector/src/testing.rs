@@ -1,7 +1,8 @@
 //! Small random bundles with golden vectors for tests (feature `testing`).
 
 use ternwatch_bundle::PublicKey;
-use ternwatch_bundle::testing::{load, small_draft, small_key};
+use ternwatch_bundle::testing::{branched_draft, load, small_draft, small_key};
+use ternwatch_bundle::write::Draft;
 
 use crate::frame::Frame;
 use crate::golden;
@@ -10,8 +11,16 @@ use ternwatch_kernels::Isa;
 
 /// A signed random model that passes [`golden::check`], and the key that checks its signature.
 pub fn small_bundle(seed: u64) -> (Vec<u8>, PublicKey) {
+    recorded(small_draft(seed), seed)
+}
+
+/// As [`small_bundle`], with the layers that networks trained elsewhere have.
+pub fn branched_bundle(seed: u64) -> (Vec<u8>, PublicKey) {
+    recorded(branched_draft(seed), seed)
+}
+
+fn recorded(mut draft: Draft, seed: u64) -> (Vec<u8>, PublicKey) {
     let key = small_key();
-    let mut draft = small_draft(seed);
     let unrecorded = draft
         .sign(&key)
         .expect("a small model is within the bounds");

@@ -4,7 +4,7 @@
 
 use ternwatch_bundle::testing::load;
 use ternwatch_detector::{
-    Detection, Detector, Frame, Isa, LayerOutput, PixelFormat, Thresholds, golden, testing,
+    Detection, Detector, Frame, Isa, LayerOutput, Model, PixelFormat, Thresholds, golden, testing,
 };
 
 const LOW: Thresholds = Thresholds {
@@ -126,9 +126,13 @@ fn an_input_filled_by_the_caller_is_the_same_as_a_preprocessed_one() {
 
 #[test]
 fn the_observer_sees_every_layer_in_its_order_and_shape() {
-    let (file, key) = testing::small_bundle(3);
-    let model = load(&file, &key);
-    let mut detector = detector(Isa::detect());
+    for (file, key) in [testing::small_bundle(3), testing::branched_bundle(3)] {
+        assert_every_layer_is_seen(&load(&file, &key));
+    }
+}
+
+fn assert_every_layer_is_seen(model: &Model) {
+    let mut detector = Detector::new(model, Isa::detect()).unwrap();
     detector.input_mut().fill(64);
     let mut lens = Vec::new();
     detector.infer_observed(|index, output| {

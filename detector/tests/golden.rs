@@ -15,13 +15,20 @@ fn small_model(seed: u64) -> Model {
     load(&file, &key)
 }
 
+fn branched_model(seed: u64) -> Model {
+    let (file, key) = testing::branched_bundle(seed);
+    load(&file, &key)
+}
+
 #[test]
 fn every_instruction_set_passes() {
     for seed in 0..8 {
-        let model = small_model(seed);
-        for isa in Isa::available() {
-            golden::check(&model, isa)
-                .unwrap_or_else(|error| panic!("seed {seed}, {isa}: {error}"));
+        for model in [small_model(seed), branched_model(seed)] {
+            for isa in Isa::available() {
+                golden::check(&model, isa).unwrap_or_else(|error| {
+                    panic!("{:?}, seed {seed}, {isa}: {error}", model.id())
+                });
+            }
         }
     }
 }
@@ -50,19 +57,33 @@ fn assert_damage_is_found(model: &mut Model, layer: usize, at: usize, damaged: T
 
 #[test]
 fn any_single_damaged_trit_is_found() {
-    let mut model = small_model(0);
+    for (mut model, layers, trits) in [
+        (
+            small_model(0),
+            9,
+            162 + 324 + 324 + 432 + 48 + 324 + 36 + 432,
+        ),
+        // Those that precede its heads.
+        (branched_model(0), 13, 162 + 54 + 36 + 6 + 54),
+    ] {
+        assert_eq!(damage_each_trit(&mut model, layers), 2 * trits);
+        golden::check(&model, Isa::detect()).expect("the model is whole again");
+    }
+}
+
+/// Each of the two other values of each trit of the first layers; gives how many that were.
+fn damage_each_trit(model: &mut Model, layers: usize) -> usize {
     let mut damages = 0;
-    for layer in 0..model.layers().len() {
+    for layer in 0..layers {
         for at in 0..model.trits_mut(layer).map_or(0, |trits| trits.len()) {
             let original = model.trits_mut(layer).unwrap()[at];
             for damaged in TRITS.into_iter().filter(|&trit| trit != original) {
-                assert_damage_is_found(&mut model, layer, at, damaged);
+                assert_damage_is_found(model, layer, at, damaged);
                 damages += 1;
             }
         }
     }
-    assert_eq!(damages, 2 * (162 + 324 + 324 + 432 + 48 + 324 + 36 + 432));
-    golden::check(&model, Isa::detect()).expect("the model is whole again");
+    damages
 }
 
 /// The model that is shipped: too large to try every trit, so a spread of them.

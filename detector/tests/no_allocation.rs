@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use ternwatch_bundle::testing::load;
-use ternwatch_detector::{Detector, Frame, Isa, PixelFormat, Team, Thresholds, testing};
+use ternwatch_detector::{Detector, Frame, Isa, Model, PixelFormat, Team, Thresholds, testing};
 
 struct Counting;
 
@@ -70,9 +70,13 @@ fn the_counter_counts() {
 
 #[test]
 fn no_frame_of_any_kind_allocates() {
+    for (file, key) in [testing::small_bundle(0), testing::branched_bundle(0)] {
+        assert_no_frame_allocates(&load(&file, &key));
+    }
+}
+
+fn assert_no_frame_allocates(model: &Model) {
     use PixelFormat::{I420, Nv12, Rgb8, Yuyv};
-    let (file, key) = testing::small_bundle(0);
-    let model = load(&file, &key);
     let sizes = [
         (768, 576),
         (2, 2),
@@ -85,7 +89,7 @@ fn no_frame_of_any_kind_allocates() {
     ];
     let data = vec![200; 3 * 8192 * 200];
     for isa in Isa::available() {
-        let mut detector = Detector::new(&model, isa).unwrap();
+        let mut detector = Detector::new(model, isa).unwrap();
         for format in [Rgb8, Yuyv, Nv12, I420] {
             for (width, height) in sizes {
                 let Ok(len) = format.frame_len(width, height) else {

@@ -25,14 +25,18 @@ pub const INPUT_SIDE_MIN: u32 = 8;
 pub const INPUT_SIDE_MAX: u32 = 2048;
 /// Planes of a tensor.
 pub const CHANNELS_MAX: u32 = 1024;
+/// Tensors that a concatenation joins, most.
+pub const CONCAT_INPUTS_MAX: usize = 16;
 /// Weights of all layers together.
 pub const TRITS_MAX: u64 = 16 << 20;
-/// Multiply-accumulates of one frame.
+/// Multiply-accumulates of one frame. What the layers without weights do with a value counts as one each.
 pub const MACS_MAX: u64 = 16 << 30;
 /// Bytes of all layers' outputs together, as if none were ever reused.
 pub const ACTIVATION_BYTES_MAX: u64 = 256 << 20;
 /// Greatest left shift before the requantizing multiplication.
 pub const PRE_SHIFT_MAX: u8 = 7;
+/// Greatest offset of an addition: the greatest sum, of which it leaves nothing.
+pub const ADD_OFFSET_MAX: u8 = 254;
 /// Smallest real value of a head's step: keeps every product a normal number, so that processors that flush
 /// subnormal ones to zero agree with those that do not.
 pub const SCALE_MIN: f32 = 1e-9;

@@ -1,13 +1,21 @@
 //! From manifest and parameter bytes to checked layers.
 
+mod budget;
+mod heads;
+mod parameters;
+mod shapes;
+
 use std::collections::HashMap;
 
-use ternwatch_kernels::trit::{self, Trit, TritError};
-
-use super::check::{self, bounded, layer_error, manifest_error};
+use self::budget::Budget;
+use self::shapes::{ConvSizes, Window};
+use super::check::{self, bounded, layer_error};
 use super::limits::*;
-use super::{AddUpsampledLayer, ConvLayer, Epilogue, ModelHead, ModelLayer, Source, TensorShape};
-use crate::manifest::{Activation, Head, Input, Layer, Manifest};
+use super::{
+    AddLayer, AddUpsampledLayer, ConcatLayer, ConvLayer, ModelHead, ModelLayer, PoolLayer, Source,
+    TensorShape,
+};
+use crate::manifest::{Activation, Input, Layer, Manifest};
 
 /// The name under which layers read the input tensor.
 const IMAGE: &str = "image";
@@ -94,50 +102,75 @@ struct Tensor {
     is_read: bool,
 }
 
+impl Tensor {
+    /// A fresh one, of activations.
+    fn u7(shape: TensorShape, stride: u32) -> Self {
+        Self {
+            shape,
+            stride,
+            activation: Activation::Relu,
+            is_read: false,
+        }
+    }
+
+    /// For messages.
+    fn described(&self) -> String {
+        format!("{:?} at stride {}", self.shape, self.stride)
+    }
+}
+
+/// A convolution's numbers beside its sizes.
+struct ConvParameters {
+    activation: Activation,
+    pre_shift: u8,
+    offset: u32,
+}
+
 struct Loader<'a> {
     parameters: &'a [u8],
     layers: Vec<ModelLayer>,
     /// The image, then one per layer.
     tensors: Vec<Tensor>,
     names: HashMap<&'a str, usize>,
-    trits: u64,
-    macs: u64,
-    activation_bytes: u64,
+    budget: Budget,
 }
 
 impl<'a> Loader<'a> {
     fn new(manifest: &Manifest, parameters: &'a [u8]) -> Self {
         let shape = input_shape(&manifest.input);
-        let image = Tensor {
-            shape,
-            stride: 1,
-            activation: Activation::Relu,
-            is_read: false,
-        };
         Self {
             parameters,
             layers: Vec::with_capacity(manifest.layers.len()),
-            tensors: vec![image],
+            tensors: vec![Tensor::u7(shape, 1)],
             names: HashMap::from([(IMAGE, 0)]),
-            trits: 0,
-            macs: 0,
-            activation_bytes: shape.len() as u64,
+            budget: Budget::beginning_with(&shape),
         }
     }
 
     fn add(&mut self, layer: &'a Layer) -> Result<()> {
-        let name = match layer {
-            Layer::Conv { name, .. } | Layer::AddUpsampled { name, .. } => name,
-        };
+        let name = layer.name();
         check::layer_name(name)?;
-        let (loaded, tensor) = match layer {
-            Layer::AddUpsampled { fine, coarse, .. } => self.add_upsampled(name, fine, coarse)?,
-            &Layer::Conv {
+        let (loaded, tensor) = self.layer(name, layer)?;
+        self.budget
+            .activations(name, &tensor.shape, tensor.activation)?;
+        if self.names.insert(name, self.tensors.len()).is_some() {
+            return Err(layer_error(name, "a second tensor of this name"));
+        }
+        self.tensors.push(tensor);
+        self.layers.push(loaded);
+        Ok(())
+    }
+
+    /// The layer, and what it gives.
+    fn layer(&mut self, name: &str, layer: &Layer) -> Result<(ModelLayer, Tensor)> {
+        match *layer {
+            Layer::Conv {
                 ref input,
                 in_channels,
                 out_channels,
                 kernel,
                 stride,
+                groups,
                 activation,
                 pre_shift,
                 offset,
@@ -148,17 +181,39 @@ impl<'a> Loader<'a> {
                     out_channels,
                     kernel,
                     stride,
+                    groups,
                 };
-                self.conv(name, input, sizes, (activation, pre_shift), offset)?
+                let parameters = ConvParameters {
+                    activation,
+                    pre_shift,
+                    offset,
+                };
+                self.conv(name, input, sizes, parameters)
             }
-        };
-        self.count_activations(name, &tensor)?;
-        if self.names.insert(name, self.tensors.len()).is_some() {
-            return Err(layer_error(name, "a second tensor of this name"));
+            Layer::AddUpsampled {
+                ref fine,
+                ref coarse,
+                ..
+            } => self.add_upsampled(name, fine, coarse),
+            Layer::Add {
+                ref inputs, offset, ..
+            } => self.add_tensors(name, inputs, offset),
+            Layer::Concat { ref inputs, .. } => self.concat(name, inputs),
+            Layer::Pool {
+                ref input,
+                mode,
+                kernel,
+                stride,
+                ..
+            } => {
+                let window = Window {
+                    mode,
+                    kernel,
+                    stride,
+                };
+                self.pool(name, input, window)
+            }
         }
-        self.tensors.push(tensor);
-        self.layers.push(loaded);
-        Ok(())
     }
 
     fn conv(
@@ -166,47 +221,45 @@ impl<'a> Loader<'a> {
         name: &str,
         input: &str,
         sizes: ConvSizes,
-        (activation, pre_shift): (Activation, u8),
-        offset: u32,
+        parameters: ConvParameters,
     ) -> Result<(ModelLayer, Tensor)> {
+        let ConvParameters {
+            activation,
+            pre_shift,
+            offset,
+        } = parameters;
         let (source, tensor) = self.read(name, input)?;
-        sizes.check(name, input, &tensor.shape)?;
+        sizes.check(name, input, &tensor.shape, activation)?;
         check::pre_shift(name, activation, pre_shift)?;
-        let (kernel, stride) = (sizes.kernel as usize, sizes.stride as usize);
-        let output_shape = TensorShape {
-            channels: sizes.out_channels as usize,
-            height: tensor.shape.height.div_ceil(stride),
-            width: tensor.shape.width.div_ceil(stride),
-        };
-        let trits_len = output_shape.channels * tensor.shape.channels * kernel * kernel;
-        self.count_work(name, trits_len, output_shape)?;
-        let parameters =
-            self.parameters(name, offset, trits_len, output_shape.channels, activation)?;
-        let epilogue = match activation {
-            Activation::Relu => Epilogue::Relu {
-                multiplier: multipliers(name, parameters.last)?,
-                pre_shift,
-            },
-            Activation::Linear => Epilogue::Linear {
-                scale: scales(name, parameters.last)?,
-            },
-        };
+        let output_shape = sizes.output(&tensor.shape);
+        let trits_len = sizes.trits_len();
+        self.budget.weights(name, trits_len)?;
+        let pixels = output_shape.height * output_shape.width;
+        self.budget.work(name, trits_len as u64 * pixels as u64)?;
+        let parameters = parameters::read(
+            name,
+            self.parameters,
+            offset,
+            trits_len,
+            output_shape.channels,
+            activation,
+        )?;
+        let epilogue = parameters.epilogue(name, activation, pre_shift)?;
         let conv = ConvLayer {
             name: name.to_owned(),
             input: source,
             input_shape: tensor.shape,
             output_shape,
-            kernel,
-            stride,
+            kernel: sizes.kernel as usize,
+            stride: sizes.stride as usize,
+            groups: sizes.groups as usize,
+            bias: parameters.bias().collect(),
             trits: parameters.trits,
-            bias: i16s(parameters.bias).collect(),
             epilogue,
         };
         let output = Tensor {
-            shape: output_shape,
-            stride: tensor.stride.saturating_mul(sizes.stride),
             activation,
-            is_read: false,
+            ..Tensor::u7(output_shape, tensor.stride.saturating_mul(sizes.stride))
         };
         Ok((ModelLayer::Conv(conv), output))
     }
@@ -220,33 +273,123 @@ impl<'a> Loader<'a> {
         let (fine_source, fine_tensor) = self.read(name, fine)?;
         let (coarse_source, coarse_tensor) = self.read(name, coarse)?;
         let shape = fine_tensor.shape;
-        let expected = TensorShape {
-            height: shape.height.div_ceil(2),
-            width: shape.width.div_ceil(2),
-            ..shape
-        };
+        let expected = shapes::strided(&shape, 2);
         if coarse_tensor.shape != expected
             || coarse_tensor.stride != fine_tensor.stride.saturating_mul(2)
         {
             let problem = format!(
-                "coarse \"{coarse}\" is {:?} at stride {}, not half of fine \"{fine}\", {:?} at stride {}",
-                coarse_tensor.shape, coarse_tensor.stride, shape, fine_tensor.stride
+                "coarse \"{coarse}\" is {}, not half of fine \"{fine}\", {}",
+                coarse_tensor.described(),
+                fine_tensor.described()
             );
             return Err(layer_error(name, problem));
         }
+        self.budget.work(name, budget::values(&shape))?;
         let add = AddUpsampledLayer {
             name: name.to_owned(),
             fine: fine_source,
             coarse: coarse_source,
             shape,
         };
-        Ok((
-            ModelLayer::AddUpsampled(add),
-            Tensor {
-                is_read: false,
-                ..fine_tensor
-            },
-        ))
+        let output = Tensor::u7(shape, fine_tensor.stride);
+        Ok((ModelLayer::AddUpsampled(add), output))
+    }
+
+    fn add_tensors(
+        &mut self,
+        name: &str,
+        inputs: &[String; 2],
+        offset: u8,
+    ) -> Result<(ModelLayer, Tensor)> {
+        let [first, second] = inputs;
+        let (first_source, first_tensor) = self.read(name, first)?;
+        let (second_source, second_tensor) = self.read(name, second)?;
+        let shape = first_tensor.shape;
+        if (second_tensor.shape, second_tensor.stride) != (shape, first_tensor.stride) {
+            let problem = format!(
+                "\"{second}\" is {}, not as \"{first}\", {}",
+                second_tensor.described(),
+                first_tensor.described()
+            );
+            return Err(layer_error(name, problem));
+        }
+        if offset > ADD_OFFSET_MAX {
+            let problem = format!("offset is {offset}, more than {ADD_OFFSET_MAX}");
+            return Err(layer_error(name, problem));
+        }
+        self.budget.work(name, budget::values(&shape))?;
+        let add = AddLayer {
+            name: name.to_owned(),
+            inputs: [first_source, second_source],
+            offset,
+            shape,
+        };
+        let output = Tensor::u7(shape, first_tensor.stride);
+        Ok((ModelLayer::Add(add), output))
+    }
+
+    fn concat(&mut self, name: &str, inputs: &[String]) -> Result<(ModelLayer, Tensor)> {
+        let (first, others) = match inputs {
+            [first, others @ ..] if (1..CONCAT_INPUTS_MAX).contains(&others.len()) => {
+                (first, others)
+            }
+            _ => {
+                let problem = format!(
+                    "joins {} tensors, not 2 to {CONCAT_INPUTS_MAX}",
+                    inputs.len()
+                );
+                return Err(layer_error(name, problem));
+            }
+        };
+        let (first_source, first_tensor) = self.read(name, first)?;
+        let (mut sources, mut shape) = (vec![first_source], first_tensor.shape);
+        for other in others {
+            let (source, tensor) = self.read(name, other)?;
+            if (tensor.shape.height, tensor.shape.width, tensor.stride)
+                != (shape.height, shape.width, first_tensor.stride)
+            {
+                let problem = format!(
+                    "\"{other}\" is {}, which does not fit to \"{first}\", {}",
+                    tensor.described(),
+                    first_tensor.described()
+                );
+                return Err(layer_error(name, problem));
+            }
+            shape.channels += tensor.shape.channels;
+            sources.push(source);
+        }
+        if shape.channels > CHANNELS_MAX as usize {
+            let problem = format!("gives {} channels, not 1 to {CHANNELS_MAX}", shape.channels);
+            return Err(layer_error(name, problem));
+        }
+        self.budget.work(name, budget::values(&shape))?;
+        let concat = ConcatLayer {
+            name: name.to_owned(),
+            inputs: sources,
+            shape,
+        };
+        let output = Tensor::u7(shape, first_tensor.stride);
+        Ok((ModelLayer::Concat(concat), output))
+    }
+
+    fn pool(&mut self, name: &str, input: &str, window: Window) -> Result<(ModelLayer, Tensor)> {
+        let (source, tensor) = self.read(name, input)?;
+        window.check(name, input, &tensor.shape)?;
+        let output_shape = shapes::strided(&tensor.shape, window.stride);
+        let window_len = u64::from(window.kernel).pow(2);
+        self.budget
+            .work(name, window_len * budget::values(&output_shape))?;
+        let pool = PoolLayer {
+            name: name.to_owned(),
+            input: source,
+            input_shape: tensor.shape,
+            output_shape,
+            mode: window.mode,
+            kernel: window.kernel as usize,
+            stride: window.stride as usize,
+        };
+        let output = Tensor::u7(output_shape, tensor.stride.saturating_mul(window.stride));
+        Ok((ModelLayer::Pool(pool), output))
     }
 
     /// The u7 tensor that a layer reads.
@@ -268,217 +411,4 @@ impl<'a> Loader<'a> {
         let source = index.checked_sub(1).map_or(Source::Image, Source::Layer);
         Ok((source, *tensor))
     }
-
-    fn count_activations(&mut self, layer: &str, tensor: &Tensor) -> Result<()> {
-        let bytes_per_value = match tensor.activation {
-            Activation::Relu => size_of::<u8>(),
-            Activation::Linear => size_of::<i16>(),
-        };
-        self.activation_bytes += bytes_per_value as u64 * values(&tensor.shape);
-        if self.activation_bytes > ACTIVATION_BYTES_MAX {
-            let problem = format!("with it the activations exceed {ACTIVATION_BYTES_MAX} bytes");
-            return Err(layer_error(layer, problem));
-        }
-        Ok(())
-    }
-
-    fn count_work(&mut self, layer: &str, trits_len: usize, output: TensorShape) -> Result<()> {
-        self.trits += trits_len as u64;
-        if self.trits > TRITS_MAX {
-            return Err(layer_error(
-                layer,
-                format!("with it the model has more than {TRITS_MAX} weights"),
-            ));
-        }
-        self.macs += trits_len as u64 * (output.height * output.width) as u64;
-        if self.macs > MACS_MAX {
-            return Err(layer_error(
-                layer,
-                format!("with it a frame takes more than {MACS_MAX} multiply-accumulates"),
-            ));
-        }
-        Ok(())
-    }
-
-    fn parameters(
-        &self,
-        layer: &str,
-        offset: u32,
-        trits_len: usize,
-        out_channels: usize,
-        activation: Activation,
-    ) -> Result<Parameters<'a>> {
-        let last_size = match activation {
-            Activation::Relu => size_of::<i16>(),
-            Activation::Linear => size_of::<f32>(),
-        };
-        let (packed_len, bias_len) = (trit::base3_len(trits_len), out_channels * size_of::<i16>());
-        let len = packed_len + bias_len + out_channels * last_size;
-        let bytes = self
-            .parameters
-            .get(offset as usize..)
-            .and_then(|rest| rest.get(..len))
-            .ok_or_else(|| ModelError::ParameterRange {
-                layer: layer.to_owned(),
-                offset,
-                len,
-                section: self.parameters.len(),
-            })?;
-        let (packed, rest) = bytes.split_at(packed_len);
-        let (bias, last) = rest.split_at(bias_len);
-        let trits = trit::unpack_base3(packed, trits_len).map_err(
-            |TritError { offset: byte, .. }| ModelError::Trit {
-                layer: layer.to_owned(),
-                offset: offset as usize + byte,
-            },
-        )?;
-        Ok(Parameters { trits, bias, last })
-    }
-
-    /// The heads, and the check that no layer is left over: it would cost time for nothing.
-    fn heads(&self, heads: &[Head], classes: usize) -> Result<Vec<ModelHead>> {
-        bounded("heads", heads.len(), 1, HEADS_MAX)?;
-        let mut loaded: Vec<ModelHead> = Vec::with_capacity(heads.len());
-        for Head {
-            layer,
-            stride,
-            kind,
-        } in heads
-        {
-            let Some(index) = self
-                .names
-                .get(layer.as_str())
-                .and_then(|index| index.checked_sub(1))
-            else {
-                return Err(manifest_error(
-                    "heads",
-                    format!("there is no layer {layer:?}"),
-                ));
-            };
-            let tensor = self.tensors[index + 1];
-            if tensor.activation != Activation::Linear {
-                return Err(layer_error(
-                    layer,
-                    "is a head, but not a linear convolution",
-                ));
-            }
-            let channels = kind.channels(classes);
-            if tensor.shape.channels != channels {
-                let problem = format!(
-                    "has {} channels, a head of {classes} classes needs {channels}",
-                    tensor.shape.channels,
-                );
-                return Err(layer_error(layer, problem));
-            }
-            if tensor.stride != *stride {
-                let problem = format!(
-                    "its head says stride {stride}, but it lies at stride {}",
-                    tensor.stride
-                );
-                return Err(layer_error(layer, problem));
-            }
-            if loaded.iter().any(|head| head.layer == index) {
-                return Err(layer_error(layer, "is a head twice"));
-            }
-            loaded.push(ModelHead {
-                layer: index,
-                stride: *stride,
-                kind: *kind,
-            });
-        }
-        let is_head = |index| loaded.iter().any(|head| head.layer == index);
-        for (index, (layer, tensor)) in self.layers.iter().zip(&self.tensors[1..]).enumerate() {
-            if !tensor.is_read && !is_head(index) {
-                return Err(layer_error(
-                    layer.name(),
-                    "no layer reads its output and it is no head",
-                ));
-            }
-        }
-        Ok(loaded)
-    }
-}
-
-/// The numbers of a convolution that the manifest declares.
-struct ConvSizes {
-    in_channels: u32,
-    out_channels: u32,
-    kernel: u32,
-    stride: u32,
-}
-
-impl ConvSizes {
-    fn check(&self, layer: &str, input: &str, input_shape: &TensorShape) -> Result<()> {
-        let Self {
-            in_channels,
-            out_channels,
-            kernel,
-            stride,
-        } = self;
-        let problem = if *in_channels as usize != input_shape.channels {
-            format!(
-                "in_channels is {in_channels}, but \"{input}\" has {} channels",
-                input_shape.channels
-            )
-        } else if !(1..=CHANNELS_MAX).contains(out_channels) {
-            format!("out_channels is {out_channels}, not 1 to {CHANNELS_MAX}")
-        } else if !matches!(kernel, 1 | 3) {
-            format!("kernel is {kernel}, not 1 or 3")
-        } else if !matches!(stride, 1 | 2) {
-            format!("stride is {stride}, not 1 or 2")
-        } else {
-            return Ok(());
-        };
-        Err(layer_error(layer, problem))
-    }
-}
-
-struct Parameters<'a> {
-    trits: Vec<Trit>,
-    bias: &'a [u8],
-    last: &'a [u8],
-}
-
-/// Values of a tensor, which may be more than this machine can address.
-fn values(shape: &TensorShape) -> u64 {
-    [shape.channels, shape.height, shape.width]
-        .iter()
-        .map(|&side| side as u64)
-        .product()
-}
-
-fn i16s(bytes: &[u8]) -> impl Iterator<Item = i16> {
-    bytes
-        .as_chunks()
-        .0
-        .iter()
-        .map(|&bytes| i16::from_le_bytes(bytes))
-}
-
-fn multipliers(layer: &str, bytes: &[u8]) -> Result<Vec<i16>> {
-    let check = |(channel, multiplier): (usize, i16)| {
-        if multiplier < 0 {
-            return Err(layer_error(
-                layer,
-                format!("the multiplier of channel {channel} is {multiplier}, below 0"),
-            ));
-        }
-        Ok(multiplier)
-    };
-    i16s(bytes).enumerate().map(check).collect()
-}
-
-fn scales(layer: &str, bytes: &[u8]) -> Result<Vec<f32>> {
-    let check = |(channel, &bytes): (usize, &[u8; 4])| {
-        let scale = f32::from_le_bytes(bytes);
-        // A NaN is in no range.
-        if !(SCALE_MIN..=SCALE_MAX).contains(&scale) {
-            let problem = format!(
-                "the scale of channel {channel} is {scale}, not {SCALE_MIN:e} to {SCALE_MAX:e}"
-            );
-            return Err(layer_error(layer, problem));
-        }
-        Ok(scale)
-    };
-    bytes.as_chunks().0.iter().enumerate().map(check).collect()
 }

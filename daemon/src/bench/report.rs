@@ -85,7 +85,9 @@ impl StageTime {
 pub(super) struct LayerTime {
     /// Its name.
     pub name: String,
-    /// Side of the convolution's kernel; 0: no convolution, the sum of two tensors.
+    /// What it does: `conv`, `depthwise`, `add`, `concat` or `pool`.
+    pub op: &'static str,
+    /// Side of the kernel of a convolution or pool; 0 for others.
     pub kernel: usize,
     /// Its stride.
     pub stride: usize,
@@ -166,20 +168,21 @@ impl Report {
     fn layers(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:12} {:>6} {:>6} {:>13} {:>8} {:>8} {:>7} {:>8}",
-            "layer", "kernel", "stride", "output", "MMAC", "p50 ms", "share", "GMAC/s"
+            "{:12} {:>9} {:>6} {:>6} {:>13} {:>8} {:>8} {:>7} {:>8}",
+            "layer", "does", "kernel", "stride", "output", "MMAC", "p50 ms", "share", "GMAC/s"
         )?;
         let sum: f64 = self.layers.iter().map(|layer| layer.p50_ms).sum();
         for layer in &self.layers {
             let [channels, height, width] = layer.output;
             let kernel = match layer.kernel {
-                0 => "add".into(),
+                0 => String::new(),
                 side => format!("{side}x{side}"),
             };
             writeln!(
                 f,
-                "{:12} {kernel:>6} {:>6} {:>13} {:8.2} {:8.3} {:6.1}% {:8.1}",
+                "{:12} {:>9} {kernel:>6} {:>6} {:>13} {:8.2} {:8.3} {:6.1}% {:8.1}",
                 layer.name,
+                layer.op,
                 layer.stride,
                 format!("{channels}x{height}x{width}"),
                 layer.mmac,

@@ -65,6 +65,56 @@ fn tightest_gap(taken: &[Range<usize>], len: usize) -> usize {
     best.map_or(end.next_multiple_of(ALIGNMENT), |(_, start)| start)
 }
 
+/// The tensors that one step reads.
+pub(crate) struct Inputs<'a> {
+    ranges: &'a [Range<usize>],
+    before: &'a [u8],
+    after: &'a [u8],
+    /// Where `after` begins in the arena.
+    after_start: usize,
+}
+
+/// The tensor that a step writes, and those that it reads: any number, and the same one more than once.
+pub(crate) fn apart<'a>(
+    arena: &'a mut [u8],
+    output: &Range<usize>,
+    inputs: &'a [Range<usize>],
+) -> (&'a mut [u8], Inputs<'a>) {
+    let (before, rest) = arena.split_at_mut(output.start);
+    let (written, after) = rest.split_at_mut(output.len());
+    let inputs = Inputs {
+        ranges: inputs,
+        before,
+        after,
+        after_start: output.end,
+    };
+    (written, inputs)
+}
+
+impl<'a> Inputs<'a> {
+    /// The input of this index.
+    ///
+    /// # Panics
+    /// If there is none, or it overlaps the output.
+    pub(crate) fn get(&self, index: usize) -> &'a [u8] {
+        let range = &self.ranges[index];
+        if range.end <= self.before.len() {
+            return &self.before[range.clone()];
+        }
+        let start = range.start.checked_sub(self.after_start);
+        let start = start.expect("the plan keeps tensors that live at once apart");
+        &self.after[start..start + range.len()]
+    }
+
+    /// All of them.
+    ///
+    /// # Panics
+    /// If one overlaps the output.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a [u8]> {
+        (0..self.ranges.len()).map(|index| self.get(index))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +137,25 @@ mod tests {
         assert_eq!(tightest_gap(&taken, 64), 320);
         assert_eq!(tightest_gap(&taken, 65), 0);
         assert_eq!(tightest_gap(&taken, 257), 448);
+    }
+
+    #[test]
+    fn one_tensor_is_written_while_others_are_read() {
+        let mut bytes: Vec<u8> = (0..10).collect();
+        let ranges = [0..3, 8..9, 6..10, 8..9];
+        let (output, inputs) = apart(&mut bytes, &(3..6), &ranges);
+        output.fill(99);
+        assert_eq!(inputs.get(1), [8]);
+        let all: Vec<_> = inputs.iter().collect();
+        assert_eq!(all, [&[0, 1, 2][..], &[8], &[6, 7, 8, 9], &[8]]);
+        assert_eq!(bytes, [0, 1, 2, 99, 99, 99, 6, 7, 8, 9]);
+    }
+
+    #[test]
+    #[should_panic(expected = "the plan keeps tensors that live at once apart")]
+    fn a_tensor_is_not_read_while_it_is_written() {
+        let (mut bytes, inputs) = ([0; 10], [0..3, 5..8]);
+        apart(&mut bytes, &(3..6), &inputs).1.get(1);
     }
 
     proptest! {
