@@ -66,15 +66,17 @@ pub fn mean(input: &[u8], channels: usize, [height, width]: [usize; 2], out: &mu
     let rows = input.chunks_exact(2 * width);
     for (rows, out) in rows.zip(out.chunks_exact_mut(width / 2)) {
         let (upper, lower) = rows.split_at(width);
-        let pairs = upper
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .zip(lower.as_chunks::<2>().0);
-        for (out, (&[a, b], &[c, d])) in out.iter_mut().zip(pairs) {
-            *out = ((u16::from(a) + u16::from(b) + u16::from(c) + u16::from(d) + 2) >> 2) as u8;
+        let pairs = upper.as_chunks().0.iter().zip(lower.as_chunks().0);
+        for (out, (&upper, &lower)) in out.iter_mut().zip(pairs) {
+            *out = ((sum_pair(upper) + sum_pair(lower) + 2) >> 2) as u8;
         }
     }
+}
+
+/// Of two neighbours, which are loaded as one number: so it is done to vectors of them.
+fn sum_pair(pair: [u8; 2]) -> u16 {
+    let pair = u16::from_le_bytes(pair);
+    (pair & 0xff) + (pair >> 8)
 }
 
 fn check_lens(

@@ -28,8 +28,9 @@ pub(crate) fn for_each_input<T>(
         return;
     }
     let (pairs, last) = inputs.as_chunks::<2>();
-    for (out, &[input, _]) in out.iter_mut().zip(pairs) {
-        visit(out, input);
+    for (out, &pair) in out.iter_mut().zip(pairs) {
+        // Loaded as one number, of which half is wanted: so it is done to vectors of them.
+        visit(out, (u16::from_le_bytes(pair) & 0xff) as u8);
     }
     if let (Some(out), &[input]) = (out.get_mut(pairs.len()), last) {
         visit(out, input);
