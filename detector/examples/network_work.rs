@@ -7,7 +7,7 @@
 //! of the difference between three runs and one, so that no counter has to know where a run begins.
 //! `deploy/instructions/gate.sh` does that; a profiler or a model of a processor can do it alike. Without a layer's name all of
 //! them run, each on inputs of its own. Instead of a bundle there may be six numbers with commas between them: input channels,
-//! output channels, kernel, stride, rows and columns of the input.
+//! output channels, kernel, stride, rows and columns of the input; and before them `depthwise,`.
 //!
 //! Without RUNS and what follows it lists the layers, `network_work BUNDLE`. Prints the digest of all outputs: the same on
 //! every instruction set.
@@ -22,7 +22,7 @@ use ternwatch_bundle::model::{
 };
 use ternwatch_bundle::{Model, PublicKey, TrustedKeys, UnverifiedBundle};
 use ternwatch_detector::Team;
-use ternwatch_kernels::conv::{Conv, Depthwise, Epilogue, Scratch, Shape};
+use ternwatch_kernels::conv::{Conv, ConvError, Depthwise, Epilogue, Scratch, Shape};
 use ternwatch_kernels::{Isa, Trit, merge, pool};
 
 fn main() -> ExitCode {
@@ -69,11 +69,20 @@ fn run(arguments: &[String]) -> Result<(), String> {
         digest: Digest(0),
         fastest: Duration::ZERO,
     };
-    if let Some(shape) = parse_shape(what) {
+    let (is_depthwise, sizes) = match what.strip_prefix("depthwise,") {
+        Some(sizes) => (true, sizes),
+        None => (false, what.as_str()),
+    };
+    if let Some(shape) = parse_shape(sizes) {
         let Zeros::Percent(percent) = zeros else {
             return Err("sizes have no weights of their own".into());
         };
-        runner.conv(&draw(shape, percent, Kind::Relu));
+        if is_depthwise {
+            let conv = draw_depthwise(shape, percent).map_err(|error| text(&error))?;
+            runner.depthwise(&conv);
+        } else {
+            runner.conv(&draw(shape, percent, Kind::Relu));
+        }
     } else {
         let model = load(Path::new(what))?;
         let is_wanted = |layer: &&ModelLayer| only.is_none_or(|only| only == layer.name());
@@ -217,10 +226,7 @@ fn build_depthwise(layer: &ConvLayer, zeros: Zeros) -> Depthwise {
     let shape = shape_of(layer);
     match zeros {
         Zeros::Real => Depthwise::new(shape, &layer.trits, epilogue_of(layer)),
-        Zeros::Percent(percent) => {
-            let weights = draw_weights(layer.trits.len(), percent);
-            Depthwise::new(shape, &weights, draw_epilogue(shape, Kind::Relu))
-        }
+        Zeros::Percent(percent) => draw_depthwise(shape, percent),
     }
     .expect("the model is one that runs")
 }
@@ -244,6 +250,12 @@ fn epilogue_of(layer: &ConvLayer) -> Epilogue {
 fn draw(shape: Shape, zero_percent: usize, kind: Kind) -> Conv {
     let weights = draw_weights(shape.weights_len(), zero_percent);
     Conv::new(shape, &weights, draw_epilogue(shape, kind)).expect("the parameters fit the shape")
+}
+
+fn draw_depthwise(shape: Shape, zero_percent: usize) -> Result<Depthwise, ConvError> {
+    let weights_len = shape.out_channels() * shape.kernel() * shape.kernel();
+    let weights = draw_weights(weights_len, zero_percent);
+    Depthwise::new(shape, &weights, draw_epilogue(shape, Kind::Relu))
 }
 
 fn draw_weights(count: usize, zero_percent: usize) -> Vec<Trit> {

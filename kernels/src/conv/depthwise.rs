@@ -6,7 +6,7 @@
 
 use super::{ConvError, Epilogue, SIDE_MAX, Scratch, Shape, check_len};
 use crate::Trit;
-use crate::requantize::{ACTIVATION_MAX, relu};
+use crate::requantize::{ACTIVATION_MAX, relu_row};
 use crate::row::for_each_input;
 
 /// A depthwise convolution, ready to run.
@@ -128,9 +128,7 @@ impl Depthwise {
                     add_inputs(weight, row, offset, shape.stride(), sums);
                 }
             }
-            for (output, &sum) in output.iter_mut().zip(&*sums) {
-                *output = relu(sum.saturating_add(bias), multiplier, self.pre_shift);
-            }
+            relu_row(sums, bias, multiplier, self.pre_shift, output);
         }
     }
 }
@@ -152,6 +150,7 @@ fn add_inputs(weight: Trit, row: &[u8], offset: isize, stride: usize, sums: &mut
 mod tests {
     use super::*;
     use crate::conv::scalar;
+    use crate::requantize::relu;
     use proptest::prelude::*;
     use rayon_core::ThreadPoolBuilder;
 
