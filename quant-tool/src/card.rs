@@ -202,7 +202,10 @@ fn layers(model: &Model) -> String {
                     conv.trits.len()
                 )
             }
-            ModelLayer::AddUpsampled(_) => writeln!(out, "| {name} | {output} | | |"),
+            ModelLayer::AddUpsampled(_)
+            | ModelLayer::Add(_)
+            | ModelLayer::Concat(_)
+            | ModelLayer::Pool(_) => writeln!(out, "| {name} | {output} | | |"),
         };
     }
     out
@@ -211,7 +214,10 @@ fn layers(model: &Model) -> String {
 fn convs(model: &Model) -> impl Iterator<Item = &[Trit]> {
     model.layers().iter().filter_map(|layer| match layer {
         ModelLayer::Conv(conv) => Some(&conv.trits[..]),
-        ModelLayer::AddUpsampled(_) => None,
+        ModelLayer::AddUpsampled(_)
+        | ModelLayer::Add(_)
+        | ModelLayer::Concat(_)
+        | ModelLayer::Pool(_) => None,
     })
 }
 

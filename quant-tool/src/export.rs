@@ -85,7 +85,10 @@ fn draft(source: &Source<'_>) -> Result<Draft> {
     let mut scales = source.quantizer.layers.iter().map(|l| l.scale.as_slice());
     for layer in &mut layers {
         match layer {
-            Layer::AddUpsampled { .. } => {}
+            Layer::AddUpsampled { .. }
+            | Layer::Add { .. }
+            | Layer::Concat { .. }
+            | Layer::Pool { .. } => {}
             Layer::Conv {
                 name,
                 input,
@@ -184,7 +187,9 @@ impl Channels<'_> {
         for (trits, (slope, shift)) in self.trits.chunks_exact_mut(fan_in).zip(affine) {
             let m = (slope.abs() * ONE_Q15 / f64::from(1u32 << pre_shift)).round();
             let b = (shift / slope.abs()).round();
-            if m < 1.0 || b.abs() > f64::from(i16::MAX) {
+            // The bias alone fills 16 bits, and these are less than it stands for.
+            let is_full = b * f64::from(1u32 << pre_shift) > f64::from(i16::MAX) && m < 127.0;
+            if m < 1.0 || b.abs() > f64::from(i16::MAX) || is_full {
                 // The sum hardly matters: a channel that always answers the same.
                 let constant = shift.round().clamp(0.0, 127.0) as i16;
                 trits.fill(Trit::Zero);

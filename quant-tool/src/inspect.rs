@@ -58,7 +58,10 @@ pub fn print(file: &BundleFile) -> Result<()> {
                     conv.trits.len()
                 );
             }
-            ModelLayer::AddUpsampled(_) => println!("{:12} {output:>16}", layer.name()),
+            ModelLayer::AddUpsampled(_)
+            | ModelLayer::Add(_)
+            | ModelLayer::Concat(_)
+            | ModelLayer::Pool(_) => println!("{:12} {output:>16}", layer.name()),
         }
     }
     Ok(())

@@ -168,26 +168,16 @@ impl Network {
             std::collections::HashMap::from([(IMAGE, (self.input.height, self.input.width))]);
         let mut macs = 0;
         for layer in &self.layers {
-            match layer {
-                Layer::AddUpsampled { name, fine, .. } => {
-                    sizes.insert(name, sizes[fine.as_str()]);
-                }
-                Layer::Conv {
-                    name,
-                    input,
-                    in_channels,
-                    out_channels,
-                    kernel,
-                    stride,
-                    ..
-                } => {
-                    let (height, width) = sizes[input.as_str()];
-                    let out = (height.div_ceil(*stride), width.div_ceil(*stride));
-                    let weights = u64::from(in_channels * out_channels * kernel * kernel);
-                    macs += weights * u64::from(out.0) * u64::from(out.1);
-                    sizes.insert(name, out);
-                }
+            let (height, width) = sizes[layer.inputs()[0]];
+            let stride = match layer {
+                Layer::Conv { stride, .. } | Layer::Pool { stride, .. } => *stride,
+                Layer::AddUpsampled { .. } | Layer::Add { .. } | Layer::Concat { .. } => 1,
+            };
+            let out = (height.div_ceil(stride), width.div_ceil(stride));
+            if let Some(conv) = Conv::of(layer) {
+                macs += conv.weights_len() as u64 * u64::from(out.0) * u64::from(out.1);
             }
+            sizes.insert(layer.name(), out);
         }
         macs
     }
@@ -198,7 +188,7 @@ impl Network {
 pub struct Conv<'a> {
     /// Layer name.
     pub name: &'a str,
-    /// `[out, in, kernel, kernel]`.
+    /// `[out, in / groups, kernel, kernel]`.
     pub shape: [usize; 4],
     /// What follows it.
     pub activation: Activation,
@@ -212,17 +202,22 @@ impl<'a> Conv<'a> {
                 in_channels,
                 out_channels,
                 kernel,
+                groups,
                 activation,
                 ..
             } => {
-                let shape = [*out_channels, *in_channels, *kernel, *kernel].map(|n| n as usize);
+                let each = in_channels / (*groups).max(1);
+                let shape = [*out_channels, each, *kernel, *kernel].map(|n| n as usize);
                 Some(Self {
                     name,
                     shape,
                     activation: *activation,
                 })
             }
-            Layer::AddUpsampled { .. } => None,
+            Layer::AddUpsampled { .. }
+            | Layer::Add { .. }
+            | Layer::Concat { .. }
+            | Layer::Pool { .. } => None,
         }
     }
 
@@ -266,6 +261,7 @@ impl Layers {
             out_channels: out,
             kernel,
             stride,
+            groups: 1,
             activation,
             pre_shift: 0,
             offset: 0,

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bench;
+mod branches;
 mod elsewhere;
 
 use bench::{Bench, TINY};
@@ -111,9 +112,8 @@ fn an_imported_network_computes_what_tract_does() {
         let config = config(&format!("percentile = 1.0{HEADS}"));
         let float = import::read(&file.bytes(), &config, &classes(2)).unwrap();
         assert_eq!(float.network.layers.len(), 9);
-        let parameters =
-            import::calibrated(&float, &config, std::slice::from_ref(&picture)).unwrap();
-        let outputs = run(&float.network, &parameters, &picture);
+        let fitted = import::calibrated(&float, &config, std::slice::from_ref(&picture)).unwrap();
+        let outputs = run(&fitted.network, &fitted.parameters, &picture);
         let sixteen = [&expected[1][..], &expected[2][..]].concat();
         for (own, expected) in outputs.iter().zip([&expected[0], &sixteen]) {
             let difference = difference(expected, &own.data);
@@ -128,16 +128,15 @@ fn an_imported_network_computes_what_tract_does() {
             percentile: 0.9999,
             ..config.clone()
         };
-        let parameters =
-            import::calibrated(&float, &usual, std::slice::from_ref(&picture)).unwrap();
-        let outputs = run(&float.network, &parameters, &picture);
+        let fitted = import::calibrated(&float, &usual, std::slice::from_ref(&picture)).unwrap();
+        let outputs = run(&fitted.network, &fitted.parameters, &picture);
         for (own, expected) in outputs.iter().zip([&expected[0], &sixteen]) {
             let error = error(expected, &own.data);
             assert!(error < 0.02, "seed {seed}, stride {}: {error}", own.stride);
         }
         // Without pictures ranges are estimated.
-        let parameters = import::estimated(&float, &usual).unwrap();
-        let outputs = run(&float.network, &parameters, &picture);
+        let fitted = import::estimated(&float, &usual).unwrap();
+        let outputs = run(&fitted.network, &fitted.parameters, &picture);
         for (own, expected) in outputs.iter().zip([&expected[0], &sixteen]) {
             let error = error(expected, &own.data);
             assert!(
@@ -161,7 +160,8 @@ fn activations_fill_their_range_and_sums_are_normalized() {
     let config = config("percentile = 0.999\nheads = [{ outputs = [\"head\"], stride = 4 }]");
     let float = import::read(&file.bytes(), &config, &classes(1)).unwrap();
     let images = pictures(1, 4, [64, 48]);
-    let parameters = import::calibrated(&float, &config, std::slice::from_ref(&images)).unwrap();
+    let fitted = import::calibrated(&float, &config, std::slice::from_ref(&images)).unwrap();
+    let parameters = fitted.parameters;
     // The file normalizes nothing; the stages do, by the statistics of a batch, and that changes nothing now.
     let mode = (Activations::Float, Statistics::Batch);
     let pass = forward(
@@ -238,8 +238,8 @@ fn a_network_of_ours_comes_back() {
     assert_eq!(float.network.macs(), network.macs());
     let images = pictures(9, 2, [72, 56]);
     let expected = run(&network, &parameters, &images);
-    let parameters = import::calibrated(&float, &config, std::slice::from_ref(&images)).unwrap();
-    for (own, expected) in run(&float.network, &parameters, &images)
+    let fitted = import::calibrated(&float, &config, std::slice::from_ref(&images)).unwrap();
+    for (own, expected) in run(&fitted.network, &fitted.parameters, &images)
         .iter()
         .zip(&expected)
     {
@@ -350,6 +350,7 @@ fn ours_as_onnx(network: &Network, parameters: &Parameters) -> OnnxFile {
                 );
                 file.node("Clip", &[&normed, "zero", "four"], name, &[]);
             }
+            _ => panic!("our networks have no {layer:?}"),
         }
     }
     file
@@ -375,8 +376,8 @@ fn mean_deviation_range_and_order_of_colours_are_folded() {
     );
     let float = import::read(&file.bytes(), &config, &classes(1)).unwrap();
     let picture = pictures(3, 1, [20, 16]);
-    let parameters = import::calibrated(&float, &config, std::slice::from_ref(&picture)).unwrap();
-    let own = run(&float.network, &parameters, &picture).remove(0);
+    let fitted = import::calibrated(&float, &config, std::slice::from_ref(&picture)).unwrap();
+    let own = run(&fitted.network, &fitted.parameters, &picture).remove(0);
     let mut theirs = Vec::new();
     for colour in [2, 1, 0] {
         let plane = &picture.data[colour * 320..][..320];
@@ -408,9 +409,10 @@ fn distances_in_pixels_become_strides() {
             "percentile = 1.0\ndistances = \"{unit}\"\n{heads}"
         ));
         let float = import::read(&file.bytes(), &config, &classes(1)).unwrap();
-        let parameters =
-            import::calibrated(&float, &config, std::slice::from_ref(&picture)).unwrap();
-        run(&float.network, &parameters, &picture).remove(0).data
+        let fitted = import::calibrated(&float, &config, std::slice::from_ref(&picture)).unwrap();
+        run(&fitted.network, &fitted.parameters, &picture)
+            .remove(0)
+            .data
     });
     let halved: Vec<f32> = outputs[0]
         .iter()
@@ -439,8 +441,8 @@ fn a_classifier_ends_with_the_mean_of_its_cells() {
     );
     let float = import::read(&file.bytes(), &config, &classes(3)).unwrap();
     let picture = pictures(5, 1, [16, 16]);
-    let parameters = import::calibrated(&float, &config, std::slice::from_ref(&picture)).unwrap();
-    let own = run(&float.network, &parameters, &picture).remove(0);
+    let fitted = import::calibrated(&float, &config, std::slice::from_ref(&picture)).unwrap();
+    let own = run(&fitted.network, &fitted.parameters, &picture).remove(0);
     let own = mean_logits(&own.data, own.height * own.width);
     let expected = tracts(&file, &picture.data).remove(0);
     assert!(difference(&expected, &own) < 1e-4, "{expected:?} {own:?}");
@@ -474,19 +476,104 @@ fn what_cannot_be_imported_is_named() {
     );
     let cases: Vec<Case<'_>> = vec![
         (
-            "MaxPool",
+            "LeakyRelu",
             "is not supported; supported are Conv",
+            Box::new(|f, _| f.node("LeakyRelu", &["a.r"], "x", &[])),
+        ),
+        (
+            "MaxPool",
+            "kernel_shape = []",
             Box::new(|f, _| f.node("MaxPool", &["a.r"], "x", &[])),
         ),
         (
+            "MaxPool",
+            "a kernel of 4 with a stride of 2",
+            Box::new(|f, _| f.pool("MaxPool", "a.r", "x", [4, 2, 1])),
+        ),
+        (
+            "MaxPool",
+            "pads = [0, 0, 0, 0]",
+            Box::new(|f, _| f.pool("MaxPool", "a.r", "x", [3, 2, 0])),
+        ),
+        (
+            "MaxPool",
+            "pads = [0, 0, 1, 1]",
+            Box::new(|f, _| {
+                let settings = [
+                    Setting::Ints("kernel_shape", &[2, 2]),
+                    Setting::Ints("pads", &[0, 0, 1, 1]),
+                ];
+                f.node("MaxPool", &["a.r"], "x", &settings);
+            }),
+        ),
+        (
+            "MaxPool",
+            "needs even sides or ceil_mode",
+            Box::new(|f, r| {
+                // 32 x 24, 16 x 12, 8 x 6, 4 x 3.
+                f.conv(r, "a.r", "b", (5, 5, 3, 2));
+                f.conv(r, "b", "c", (5, 5, 3, 2));
+                f.conv(r, "c", "d", (5, 5, 3, 2));
+                f.pool("MaxPool", "d", "x", [2, 2, 0]);
+            }),
+        ),
+        (
+            "AveragePool",
+            "supported is 2 with 2 on even sides",
+            Box::new(|f, _| f.pool("AveragePool", "a.r", "x", [3, 2, 1])),
+        ),
+        (
+            "Relu",
+            "follows a pooling",
+            Box::new(|f, r| {
+                f.conv(r, "a.r", "b", (5, 5, 1, 1));
+                f.pool("MaxPool", "b", "c", [3, 2, 1]);
+                f.node("Relu", &["c"], "x", &[]);
+            }),
+        ),
+        (
             "Concat",
-            "is not supported",
-            Box::new(|f, _| f.node("Concat", &["a.r", "a.r"], "x", &[])),
+            "along axis 2",
+            Box::new(|f, _| f.node("Concat", &["a.r", "a.r"], "x", &[Setting::Int("axis", 2)])),
+        ),
+        (
+            "Concat",
+            "do not fit",
+            Box::new(|f, r| {
+                f.conv(r, "a.r", "b", (5, 5, 3, 2));
+                f.node("Concat", &["a.r", "b"], "x", &[Setting::Int("axis", 1)]);
+            }),
+        ),
+        (
+            "Concat",
+            "reads the picture",
+            Box::new(|f, _| {
+                f.node(
+                    "Concat",
+                    &["a.r", "picture"],
+                    "x",
+                    &[Setting::Int("axis", 1)],
+                );
+            }),
         ),
         (
             "Conv",
-            "depthwise",
-            Box::new(|f, _| conv(f, [5, 1, 3, 3], &[Setting::Int("group", 5), pads(1)])),
+            "group = 2",
+            Box::new(|f, r| {
+                f.conv(r, "a.r", "b", (5, 4, 1, 1));
+                f.constant("w", &[4, 2, 3, 3], &[0.1; 72]);
+                f.node(
+                    "Conv",
+                    &["b", "w"],
+                    "x",
+                    &[Setting::Int("group", 2), pads(1)],
+                );
+            }),
+        ),
+        (
+            "Conv",
+            "group = 5 with 10 channels of 5",
+            Box::new(|f, _| conv(f, [10, 1, 3, 3], &[Setting::Int("group", 5), pads(1)])),
         ),
         (
             "Conv",
@@ -546,25 +633,26 @@ fn what_cannot_be_imported_is_named() {
         ),
         (
             "Conv",
-            "without a ReLU between",
-            Box::new(|f, r| {
-                f.conv(r, "a.r", "b", (5, 5, 1, 1));
-                f.conv(r, "b", "x", (5, 5, 1, 1));
-            }),
-        ),
-        (
-            "Conv",
             "no constant",
             Box::new(|f, _| f.node("Conv", &["a.r", "a.r"], "x", &[])),
         ),
         (
             "Add",
-            "a residual",
+            "do not fit",
+            Box::new(|f, r| {
+                f.conv(r, "a.r", "b", (5, 6, 1, 1));
+                f.node("Add", &["a.r", "b"], "x", &[]);
+            }),
+        ),
+        (
+            "Relu",
+            "of which some may be negative",
             Box::new(|f, r| {
                 f.conv(r, "a.r", "b", (5, 5, 1, 1));
-                f.node("Relu", &["b"], "b.r", &[]);
-                f.node("Add", &["a.r", "b.r"], "c", &[]);
-                f.conv(r, "c", "x", (5, 5, 1, 1));
+                f.node("Concat", &["a.r", "b"], "c", &[Setting::Int("axis", 1)]);
+                f.conv(r, "a.r", "d", (5, 10, 1, 1));
+                f.node("Add", &["c", "d"], "e", &[]);
+                f.node("Relu", &["e"], "x", &[]);
             }),
         ),
         (
@@ -757,7 +845,8 @@ fn normalization_makes_up_for_rounding() {
         let (network, normalized) = ours(seed);
         let file = ours_as_onnx(&network, &normalized);
         let float = import::read(&file.bytes(), &config, &training.classes).unwrap();
-        let (parameters, rounded, quantizer) = import::rounded(&float, &training, &config).unwrap();
+        let (fitted, rounded, quantizer) = import::rounded(&float, &training, &config).unwrap();
+        let parameters = fitted.parameters;
         assert!(quantizer.is_ternary());
         let mut plain = parameters.clone();
         let mut nearest = Quantizer::fit(&parameters, &training.quantize);

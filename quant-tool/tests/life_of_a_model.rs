@@ -177,7 +177,7 @@ fn assert_resized(bench: &Bench, before: &ternwatch_bundle::Model) {
     let trits = |model: &ternwatch_bundle::Model| {
         let convs = model.layers().iter().filter_map(|layer| match layer {
             ModelLayer::Conv(conv) => Some(conv.trits.clone()),
-            ModelLayer::AddUpsampled(_) => None,
+            _ => None,
         });
         convs.collect::<Vec<_>>()
     };
@@ -205,7 +205,7 @@ fn assert_levels_are_in_the_bundle(state: &State, model: &ternwatch_bundle::Mode
     let weights = state.average.0.iter().filter(|p| p.role == Role::Weight);
     let convs = model.layers().iter().filter_map(|layer| match layer {
         ModelLayer::Conv(conv) => Some(conv),
-        ModelLayer::AddUpsampled(_) => None,
+        _ => None,
     });
     let mut seen = 0;
     for ((weights, levels), conv) in weights.zip(&state.quantizer.layers).zip(convs) {

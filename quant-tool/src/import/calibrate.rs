@@ -1,22 +1,27 @@
 //! What a network's tensors look like on pictures: measured by our own graph.
 //!
-//! The graph clips, so it first runs with every tensor scaled far below its clip: floats do not mind. Sums that the file
-//! does not normalize are laid open by a linear twin of their convolution.
+//! The graph clips, so it first runs with every tensor scaled far below its clip: floats do not mind, and what is raised, which
+//! loses digits, not so far. Convolutions read that lowered again, so that they find the zeros around it that the file has there.
+//! Sums that the file does not normalize are laid open by a linear twin of their convolution.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, bail};
 use ternwatch_bundle::manifest::{Activation, Head, HeadKind, Layer};
 
-use super::float::{FloatNetwork, Sums, name};
+use super::float::{FloatNetwork, Reading, Sums};
 use super::moments::{Estimate, Moments};
+use super::scale::{Scale, Span};
 use crate::network::Network;
 use crate::quantize::activation::CLIP;
 use crate::train::graph::{Activations, Gradients, Images, Statistics, forward};
 use crate::train::parameters::{Parameter, Parameters, Role};
 
-/// How much larger than estimated a tensor's values may be, to begin with.
+/// How much larger than estimated a tensor's values may be, to begin with; and in groups with one that is raised.
 const HEADROOM: f32 = 1000.0;
+const RAISED_HEADROOM: f32 = 32.0;
+/// Nearer to the ends of our range than by this part of it, a value may have been clipped.
+const MARGIN: f32 = 0.01;
 /// How often it is enlarged as much again.
 const TRIES: usize = 4;
 /// Columns of a histogram.
@@ -24,12 +29,14 @@ const COLUMNS: usize = 4096;
 
 /// What pictures showed.
 pub(super) struct Measured {
-    /// The value that all but the rest of the percentile stay below, by layer; 0 of heads.
-    pub(super) ranges: Vec<f32>,
+    /// What all values but the rest of the percentile lie in, by layer; nothing of heads.
+    pub(super) spans: Vec<Span>,
     /// Of sums that the file does not normalize.
     pub(super) sums: Sums,
-    /// How much of each layer's values are beyond its common range.
+    /// How much of each layer's values are beyond what its tensor holds.
     pub(super) clipped: Vec<f64>,
+    /// How much the file clips of each layer's values and we do not, because others of its group are larger.
+    pub(super) kept: Vec<f64>,
 }
 
 /// Runs the network on every batch.
@@ -39,7 +46,7 @@ pub(super) fn measure(
     batches: &[Images],
     percentile: f32,
 ) -> Result<Measured> {
-    let mut headroom = HEADROOM;
+    let mut headroom = [HEADROOM, RAISED_HEADROOM];
     for _ in 0..TRIES {
         let mut probe = Probe::new(float, estimate, headroom)?;
         let bar = crate::progress::bar(batches.len() as u64, "calibrating");
@@ -51,9 +58,10 @@ pub(super) fn measure(
         if probe.is_wide_enough() {
             return Ok(probe.result(percentile));
         }
-        headroom *= HEADROOM;
+        headroom = [headroom[0] * HEADROOM, headroom[1] * RAISED_HEADROOM];
     }
-    bail!("values of the network are {headroom:e} times as large as its weights let expect")
+    let least = headroom[1] / RAISED_HEADROOM;
+    bail!("values of the network are {least:e} times as large as its weights let expect")
 }
 
 /// A network that gives every tensor.
@@ -61,11 +69,10 @@ struct Probe<'a> {
     float: &'a FloatNetwork,
     network: Network,
     parameters: Parameters,
-    /// By layer, the values up to which it is not clipped.
-    ranges: Vec<f32>,
+    scales: Vec<Scale>,
     /// What each head of the probe shows.
     shown: Vec<Shown>,
-    histograms: HashMap<usize, Histogram>,
+    seen: HashMap<usize, Seen>,
     sums: HashMap<usize, Vec<Sum>>,
 }
 
@@ -77,19 +84,26 @@ enum Shown {
     Sums(usize),
 }
 
+/// What was seen of a layer's output.
+#[derive(Default)]
+struct Seen {
+    /// Of values, negative ones being zero.
+    above: Histogram,
+    /// Of values with their sign turned, then likewise.
+    below: Histogram,
+    /// Whether one may have been clipped.
+    is_at_end: bool,
+}
+
 /// Count, sum and sum of squares.
 #[derive(Clone, Copy, Default)]
 struct Sum(f64, f64, f64);
 
 impl<'a> Probe<'a> {
-    fn new(float: &'a FloatNetwork, estimate: &Estimate, headroom: f32) -> Result<Self> {
-        // What the file clips itself must be clipped here, too, or what follows would see other values.
-        let wide = estimate.ranges.iter().zip(&float.clips);
-        let wide: Vec<f32> = wide
-            .map(|(range, clip)| clip.unwrap_or(headroom * range.max(f32::MIN_POSITIVE)))
-            .collect();
-        let ranges = float.common(&wide);
-        let own = float.parameters(&ranges, &estimate.sums)?;
+    fn new(float: &'a FloatNetwork, estimate: &Estimate, headroom: [f32; 2]) -> Result<Self> {
+        let scales = float.scales(&wide(float, &estimate.spans, headroom));
+        let own = float.parameters(&scales, &estimate.sums, Reading::Lowered)?;
+        let whole = float.network_in(&scales);
         let (mut layers, mut shown, mut heads, mut all) = (vec![], vec![], vec![], vec![]);
         let mut show = |what: Shown, layer: String| {
             shown.push(what);
@@ -100,31 +114,38 @@ impl<'a> Probe<'a> {
             });
         };
         let mut parameters = own.0.chunks_exact(5);
-        for (index, layer, conv) in float.layers() {
+        let mut lowered = HashSet::new();
+        for (layer, (index, _, conv)) in whole.layers.iter().zip(float.layers()) {
             let own = match layer {
                 Layer::Conv { .. } => parameters
                     .next()
                     .context("a convolution without parameters")?,
-                Layer::AddUpsampled { .. } => &[],
+                _ => &[],
             };
-            let is_head = matches!(
-                layer,
-                Layer::Conv {
-                    activation: Activation::Linear,
-                    ..
-                }
-            );
-            if is_head {
+            let is_head = |head: &Head| head.layer == layer.name();
+            if float.network.heads.iter().any(is_head) {
                 continue;
             }
-            show(Shown::Tensor(index), name(layer).to_owned());
+            let mut layer = layer.clone();
+            if let Layer::Conv { input, .. } = &mut layer
+                && lowered.contains(input)
+            {
+                *input = lowered_name(input);
+            }
+            show(Shown::Tensor(index), layer.name().to_owned());
             layers.push(layer.clone());
             all.extend_from_slice(own);
             if conv.is_some_and(|conv| conv.normal.is_none()) {
-                let (twin, twins) = twin(layer, own, &float.units(index, &ranges));
-                show(Shown::Sums(index), name(&twin).to_owned());
+                let (twin, twins) = twin(&layer, own, &float.units(index, &scales));
+                show(Shown::Sums(index), twin.name().to_owned());
                 layers.push(twin);
                 all.extend(twins);
+            }
+            if scales[index].zero.iter().any(|zero| *zero > 0) {
+                let (lower, parameters) = lower(layer.name(), &scales[index]);
+                lowered.insert(layer.name().to_owned());
+                layers.push(lower);
+                all.extend(parameters);
             }
         }
         Ok(Self {
@@ -135,9 +156,9 @@ impl<'a> Probe<'a> {
                 heads,
             },
             parameters: Parameters(all),
-            ranges,
+            scales,
             shown,
-            histograms: HashMap::new(),
+            seen: HashMap::new(),
             sums: HashMap::new(),
         })
     }
@@ -152,18 +173,28 @@ impl<'a> Probe<'a> {
             Gradients::None,
         )?;
         for (shown, output) in self.shown.iter().zip(&pass.outputs) {
+            let cells = output.height * output.width;
+            let planes = output.data.chunks_exact(cells).enumerate();
+            let planes = planes.map(|(plane, values)| (plane % output.channels, values));
             match *shown {
                 Shown::Tensor(index) => {
-                    let histogram = self.histograms.entry(index).or_default();
-                    let unit = self.ranges[index] / CLIP;
-                    output.data.iter().for_each(|v| histogram.add(v * unit));
+                    let (scale, seen) = (&self.scales[index], self.seen.entry(index).or_default());
+                    for (plane, values) in planes {
+                        let raised = scale.raised(plane);
+                        for v in values {
+                            let value = (v - raised) / scale.factor;
+                            seen.above.add(value.max(0.0));
+                            seen.below.add((-value).max(0.0));
+                            seen.is_at_end |=
+                                *v > (1.0 - MARGIN) * CLIP || (raised > 0.0 && *v < MARGIN * CLIP);
+                        }
+                    }
                 }
                 Shown::Sums(index) => {
                     let sums = self.sums.entry(index).or_default();
                     sums.resize(output.channels, Sum::default());
-                    let cells = output.height * output.width;
-                    for (plane, values) in output.data.chunks_exact(cells).enumerate() {
-                        let sum = &mut sums[plane % output.channels];
+                    for (plane, values) in planes {
+                        let sum = &mut sums[plane];
                         for v in values.iter().map(|v| f64::from(*v)) {
                             *sum = Sum(sum.0 + 1.0, sum.1 + v, sum.2 + v * v);
                         }
@@ -176,29 +207,42 @@ impl<'a> Probe<'a> {
 
     /// Whether nothing was clipped that the file does not clip.
     fn is_wide_enough(&self) -> bool {
-        let groups = self.float.groups();
-        let clips = |index: usize| {
-            let same = groups
-                .iter()
-                .zip(&self.float.clips)
-                .filter(|(g, _)| **g == groups[index]);
-            same.into_iter().any(|(_, clip)| clip.is_some())
-        };
-        let seen = self.histograms.iter();
-        seen.into_iter()
-            .all(|(index, h)| clips(*index) || h.greatest < 0.99 * self.ranges[*index])
+        let clips = &self.float.clips;
+        let mut seen = self.seen.iter();
+        seen.all(|(index, seen)| clips[*index].is_some() || !seen.is_at_end)
     }
 
     fn result(self, percentile: f32) -> Measured {
-        let mut ranges = vec![0.0; self.ranges.len()];
-        for (index, histogram) in &self.histograms {
-            let range = histogram.quantile(percentile);
-            ranges[*index] = self.float.clips[*index].map_or(range, |clip| clip.min(range));
+        let mut spans = vec![Span::default(); self.scales.len()];
+        for (index, seen) in &self.seen {
+            let high = seen.above.quantile(percentile);
+            spans[*index] = Span {
+                low: seen.below.quantile(percentile),
+                high: self.float.clips[*index].map_or(high, |clip| clip.min(high)),
+            };
         }
-        let common = self.float.common(&ranges);
-        let mut clipped = vec![0.0; ranges.len()];
-        for (index, histogram) in &self.histograms {
-            clipped[*index] = histogram.above(common[*index]);
+        let scales = self.float.scales(&spans);
+        let (mut clipped, mut kept) = (vec![0.0; spans.len()], vec![0.0; spans.len()]);
+        for (index, seen) in &self.seen {
+            if !self.float.adds_up(*index) {
+                continue;
+            }
+            let holds = scales[*index].holds(0);
+            if let Some(clip) = self.float.clips[*index] {
+                if holds.high > 1.001 * clip {
+                    kept[*index] = seen.above.above(clip);
+                } else if holds.high > 0.999 * clip {
+                    continue;
+                }
+            }
+            let zero = &scales[*index].zero;
+            // Planes with different zeros are those of other layers.
+            if zero.iter().all(|z| *z == zero[0]) {
+                clipped[*index] = seen.above.above(holds.high);
+                if zero[0] > 0 {
+                    clipped[*index] += seen.below.above(holds.low);
+                }
+            }
         }
         let sums = self.sums.into_iter().map(|(index, sums)| {
             let moments = sums.iter().map(|Sum(count, sum, squares)| {
@@ -209,11 +253,69 @@ impl<'a> Probe<'a> {
             (index, Moments { mean, variance })
         });
         Measured {
-            ranges,
+            spans,
             sums: sums.collect(),
             clipped,
+            kept,
         }
     }
+}
+
+/// Spans far wider than estimated: by the first headroom, or by the second in groups with a tensor that is raised. What the
+/// file clips itself must be clipped here, too, or what follows would see other values.
+fn wide(float: &FloatNetwork, spans: &[Span], headroom: [f32; 2]) -> Vec<Span> {
+    let groups = float.groups();
+    let raised = float.is_raised(&groups);
+    let all = spans.iter().zip(&groups).zip(&float.clips);
+    let wide = all.map(|((span, group), clip)| {
+        let headroom = headroom[usize::from(raised[*group])];
+        // An end may be far off that is estimated to be near.
+        let least = f32::MIN_POSITIVE.max(0.1 * span.low.max(span.high));
+        let end = |end: f32| headroom * end.max(least);
+        Span {
+            low: end(span.low),
+            high: clip.unwrap_or(end(span.high)),
+        }
+    });
+    wide.collect()
+}
+
+fn lowered_name(name: &str) -> String {
+    format!("{name}.lowered")
+}
+
+/// A depthwise convolution that takes from a tensor what it was raised by, and its parameters.
+fn lower(name: &str, scale: &Scale) -> (Layer, Vec<Parameter>) {
+    let channels = scale.zero.len();
+    let layer = Layer::Conv {
+        name: lowered_name(name),
+        input: name.to_owned(),
+        in_channels: channels as u32,
+        out_channels: channels as u32,
+        kernel: 1,
+        stride: 1,
+        groups: channels as u32,
+        activation: Activation::Linear,
+        pre_shift: 0,
+        offset: 0,
+    };
+    let parameter = |role: Role, shape: Vec<usize>, value: Vec<f32>| Parameter {
+        name: format!("{}.{role:?}", lowered_name(name)),
+        role,
+        shape,
+        value,
+    };
+    let of_channels =
+        |role: Role, value: f32| parameter(role, vec![channels], vec![value; channels]);
+    let raised = (0..channels).map(|plane| -scale.raised(plane)).collect();
+    let parameters = vec![
+        parameter(Role::Weight, vec![channels, 1, 1, 1], vec![1.0; channels]),
+        of_channels(Role::Gamma, 1.0),
+        parameter(Role::Beta, vec![channels], raised),
+        of_channels(Role::Mean, 0.0),
+        of_channels(Role::Variance, 1.0),
+    ];
+    (layer, parameters)
 }
 
 /// A linear convolution that gives the sums of another one, with its parameters: `units` is how many times as large these

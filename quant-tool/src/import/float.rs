@@ -1,8 +1,9 @@
 //! An imported network before it is trained on: its numbers as the file has them, and as our graph wants them.
 //!
 //! Our activations have one fixed range. ReLU is homogeneous (relu(s x) = s relu(x) for s > 0), so every tensor may be
-//! scaled: its producer's normalization by s, its readers' sums by 1/s. The network computes the same as before, but that
-//! what exceeds the range is clipped.
+//! scaled: its producer's normalization by s, its readers' sums by 1/s. What may be negative is raised, too (`scale.rs`). The
+//! network computes the same as before, but that what exceeds the range is clipped, and that a 3x3 convolution of a raised tensor
+//! finds zeros around it and not what zero was raised to.
 
 use std::collections::HashMap;
 
@@ -11,8 +12,8 @@ use ternwatch_bundle::manifest::{Activation, Layer};
 use super::ImportError;
 use super::config::{Colours, Config};
 use super::moments::Moments;
+use super::scale::Scale;
 use crate::network::{IMAGE, Network};
-use crate::quantize::activation::CLIP;
 use crate::train::graph::EPSILON;
 use crate::train::parameters::{Parameter, Parameters, Role};
 
@@ -24,6 +25,8 @@ pub struct FloatNetwork {
     pub convs: Vec<FloatConv>,
     /// The greatest value that the file lets each layer have.
     pub clips: Vec<Option<f32>>,
+    /// `[layer][channel]`: what the file lets be negative is raised, by so many times one number of steps; 0 elsewhere.
+    pub raises: Vec<Vec<u8>>,
     /// The file's node of each layer.
     pub origins: Vec<String>,
 }
@@ -33,6 +36,10 @@ pub struct FloatNetwork {
 pub struct FloatConv {
     /// `[out][in][row][column]`.
     pub weight: Vec<f32>,
+    /// Planes of the input that an output channel reads.
+    pub planes: usize,
+    /// Whether that is the one plane of its own number.
+    pub is_depthwise: bool,
     /// `[out]`.
     pub bias: Vec<f32>,
     /// What follows.
@@ -53,10 +60,12 @@ pub struct Normal {
 }
 
 impl FloatConv {
-    pub(super) fn new(weight: Vec<f32>, bias: Vec<f32>) -> Self {
+    pub(super) fn new(weight: Vec<f32>, bias: Vec<f32>, planes: usize) -> Self {
         Self {
             weight,
             bias,
+            planes,
+            is_depthwise: false,
             normal: None,
         }
     }
@@ -64,6 +73,23 @@ impl FloatConv {
     /// Number of weights of one output channel.
     pub fn fan_in(&self) -> usize {
         self.weight.len() / self.bias.len()
+    }
+
+    /// The weights `[out][in][row][column]`, this convolution's or others in their place: for each output channel the planes
+    /// that it reads, with the weights of each.
+    pub(super) fn reads<'w>(
+        &self,
+        weight: &'w [f32],
+    ) -> impl Iterator<Item = impl Iterator<Item = (usize, &'w [f32])>> {
+        let (fan_in, planes, is_depthwise) = (self.fan_in(), self.planes, self.is_depthwise);
+        weight
+            .chunks_exact(fan_in)
+            .enumerate()
+            .map(move |(n, row)| {
+                let first = if is_depthwise { n } else { 0 };
+                let rows = row.chunks_exact(fan_in / planes).enumerate();
+                rows.map(move |(plane, w)| (first + plane, w))
+            })
     }
 
     /// What each channel's weights are multiplied by to be as large as those that He et al. 2015 begin with, which is what
@@ -93,32 +119,41 @@ impl FloatConv {
     }
 
     /// Gamma, beta, mean and variance in our graph, whose sums are `units` times as large, by channel.
-    fn linear_channels(&self, units: &[f32]) -> Vec<[f32; 4]> {
-        let channels = self.affine().into_iter().zip(units);
-        let channel = |((slope, shift), unit)| [slope / unit, shift, 0.0, 1.0];
+    /// `lifts` is what the zeros of the tensor that it reads add to them.
+    fn linear_channels(&self, units: &[f32], lifts: &[f32]) -> Vec<[f32; 4]> {
+        let channels = self.affine().into_iter().zip(units).zip(lifts);
+        let channel = |(((slope, shift), unit), lift)| {
+            let gamma = slope / unit;
+            [gamma, shift - gamma * lift, 0.0, 1.0]
+        };
         channels.map(channel).collect()
     }
 
-    /// As [`FloatConv::linear_channels`], the output being `output` times as large, and `sums` what normalization is made of
-    /// where there is none.
-    fn relu_channels(&self, units: &[f32], output: f32, sums: Option<&Moments>) -> Vec<[f32; 4]> {
+    /// As [`FloatConv::linear_channels`], the output lying where `output` says, and `sums` what normalization is made of where
+    /// there is none.
+    fn relu_channels(
+        &self,
+        (units, lifts): (&[f32], &[f32]),
+        output: &Scale,
+        sums: Option<&Moments>,
+    ) -> Vec<[f32; 4]> {
         let own = self.normal.clone();
         let normal = own.unwrap_or_else(|| neutral(self, sums));
         let guard = EPSILON as f32;
-        let channel = |(n, unit): (usize, &f32)| {
+        let channel = |(n, (unit, lift)): (usize, (&f32, &f32))| {
             let variance = unit * unit * normal.variance[n];
-            let mean = unit * (normal.mean[n] - self.bias[n]);
+            let mean = unit * (normal.mean[n] - self.bias[n]) + lift;
             // Ours adds its guard; a variance below it is made up for by the slope.
             let missing = (guard / variance).max(1.0).sqrt();
             let (gamma, beta) = (missing * normal.gamma[n], normal.beta[n]);
             [
-                output * gamma,
-                output * beta,
+                output.factor * gamma,
+                output.factor * beta + output.raised(n),
                 mean,
                 (variance - guard).max(0.0),
             ]
         };
-        units.iter().enumerate().map(channel).collect()
+        units.iter().zip(lifts).enumerate().map(channel).collect()
     }
 
     /// Multiplies what the last `count` channels give.
@@ -148,7 +183,7 @@ impl FloatConv {
                 weight.extend((0..area).map(|i| if i == area / 2 { *w } else { 0.0 }));
             }
         }
-        Self::new(weight, bias)
+        Self::new(weight, bias, parts[0].0.planes)
     }
 
     /// Puts the normalization into weights and biases.
@@ -179,6 +214,15 @@ impl FloatConv {
     }
 }
 
+/// What convolutions find in a tensor that is raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// What it was raised by, too.
+    Raised,
+    /// Its values alone: something has lowered them before.
+    Lowered,
+}
+
 /// For each layer the sums' mean and variance by channel, where the file has none.
 pub(super) type Sums = HashMap<usize, Moments>;
 
@@ -189,21 +233,21 @@ impl FloatNetwork {
         let layers = self.network.layers.iter().enumerate();
         layers.map(move |(index, layer)| match layer {
             Layer::Conv { .. } => (index, layer, convs.next()),
-            Layer::AddUpsampled { .. } => (index, layer, None),
+            _ => (index, layer, None),
         })
     }
 
     /// Index by name.
     pub(super) fn indices(&self) -> HashMap<&str, usize> {
         let layers = self.network.layers.iter().enumerate();
-        layers.map(|(index, layer)| (name(layer), index)).collect()
+        layers.map(|(index, layer)| (layer.name(), index)).collect()
     }
 
     /// Lets the convolutions that read the image read ours.
     pub(super) fn read_our_image(&mut self, config: &Config) {
         let convs = self.network.layers.iter().filter_map(|layer| match layer {
             Layer::Conv { input, .. } => Some(input == IMAGE),
-            Layer::AddUpsampled { .. } => None,
+            _ => None,
         });
         for (conv, reads_image) in self.convs.iter_mut().zip(convs) {
             if reads_image {
@@ -212,57 +256,43 @@ impl FloatNetwork {
         }
     }
 
-    /// The first layer of those that must have one scale: what is added has that of the sum.
-    pub(super) fn groups(&self) -> Vec<usize> {
-        let indices = self.indices();
-        let mut group: Vec<usize> = (0..self.network.layers.len()).collect();
-        for (index, layer) in self.network.layers.iter().enumerate() {
-            if let Layer::AddUpsampled { fine, coarse, .. } = layer {
-                let all =
-                    [index, indices[fine.as_str()], indices[coarse.as_str()]].map(|i| group[i]);
-                let first = all[0].min(all[1]).min(all[2]);
-                for own in &mut group {
-                    if all.contains(own) {
-                        *own = first;
-                    }
-                }
-            }
-        }
-        group
-    }
-
-    /// One range for each group: the greatest of its layers'. A tensor that is always zero has a range of 1.
-    pub(super) fn common(&self, ranges: &[f32]) -> Vec<f32> {
-        let groups = self.groups();
-        let mut greatest = vec![0.0f32; ranges.len()];
-        for (range, group) in ranges.iter().zip(&groups) {
-            greatest[*group] = greatest[*group].max(*range);
-        }
-        let range = |group: &usize| Some(greatest[*group]).filter(|r| *r > 0.0).unwrap_or(1.0);
-        groups.iter().map(range).collect()
-    }
-
     /// How many times as large as in the file the sums of layer `index` are in our graph, by channel.
-    pub(super) fn units(&self, index: usize, ranges: &[f32]) -> Vec<f32> {
+    pub(super) fn units(&self, index: usize, scales: &[Scale]) -> Vec<f32> {
         let found = self.layers().nth(index);
         let Some((_, Layer::Conv { input, .. }, Some(conv))) = found else {
             return Vec::new();
         };
-        let scale = self
-            .indices()
+        let indices = self.indices();
+        let factor = indices
             .get(input.as_str())
-            .map_or(1.0, |i| CLIP / ranges[*i]);
-        conv.gains().into_iter().map(|gain| gain * scale).collect()
+            .map_or(1.0, |i| scales[*i].factor);
+        conv.gains().into_iter().map(|gain| gain * factor).collect()
     }
 
-    /// Parameters with which our graph computes what the file does, each layer's values up to `ranges` (one for each group).
+    /// What the zeros of the tensor that it reads add to the sums of layer `index`, by channel, if its weights in our graph are
+    /// these.
+    pub(super) fn lifts(&self, index: usize, scales: &[Scale], weight: &[f32]) -> Vec<f32> {
+        let found = self.layers().nth(index);
+        let Some((_, Layer::Conv { input, .. }, Some(conv))) = found else {
+            return Vec::new();
+        };
+        let Some(scale) = self.indices().get(input.as_str()).map(|i| &scales[*i]) else {
+            return vec![0.0; conv.bias.len()];
+        };
+        let lift = |(plane, w): (usize, &[f32])| scale.raised(plane) * w.iter().sum::<f32>();
+        let channels = conv.reads(weight);
+        channels.map(|planes| planes.map(lift).sum()).collect()
+    }
+
+    /// Parameters with which our graph computes what the file does, each layer's output lying where `scales` says.
     ///
     /// `sums` says what normalization measures where the file has none; any would do for the running statistics, but the
     /// stages measure their own.
     pub(super) fn parameters(
         &self,
-        ranges: &[f32],
+        scales: &[Scale],
         sums: &Sums,
+        reading: Reading,
     ) -> Result<Parameters, ImportError> {
         let mut parameters = Parameters::init(&self.network, 0);
         for (index, layer, conv) in self.layers() {
@@ -276,21 +306,26 @@ impl FloatNetwork {
                 continue;
             };
             let gains = conv.gains();
-            let units = self.units(index, ranges);
+            let rows = conv.weight.chunks_exact(conv.fan_in()).zip(&gains);
+            let weights = rows.flat_map(|(row, gain)| row.iter().map(move |w| w * gain));
+            let weights: Vec<f32> = weights.collect();
+            let units = self.units(index, scales);
+            let lifts = match reading {
+                Reading::Raised => self.lifts(index, scales, &weights),
+                Reading::Lowered => vec![0.0; units.len()],
+            };
             let channels = match activation {
-                Activation::Linear => conv.linear_channels(&units),
+                Activation::Linear => conv.linear_channels(&units, &lifts),
                 Activation::Relu => {
-                    let output = CLIP / ranges[index];
-                    conv.relu_channels(&units, output, sums.get(&index))
+                    let sums = sums.get(&index);
+                    conv.relu_channels((&units, &lifts), &scales[index], sums)
                 }
             };
             let mut set = |role: Role, values: &mut dyn Iterator<Item = f32>| {
                 let into = parameters.get_mut(name, role).iter_mut();
                 into.zip(values).for_each(|(to, from)| *to = from);
             };
-            let rows = conv.weight.chunks_exact(conv.fan_in()).zip(&gains);
-            let mut weights = rows.flat_map(|(row, gain)| row.iter().map(move |w| w * gain));
-            set(Role::Weight, &mut weights);
+            set(Role::Weight, &mut weights.into_iter());
             let roles = [Role::Gamma, Role::Beta, Role::Mean, Role::Variance];
             for (part, role) in roles.into_iter().enumerate() {
                 set(role, &mut channels.iter().map(|channel| channel[part]));
@@ -322,11 +357,5 @@ fn neutral(conv: &FloatConv, sums: Option<&Moments>) -> Normal {
         beta: mean.clone(),
         mean,
         variance,
-    }
-}
-
-pub(super) fn name(layer: &Layer) -> &str {
-    match layer {
-        Layer::Conv { name, .. } | Layer::AddUpsampled { name, .. } => name,
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use ternwatch_bundle::manifest::{Activation, Head, HeadKind, Input, Layer};
+use ternwatch_bundle::manifest::{Activation, Head, HeadKind, Input, Layer, PoolMode};
 use ternwatch_bundle::model::limits::{INPUT_SIDE_MAX, INPUT_SIDE_MIN};
 
 use super::ImportError;
@@ -22,11 +22,11 @@ const SIDES: usize = 4;
 pub(super) enum Seen {
     /// The input.
     Image,
-    /// A convolution before its activation.
+    /// A convolution that nothing activates yet.
     Sum(usize),
     /// The sigmoid of one.
     Scores(usize),
-    /// A layer's output.
+    /// Another layer's output.
     Tensor(usize),
     /// A layer's output, twice as high and wide, perhaps cut.
     Enlarged { of: usize, size: [u32; 2] },
@@ -42,13 +42,49 @@ pub(super) struct Draft {
     pub(super) shape: Shape,
     /// The greatest value that the file lets it have.
     pub(super) clip: Option<f32>,
+    /// By plane: by how many times its zero a tensor is raised that may be negative; 0 where it may not.
+    pub(super) raises: Vec<u8>,
     /// Its node in the file.
     pub(super) origin: String,
 }
 
 pub(super) enum Kind {
     Conv(DraftConv),
-    Add { fine: usize, coarse: usize },
+    AddUpsampled {
+        fine: usize,
+        coarse: usize,
+    },
+    Add([usize; 2]),
+    Concat(Vec<usize>),
+    Pool {
+        input: usize,
+        mode: PoolMode,
+        kernel: u32,
+        stride: u32,
+    },
+}
+
+impl Kind {
+    /// The layers that it reads.
+    fn inputs(&self) -> Vec<usize> {
+        match self {
+            Self::Conv(conv) => conv.input.into_iter().collect(),
+            Self::AddUpsampled { fine, coarse } => vec![*fine, *coarse],
+            Self::Add(inputs) => inputs.to_vec(),
+            Self::Concat(inputs) => inputs.clone(),
+            Self::Pool { input, .. } => vec![*input],
+        }
+    }
+
+    /// What such layers are called.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Conv(_) => "conv",
+            Self::AddUpsampled { .. } | Self::Add(_) => "add",
+            Self::Concat(_) => "concat",
+            Self::Pool { .. } => "pool",
+        }
+    }
 }
 
 pub(super) struct DraftConv {
@@ -56,6 +92,7 @@ pub(super) struct DraftConv {
     pub(super) input: Option<usize>,
     pub(super) kernel: u32,
     pub(super) stride: u32,
+    /// `Linear` as long as nothing reads it but heads.
     pub(super) activation: Activation,
     pub(super) float: FloatConv,
 }
@@ -188,9 +225,17 @@ fn resolve(walk: &mut Walk<'_, '_>, head: &config::Head, classes: usize) -> Step
         _ => return Err("is not what a convolution gives before its activation".into()),
     };
     let layer = &walk.layers[index];
-    let is_linear = matches!(&layer.kind, Kind::Conv(c) if c.activation == Activation::Linear);
-    if !is_linear {
-        return Err("has a ReLU before it; a head is a convolution without".into());
+    let Kind::Conv(conv) = &layer.kind else {
+        return Err("is not what a convolution gives before its activation".into());
+    };
+    if conv.activation != Activation::Linear {
+        return Err(
+            "is read by other layers, or has a ReLU before it; a head is a convolution with neither"
+                .into(),
+        );
+    }
+    if conv.float.is_depthwise {
+        return Err("is a depthwise convolution, which no head can be".into());
     }
     let channels = head.kind.channels(classes);
     if layer.shape.channels as usize != channels {
@@ -229,6 +274,9 @@ fn merge(walk: &mut Walk<'_, '_>, logits: usize, distances: Seen, classes: usize
     if walk.layers[distances].clip.is_some() {
         return Err("its distances are clipped from above".into());
     }
+    if a.float.is_depthwise || b.float.is_depthwise {
+        return Err("is a depthwise convolution, which no head can be".into());
+    }
     let kernel = a.kernel.max(b.kernel);
     let float = FloatConv::stacked(&[(&a.float, a.kernel), (&b.float, b.kernel)], kernel);
     let draft = Draft {
@@ -244,6 +292,7 @@ fn merge(walk: &mut Walk<'_, '_>, logits: usize, distances: Seen, classes: usize
             ..walk.layers[logits].shape
         },
         clip: None,
+        raises: vec![0; classes + SIDES],
         origin: walk.layers[logits].origin.clone(),
     };
     walk.layers.push(draft);
@@ -256,20 +305,16 @@ fn finish(layers: Vec<Draft>, input: Input, heads: &[(usize, &config::Head)]) ->
     heads.iter().for_each(|(index, _)| used[*index] = true);
     // A layer reads only layers before it.
     for index in (0..layers.len()).rev() {
-        if !used[index] {
-            continue;
-        }
-        match &layers[index].kind {
-            Kind::Conv(conv) => conv.input.into_iter().for_each(|i| used[i] = true),
-            Kind::Add { fine, coarse } => [*fine, *coarse].into_iter().for_each(|i| used[i] = true),
+        if used[index] {
+            let inputs = layers[index].kind.inputs();
+            inputs.into_iter().for_each(|i| used[i] = true);
         }
     }
     let name = |index: usize| {
         let head = heads.iter().find(|(i, _)| *i == index);
-        match (&layers[index].kind, head) {
-            (_, Some((_, head))) => format!("head{}", head.stride),
-            (Kind::Conv(_), None) => format!("conv{index}"),
-            (Kind::Add { .. }, None) => format!("add{index}"),
+        match head {
+            Some((_, head)) => format!("head{}", head.stride),
+            None => format!("{}{index}", layers[index].kind.name()),
         }
     };
     let names: Vec<String> = (0..layers.len()).map(name).collect();
@@ -288,28 +333,59 @@ fn finish(layers: Vec<Draft>, input: Input, heads: &[(usize, &config::Head)]) ->
         },
         convs: Vec::new(),
         clips: Vec::new(),
+        raises: Vec::new(),
         origins: Vec::new(),
     };
     let channels: Vec<u32> = layers.iter().map(|l| l.shape.channels).collect();
     for (index, layer) in layers.into_iter().enumerate().filter(|(i, _)| used[*i]) {
         let name = names[index].clone();
         float.clips.push(layer.clip);
+        float.raises.push(layer.raises);
         float.origins.push(layer.origin);
+        let named = |index: usize| names[index].clone();
         float.network.layers.push(match layer.kind {
-            Kind::Add { fine, coarse } => Layer::AddUpsampled {
+            Kind::AddUpsampled { fine, coarse } => Layer::AddUpsampled {
                 name,
-                fine: names[fine].clone(),
-                coarse: names[coarse].clone(),
+                fine: named(fine),
+                coarse: named(coarse),
+            },
+            Kind::Add(inputs) => Layer::Add {
+                name,
+                inputs: inputs.map(named),
+                offset: 0,
+            },
+            Kind::Concat(inputs) => Layer::Concat {
+                name,
+                inputs: inputs.into_iter().map(named).collect(),
+            },
+            Kind::Pool {
+                input,
+                mode,
+                kernel,
+                stride,
+            } => Layer::Pool {
+                name,
+                input: named(input),
+                mode,
+                kernel,
+                stride,
             },
             Kind::Conv(conv) => {
+                let in_channels = conv.input.map_or(3, |i| channels[i]);
+                let groups = if conv.float.is_depthwise {
+                    in_channels
+                } else {
+                    1
+                };
                 float.convs.push(conv.float);
                 Layer::Conv {
                     name,
-                    input: conv.input.map_or(IMAGE.into(), |i| names[i].clone()),
-                    in_channels: conv.input.map_or(3, |i| channels[i]),
+                    input: conv.input.map_or(IMAGE.into(), named),
+                    in_channels,
                     out_channels: layer.shape.channels,
                     kernel: conv.kernel,
                     stride: conv.stride,
+                    groups,
                     activation: conv.activation,
                     pre_shift: 0,
                     offset: 0,

@@ -1,7 +1,7 @@
 //! Import: a float network that was trained elsewhere, an ONNX file, becomes the beginning of a run.
 //!
 //! The file's bytes pass through `wire` and `file` (bounded, nothing known of networks), `operators` and `layout` (the
-//! layers that they mean, or a refusal that names the node), `float` (scaled to the range of our activations, by what
+//! layers that they mean, or a refusal that names the node), `float` and `scale` (moved into the range of our activations, by what
 //! `calibrate` measures on pictures or `moments` estimates without) into the run's folder: `float.safetensors`, which
 //! `train` and `quantize` go on from, and `network.json` (`stored`). Without data, `round` makes the ternary network at once.
 
@@ -13,6 +13,7 @@ mod layout;
 mod moments;
 mod operators;
 mod round;
+mod scale;
 pub mod stored;
 mod wire;
 
@@ -26,10 +27,11 @@ use ternwatch_bundle::hex;
 
 use self::calibrate::Measured;
 use self::config::Config;
-use self::float::FloatNetwork;
+use self::float::{FloatNetwork, Reading};
 use self::stored::{Source, Stored};
 use crate::data::augment::Photos;
 use crate::data::dataset::Dataset;
+use crate::network::Network;
 use crate::quantize::Quantizer;
 use crate::train::batches::{self, Plan};
 use crate::train::check::check;
@@ -81,41 +83,68 @@ pub fn read(bytes: &[u8], config: &Config, classes: &[String]) -> Result<FloatNe
     Ok(float)
 }
 
-/// Parameters that compute what the file does, up to clipping, by what `batches` of pictures show.
-pub fn calibrated(float: &FloatNetwork, config: &Config, batches: &[Images]) -> Result<Parameters> {
+/// A network that computes what a file does, up to clipping.
+pub struct Fitted {
+    /// Its layers.
+    pub network: Network,
+    /// Their numbers.
+    pub parameters: Parameters,
+}
+
+/// Fitted to what `batches` of pictures show.
+pub fn calibrated(float: &FloatNetwork, config: &Config, batches: &[Images]) -> Result<Fitted> {
     let estimate = moments::estimate(float, config.percentile);
     let measured = calibrate::measure(float, &estimate, batches, config.percentile)?;
     let Measured {
-        ranges,
+        spans,
         sums,
         clipped,
+        kept,
     } = measured;
-    let layers = float.network.layers.iter().zip(&float.origins);
-    for ((layer, node), part) in layers.zip(clipped).filter(|(_, part)| *part > CLIPPED_MAX) {
-        let (name, part) = (float::name(layer), 100.0 * part);
-        eprintln!("{name} ({node}): {part:.2} % of its values are clipped");
-    }
-    Ok(float.parameters(&float.common(&ranges), &sums)?)
+    let layers = || float.network.layers.iter().zip(&float.origins);
+    let say = |parts: Vec<f64>, what: &str| {
+        for ((layer, node), part) in layers().zip(parts).filter(|(_, part)| *part > CLIPPED_MAX) {
+            eprintln!(
+                "{} ({node}): {:.2} % of its values {what}",
+                layer.name(),
+                100.0 * part
+            );
+        }
+    };
+    say(clipped, "are clipped");
+    say(
+        kept,
+        "are clipped in the file and not here, where it shares the range of larger ones",
+    );
+    let scales = float.scales(&spans);
+    Ok(Fitted {
+        network: float.network_in(&scales),
+        parameters: float.parameters(&scales, &sums, Reading::Raised)?,
+    })
 }
 
-/// Parameters that compute what the file does, up to clipping, by what its weights let expect.
-pub fn estimated(float: &FloatNetwork, config: &Config) -> Result<Parameters> {
+/// Fitted to what the file's weights let expect.
+pub fn estimated(float: &FloatNetwork, config: &Config) -> Result<Fitted> {
     let estimate = moments::estimate(float, config.percentile);
-    Ok(float.parameters(&float.common(&estimate.ranges), &estimate.sums)?)
+    let scales = float.scales(&estimate.spans);
+    Ok(Fitted {
+        network: float.network_in(&scales),
+        parameters: float.parameters(&scales, &estimate.sums, Reading::Raised)?,
+    })
 }
 
-/// Those, and the same rounded to nearest levels, normalization corrected by what is expected of that.
+/// That, and its parameters rounded to nearest levels, normalization corrected by what is expected of that.
 pub fn rounded(
     float: &FloatNetwork,
     config: &training::Config,
     imported: &Config,
-) -> Result<(Parameters, Parameters, Quantizer)> {
+) -> Result<(Fitted, Parameters, Quantizer)> {
     let estimate = moments::estimate(float, imported.percentile);
-    let ranges = float.common(&estimate.ranges);
-    let parameters = float.parameters(&ranges, &estimate.sums)?;
-    let (ternary, quantizer) =
-        round::round(float, (&estimate, &ranges), &parameters, &config.quantize);
-    Ok((parameters, ternary, quantizer))
+    let scales = float.scales(&estimate.spans);
+    let fitted = estimated(float, imported)?;
+    let estimated = (&estimate, &scales[..]);
+    let (ternary, quantizer) = round::round(float, estimated, &fitted.parameters, &config.quantize);
+    Ok((fitted, ternary, quantizer))
 }
 
 /// Imports a file into a run's folder.
@@ -146,7 +175,7 @@ pub fn run(args: &cli::Import) -> Result<()> {
         float.network.input.width,
         float.network.input.height
     );
-    let parameters = match &args.data {
+    let fitted = match &args.data {
         Some(data) => calibrated(&float, imported, &pictures(&config, data)?)?,
         None => estimated(&float, imported)?,
     };
@@ -154,11 +183,12 @@ pub fn run(args: &cli::Import) -> Result<()> {
         .with_context(|| format!("creating {}", args.run.display()))?;
     run::claim(&args.run, &config)?;
     let recipe = config.recipe();
-    let blank = Quantizer::blank(&parameters);
-    State::start(parameters, blank, &recipe).write(&Stage::Float.path(&args.run))?;
+    let blank = Quantizer::blank(&fitted.parameters);
+    State::start(fitted.parameters, blank, &recipe).write(&Stage::Float.path(&args.run))?;
     if args.without_data {
-        let (parameters, ternary, quantizer) = rounded(&float, &config, imported)?;
-        State::start(parameters, quantizer.clone(), &recipe).write(&Stage::Soft.path(&args.run))?;
+        let (plain, ternary, quantizer) = rounded(&float, &config, imported)?;
+        let soft = State::start(plain.parameters, quantizer.clone(), &recipe);
+        soft.write(&Stage::Soft.path(&args.run))?;
         State::start(ternary, quantizer, &recipe).write(&Stage::Hard.path(&args.run))?;
         eprintln!(
             "warning: rounded to nearest without data. No weight has learned to be ternary and no range was measured: expect a network \
@@ -175,7 +205,7 @@ pub fn run(args: &cli::Import) -> Result<()> {
         sha256: hex::encode(&Sha256::digest(&bytes)),
     };
     // Last: where it is, the rest is.
-    Stored::new(&float.network, &float.origins, source, args.without_data).write(&args.run)?;
+    Stored::new(&fitted.network, &float.origins, source, args.without_data).write(&args.run)?;
     let next = match (args.without_data, config.float.steps) {
         (true, _) => "export",
         (false, 0) => "quantize",

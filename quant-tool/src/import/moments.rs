@@ -4,9 +4,10 @@
 //! they read. A sum is taken to be normal, so what a ReLU leaves of it is known in closed form. It is an estimate: real values
 //! have longer tails, and neighbours agree more or less than assumed here.
 
-use ternwatch_bundle::manifest::{Activation, Layer};
+use ternwatch_bundle::manifest::{Layer, PoolMode};
 
 use super::float::{FloatConv, FloatNetwork, Sums};
+use super::scale::Span;
 
 /// Mean and variance of each channel of a tensor.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +25,8 @@ const IMAGE_CORRELATION: f32 = 0.9;
 
 /// What is estimated of every layer.
 pub(super) struct Estimate {
-    /// The value that all but the rest of `percentile` stay below.
-    pub(super) ranges: Vec<f32>,
+    /// What all values but the rest of `percentile` lie in.
+    pub(super) spans: Vec<Span>,
     /// Of the sums of convolutions, before their biases.
     pub(super) sums: Sums,
     /// Of the layers' outputs.
@@ -36,44 +37,84 @@ pub(super) struct Estimate {
 pub(super) fn estimate(float: &FloatNetwork, percentile: f32) -> Estimate {
     let indices = float.indices();
     let mut estimate = Estimate {
-        ranges: Vec::new(),
+        spans: Vec::new(),
         sums: Sums::new(),
         tensors: Vec::new(),
     };
     for (index, layer, conv) in float.layers() {
-        let (normal, is_activated) = match (layer, conv) {
-            (
-                Layer::Conv {
-                    input, activation, ..
-                },
-                Some(conv),
-            ) => {
+        let read = |name: &String| &estimate.tensors[indices[name.as_str()]];
+        let spans = |name: &String| estimate.spans[indices[name.as_str()]];
+        let is_raised = float.raises[index].iter().any(|n| *n > 0);
+        let (moments, span) = match (layer, conv) {
+            (Layer::Conv { input, .. }, Some(conv)) => {
                 let sums = match indices.get(input.as_str()) {
-                    None => sums(conv, &image(), IMAGE_CORRELATION),
-                    Some(input) => sums(conv, &estimate.tensors[*input], CORRELATION),
+                    None => sums(conv, &conv.weight, &image(), IMAGE_CORRELATION),
+                    Some(input) => sums(conv, &conv.weight, &estimate.tensors[*input], CORRELATION),
                 };
                 let normal = normalized(conv, &sums);
                 estimate.sums.insert(index, sums);
-                (normal, *activation == Activation::Relu)
+                of_normal(normal, percentile, is_raised)
             }
             (Layer::AddUpsampled { fine, coarse, .. }, _) => {
-                let [fine, coarse] =
-                    [fine, coarse].map(|name| &estimate.tensors[indices[name.as_str()]]);
-                (added(fine, coarse), false)
+                let sum = added(read(fine), read(coarse));
+                let span = span(&sum, percentile, is_raised);
+                (sum, span)
             }
-            (Layer::Conv { .. }, None) => (Moments::default(), false),
+            (Layer::Add { inputs, .. }, _) => {
+                let sum = added(read(&inputs[0]), read(&inputs[1]));
+                of_normal(sum, percentile, is_raised)
+            }
+            (Layer::Concat { inputs, .. }, _) => {
+                let moments = joined(inputs.iter().map(read));
+                let both = |a: Span, b: Span| Span {
+                    low: a.low.max(b.low),
+                    high: a.high.max(b.high),
+                };
+                (
+                    moments,
+                    inputs.iter().map(spans).fold(Span::default(), both),
+                )
+            }
+            (
+                Layer::Pool {
+                    input,
+                    mode,
+                    kernel,
+                    ..
+                },
+                _,
+            ) => (pooled(read(input), *mode, *kernel), spans(input)),
+            (Layer::Conv { .. }, None) => (Moments::default(), Span::default()),
         };
-        let range = quantile(&normal, percentile);
-        estimate
-            .ranges
-            .push(float.clips[index].map_or(range, |clip| clip.min(range)));
-        estimate.tensors.push(if is_activated {
-            rectified(&normal)
-        } else {
-            normal
-        });
+        let high = float.clips[index].map_or(span.high, |clip| clip.min(span.high));
+        estimate.spans.push(Span { high, ..span });
+        estimate.tensors.push(moments);
     }
     estimate
+}
+
+/// What becomes of sums that are activated, or raised as they are.
+fn of_normal(normal: Moments, percentile: f32, is_raised: bool) -> (Moments, Span) {
+    let span = span(&normal, percentile, is_raised);
+    match is_raised {
+        true => (normal, span),
+        false => (rectified(&normal), span),
+    }
+}
+
+fn span(normal: &Moments, percentile: f32, is_raised: bool) -> Span {
+    let negated = Moments {
+        mean: normal.mean.iter().map(|m| -m).collect(),
+        variance: normal.variance.clone(),
+    };
+    Span {
+        low: if is_raised {
+            quantile(&negated, percentile)
+        } else {
+            0.0
+        },
+        high: quantile(normal, percentile),
+    }
 }
 
 impl Estimate {
@@ -83,10 +124,9 @@ impl Estimate {
         let Some((_, Layer::Conv { input, .. }, Some(conv))) = found else {
             return Moments::default();
         };
-        let conv = FloatConv::new(weight.to_vec(), conv.bias.clone());
         match float.indices().get(input.as_str()) {
-            None => sums(&conv, &image(), IMAGE_CORRELATION),
-            Some(input) => sums(&conv, &self.tensors[*input], CORRELATION),
+            None => sums(conv, weight, &image(), IMAGE_CORRELATION),
+            Some(input) => sums(conv, weight, &self.tensors[*input], CORRELATION),
         }
     }
 }
@@ -99,17 +139,17 @@ fn image() -> Moments {
 }
 
 /// Of `weight * x`: where neighbours agree entirely their weights add up before they are squared.
-fn sums(conv: &FloatConv, input: &Moments, correlation: f32) -> Moments {
-    let area = conv.fan_in() / input.mean.len().max(1);
-    let rows = conv.weight.chunks_exact(conv.fan_in());
-    let (mean, variance) = rows
-        .map(|row| {
+fn sums(conv: &FloatConv, weight: &[f32], input: &Moments, correlation: f32) -> Moments {
+    let (mean, variance) = conv
+        .reads(weight)
+        .map(|planes| {
             let (mut mean, mut variance) = (0.0, 0.0);
-            for ((w, m), v) in row.chunks_exact(area).zip(&input.mean).zip(&input.variance) {
+            for (plane, w) in planes {
                 let sum: f32 = w.iter().sum();
                 let squares: f32 = w.iter().map(|w| w * w).sum();
-                mean += sum * m;
-                variance += (correlation * sum * sum + (1.0 - correlation) * squares) * v;
+                mean += sum * input.mean[plane];
+                variance += (correlation * sum * sum + (1.0 - correlation) * squares)
+                    * input.variance[plane];
             }
             (mean, variance)
         })
@@ -141,6 +181,37 @@ fn added(a: &Moments, b: &Moments) -> Moments {
     Moments {
         mean: sum(&a.mean, &b.mean),
         variance: sum(&a.variance, &b.variance),
+    }
+}
+
+fn joined<'m>(parts: impl Iterator<Item = &'m Moments>) -> Moments {
+    let mut all = Moments::default();
+    for part in parts {
+        all.mean.extend(&part.mean);
+        all.variance.extend(&part.variance);
+    }
+    all
+}
+
+/// Of the greatest, or of the mean, of a window's values, of which neighbours agree as much as elsewhere.
+fn pooled(input: &Moments, mode: PoolMode, kernel: u32) -> Moments {
+    let count = (kernel * kernel) as f32;
+    // Of the greatest of so many standard normal numbers, mean and variance.
+    let (mean, variance) = match (mode, kernel) {
+        (PoolMode::Mean, _) => (0.0, 1.0 / count),
+        (PoolMode::Max, ..3) => (1.03, 0.49),
+        (PoolMode::Max, 3) => (1.49, 0.36),
+        (PoolMode::Max, _) => (1.97, 0.26),
+    };
+    let own = 1.0 - CORRELATION;
+    let shifted = input.mean.iter().zip(&input.variance);
+    Moments {
+        mean: shifted.map(|(m, v)| m + mean * (own * v).sqrt()).collect(),
+        variance: input
+            .variance
+            .iter()
+            .map(|v| (CORRELATION + own * variance) * v)
+            .collect(),
     }
 }
 

@@ -7,14 +7,14 @@ use ternwatch_bundle::manifest::{Activation, Layer};
 
 use super::float::FloatNetwork;
 use super::moments::Estimate;
-use crate::quantize::activation::CLIP;
+use super::scale::Scale;
 use crate::quantize::{self, Order, Quantizer};
 use crate::train::parameters::{Parameters, Role};
 
-/// Rounds parameters that [`FloatNetwork::parameters`] made with `ranges`.
+/// Rounds parameters that [`FloatNetwork::parameters`] made with `scales`.
 pub(super) fn round(
     float: &FloatNetwork,
-    (estimate, ranges): (&Estimate, &[f32]),
+    (estimate, scales): (&Estimate, &[Scale]),
     parameters: &Parameters,
     config: &quantize::Config,
 ) -> (Parameters, Quantizer) {
@@ -33,17 +33,20 @@ pub(super) fn round(
         else {
             continue;
         };
-        let scale = indices
+        let factor = indices
             .get(input.as_str())
-            .map_or(1.0, |i| CLIP / ranges[*i]);
-        let before = estimate.sums_with(float, index, parameters.get(name, Role::Weight));
-        let after = estimate.sums_with(float, index, rounded.get(name, Role::Weight));
-        let moved: Vec<f32> = before
-            .mean
-            .iter()
-            .zip(&after.mean)
-            .map(|(b, a)| scale * (a - b))
-            .collect();
+            .map_or(1.0, |i| scales[*i].factor);
+        let sums = |parameters: &Parameters| -> Vec<f32> {
+            let weight = parameters.get(name, Role::Weight);
+            let sums = estimate.sums_with(float, index, weight).mean;
+            let lifts = float.lifts(index, scales, weight);
+            sums.iter()
+                .zip(lifts)
+                .map(|(sum, lift)| factor * sum + lift)
+                .collect()
+        };
+        let (before, after) = (sums(parameters), sums(&rounded));
+        let moved: Vec<f32> = before.iter().zip(&after).map(|(b, a)| a - b).collect();
         match activation {
             Activation::Linear => {
                 let gamma = rounded.get(name, Role::Gamma).to_vec();

@@ -113,6 +113,7 @@ pub fn check(network: &Network, classes: &[String]) -> Result<()> {
             in_channels,
             out_channels,
             kernel,
+            groups,
             activation,
             pre_shift,
             offset,
@@ -121,7 +122,8 @@ pub fn check(network: &Network, classes: &[String]) -> Result<()> {
         else {
             continue;
         };
-        let sizes = [*in_channels, *out_channels, *kernel];
+        ensure!(*groups > 0, "layer {name}: groups is 0");
+        let sizes = [*in_channels / *groups, *out_channels, *kernel];
         ensure!(
             sizes.iter().all(|n| *n <= CHANNELS_MAX),
             "layer {name}: sizes of {sizes:?} are too large"

@@ -12,8 +12,10 @@ mod proto;
 use anyhow::Result;
 use prost::Message;
 use ternwatch_bundle::Model;
+use ternwatch_bundle::manifest::PoolMode;
 use ternwatch_bundle::model::{
-    AddUpsampledLayer, ConvLayer, Epilogue, ModelLayer, Source, TensorShape,
+    AddLayer, AddUpsampledLayer, ConcatLayer, ConvLayer, Epilogue, ModelLayer, PoolLayer, Source,
+    TensorShape,
 };
 
 use self::proto::{
@@ -34,6 +36,7 @@ const I16_MAX: f32 = 32767.0;
 /// One in the multipliers' Q15.
 const Q15: f32 = 32768.0;
 /// AttributeProto's types.
+const INT: i32 = 2;
 const STRING: i32 = 3;
 const INTS: i32 = 7;
 
@@ -79,6 +82,9 @@ pub fn encode(model: &Model, form: Form) -> Vec<u8> {
         match layer {
             ModelLayer::Conv(conv) => writer.conv(conv),
             ModelLayer::AddUpsampled(add) => writer.add_upsampled(add),
+            ModelLayer::Add(add) => writer.add(add),
+            ModelLayer::Concat(concat) => writer.concat(concat),
+            ModelLayer::Pool(pool) => writer.pool(pool),
         }
         writer.names.push(layer.name().to_owned());
     }
@@ -164,7 +170,7 @@ impl Writer {
             .collect();
         let dims = [
             channels,
-            conv.input_shape.channels,
+            conv.input_shape.channels / conv.groups,
             conv.kernel,
             conv.kernel,
         ];
@@ -176,11 +182,14 @@ impl Writer {
             format!("{name}.bias"),
         ];
         let side = |n: usize| n as i64;
-        let attributes = vec![
+        let mut attributes = vec![
             ints("kernel_shape", vec![side(conv.kernel); 2]),
             ints("strides", vec![side(conv.stride); 2]),
             ints("pads", vec![side(conv.kernel / 2); 4]),
         ];
+        if conv.groups > 1 {
+            attributes.push(int("group", side(conv.groups)));
+        }
         let is_linear = matches!(conv.epilogue, Epilogue::Linear { .. });
         // The kernels' sums saturate at 16 bits, hidden ones after their shift.
         let limits = match &conv.epilogue {
@@ -259,6 +268,59 @@ impl Writer {
         self.node("Clip", name, &[sum, "zero".into(), "u7_max".into()], vec![]);
     }
 
+    fn add(&mut self, add: &AddLayer) {
+        let name = add.name.as_str();
+        let [sum, offset, rest] = ["sum", "offset", "rest"].map(|part| format!("{name}.{part}"));
+        let inputs = add.inputs.map(|source| self.name(source));
+        self.node("Add", &sum, &inputs, vec![]);
+        let mut last = sum;
+        if add.offset > 0 {
+            self.constant(&offset, vec![], &[f32::from(add.offset)]);
+            self.node("Sub", &rest, &[last, offset], vec![]);
+            last = rest;
+        }
+        let inputs = [last, "zero".into(), "u7_max".into()];
+        self.node("Clip", name, &inputs, vec![]);
+    }
+
+    fn concat(&mut self, concat: &ConcatLayer) {
+        let inputs: Vec<String> = concat.inputs.iter().map(|s| self.name(*s)).collect();
+        self.node("Concat", &concat.name, &inputs, vec![int("axis", 1)]);
+    }
+
+    fn pool(&mut self, pool: &PoolLayer) {
+        let (name, input) = (pool.name.as_str(), self.name(pool.input));
+        let (input_shape, output_shape) = (pool.input_shape, pool.output_shape);
+        let before = (pool.kernel - 1) / 2;
+        // As far as the last window reaches out.
+        let after = |out: usize, side: usize| {
+            ((out - 1) * pool.stride + pool.kernel).saturating_sub(before + side)
+        };
+        let pads = [
+            before,
+            before,
+            after(output_shape.height, input_shape.height),
+            after(output_shape.width, input_shape.width),
+        ];
+        let attributes = vec![
+            ints("kernel_shape", vec![pool.kernel as i64; 2]),
+            ints("strides", vec![pool.stride as i64; 2]),
+            ints("pads", pads.map(|n| n as i64).to_vec()),
+        ];
+        match (pool.mode, self.form) {
+            (PoolMode::Max, _) => self.node("MaxPool", name, &[input], attributes),
+            (PoolMode::Mean, Form::Folded) => {
+                self.node("AveragePool", name, &[input], attributes);
+            }
+            (PoolMode::Mean, Form::Exact) => {
+                let [mean, raised] = ["mean", "raised"].map(|part| format!("{name}.{part}"));
+                self.node("AveragePool", &mean, &[input], attributes);
+                self.node("Add", &raised, &[mean, "half".into()], vec![]);
+                self.node("Floor", name, &[raised], vec![]);
+            }
+        }
+    }
+
     fn node(&mut self, operator: &str, output: &str, inputs: &[String], attribute: Vec<Attribute>) {
         self.graph.node.push(Node {
             input: inputs.to_vec(),
@@ -286,6 +348,15 @@ impl Writer {
             name: name.into(),
             raw_data,
         });
+    }
+}
+
+fn int(name: &str, i: i64) -> Attribute {
+    Attribute {
+        name: name.into(),
+        i,
+        r#type: INT,
+        ..Attribute::default()
     }
 }
 

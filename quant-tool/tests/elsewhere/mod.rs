@@ -157,6 +157,36 @@ impl OnnxFile {
         self.node("Conv", &[input, &weight, &bias], name, &settings);
     }
 
+    /// A depthwise 3x3 convolution: (channels, stride).
+    pub(crate) fn depthwise(
+        &mut self,
+        rng: &mut fastrand::Rng,
+        input: &str,
+        name: &str,
+        (channels, stride): (usize, i64),
+    ) {
+        let weight = format!("{name}.w");
+        let weights: Vec<f32> = (0..channels * 9).map(|_| 0.5 * normal(rng)).collect();
+        self.constant(&weight, &[channels, 1, 3, 3], &weights);
+        let settings = [
+            Setting::Int("group", channels as i64),
+            Setting::Ints("strides", &[stride; 2]),
+            Setting::Ints("pads", &[1; 4]),
+        ];
+        self.node("Conv", &[input, &weight], name, &settings);
+    }
+
+    /// A pooling node of this kernel, stride and padding on every side.
+    pub(crate) fn pool(&mut self, operator: &str, input: &str, name: &str, sizes: [i64; 3]) {
+        let [kernel, stride, pad] = sizes;
+        let settings = [
+            Setting::Ints("kernel_shape", &[kernel; 2]),
+            Setting::Ints("strides", &[stride; 2]),
+            Setting::Ints("pads", &[pad; 4]),
+        ];
+        self.node(operator, &[input], name, &settings);
+    }
+
     /// Batch normalization of a convolution's output, with numbers as training may leave them.
     pub(crate) fn normalize(
         &mut self,

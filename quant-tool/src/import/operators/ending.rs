@@ -57,7 +57,7 @@ impl<'g, 'a: 'g> Walk<'g, 'a> {
                 "supported is a Gemm of means of planes, at the end of a classifier".into(),
             );
         };
-        let input = self.activated(input)?;
+        self.raise(input);
         let factor = |name: &str| node.attribute(name).and_then(|a| a.float).unwrap_or(1.0);
         if factor("alpha") != 1.0 || factor("beta") != 1.0 || integer(node, "transA", 0) != 0 {
             return Err("supported are alpha = 1, beta = 1 and transA = 0".into());
@@ -86,7 +86,7 @@ impl<'g, 'a: 'g> Walk<'g, 'a> {
             Some(_) => self.per_channel(node, 2, "biases", out as u32)?,
             None => vec![0.0; out],
         };
-        let float = FloatConv::new(weight, bias);
+        let float = FloatConv::new(weight, bias, each);
         let index = self.push_conv(node, (Some(input), shape), (1, 1), float)?;
         Ok(Seen::Means(index))
     }

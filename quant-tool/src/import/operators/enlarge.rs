@@ -1,12 +1,12 @@
-//! A coarse tensor that is enlarged twice and added to a finer one.
+//! A coarse tensor that is enlarged twice. Our layers add such a one to a finer one; who reads it as it is reads its sum with zeros.
 
-use super::{Draft, Kind, Node, Seen, Shape, Step, Walk, integers, list, text};
+use ternwatch_bundle::manifest::Activation;
+
+use super::{Draft, FloatConv, Kind, Node, Seen, Shape, Step, Walk, integers, list, text};
 
 impl<'g, 'a: 'g> Walk<'g, 'a> {
     pub(super) fn enlarge(&mut self, node: &Node<'a>) -> Step<Seen> {
-        let Seen::Tensor(index) = self.read(node, 0)? else {
-            return Err("does not enlarge the output of a layer".into());
-        };
+        let index = self.stored(node, 0)?;
         let mode = text(node, "mode", "nearest");
         if mode != "nearest" {
             return Err(format!("mode = {mode:?}; supported is \"nearest\""));
@@ -52,6 +52,68 @@ impl<'g, 'a: 'g> Walk<'g, 'a> {
         })
     }
 
+    /// The layer that gives a layer's output at twice its size. Zeros to add it to come from a convolution without weights of
+    /// something that has this size.
+    pub(super) fn enlarged(
+        &mut self,
+        node: &Node<'a>,
+        (of, size): (usize, [u32; 2]),
+    ) -> Step<usize> {
+        if let Some(layer) = self.enlarged.get(&(of, size)) {
+            return Ok(*layer);
+        }
+        let coarse = &self.layers[of];
+        let (channels, clip, raises) = (coarse.shape.channels, coarse.clip, coarse.raises.clone());
+        if size.map(|side| side.div_ceil(2)) != coarse.shape.size
+            || !coarse.shape.stride.is_multiple_of(2)
+        {
+            return Err(format!(
+                "reads a tensor that was enlarged to {} x {} from {:?}",
+                size[0], size[1], coarse.shape
+            ));
+        }
+        let stride = coarse.shape.stride / 2;
+        let fits = |shape: &Shape| (shape.size, shape.stride) == (size, stride);
+        let is_stored = |layer: &Draft| !matches!(&layer.kind, Kind::Conv(conv) if conv.activation == Activation::Linear);
+        let layers = self.layers.iter().enumerate();
+        let like = layers
+            .filter(|(_, layer)| is_stored(layer) && fits(&layer.shape))
+            .map(|(index, layer)| (index, layer.shape));
+        // One of as many channels costs least.
+        let like = like.min_by_key(|(_, shape)| (shape.channels != channels, shape.channels));
+        let Some((like, shape)) = like else {
+            return Err(format!(
+                "reads a tensor that was enlarged to {} x {}, a size that no layer before it has",
+                size[0], size[1]
+            ));
+        };
+        let is_depthwise = shape.channels == channels;
+        let planes = if is_depthwise {
+            1
+        } else {
+            shape.channels as usize
+        };
+        let out = channels as usize;
+        let mut float = FloatConv::new(vec![0.0; out * planes], vec![0.0; out], planes);
+        float.is_depthwise = is_depthwise;
+        let zeros = self.push_conv(node, (Some(like), shape), (1, 1), float)?;
+        if let Kind::Conv(conv) = &mut self.layers[zeros].kind {
+            conv.activation = Activation::Relu;
+        }
+        let layer = self.push(Draft {
+            kind: Kind::AddUpsampled {
+                fine: zeros,
+                coarse: of,
+            },
+            shape: Shape { channels, ..shape },
+            clip,
+            raises,
+            origin: node.label().to_owned(),
+        })?;
+        self.enlarged.insert((of, size), layer);
+        Ok(layer)
+    }
+
     /// Of an odd side the last row or column of what was enlarged has no partner.
     pub(super) fn slice(&mut self, node: &Node<'a>) -> Step<Seen> {
         let Seen::Enlarged { of, size } = self.read(node, 0)? else {
@@ -78,35 +140,6 @@ impl<'g, 'a: 'g> Walk<'g, 'a> {
             *side = end.min(*side);
         }
         Ok(Seen::Enlarged { of, size: cut })
-    }
-
-    pub(super) fn add(&mut self, node: &Node<'a>) -> Step<Seen> {
-        let (fine, coarse, size) = match (self.read(node, 0)?, self.read(node, 1)?) {
-            (Seen::Tensor(fine), Seen::Enlarged { of, size })
-            | (Seen::Enlarged { of, size }, Seen::Tensor(fine)) => (fine, of, size),
-            (Seen::Tensor(_), Seen::Tensor(_)) => {
-                return Err("adds two tensors of one size (a residual); supported is to add one that Resize has enlarged".into());
-            }
-            _ => return Err("adds what is not activated; supported is to add a ReLU's output and another one that Resize has enlarged".into()),
-        };
-        let (shape, coarse_shape) = (self.layers[fine].shape, self.layers[coarse].shape);
-        let expected = Shape {
-            size: shape.size.map(|side| side.div_ceil(2)),
-            stride: shape.stride.saturating_mul(2),
-            ..shape
-        };
-        if size != shape.size || coarse_shape != expected {
-            return Err(format!(
-                "adds tensors that do not fit: {shape:?} and {coarse_shape:?}, enlarged to {size:?}"
-            ));
-        }
-        let draft = Draft {
-            kind: Kind::Add { fine, coarse },
-            shape,
-            clip: None,
-            origin: node.label().to_owned(),
-        };
-        Ok(Seen::Tensor(self.push(draft)?))
     }
 }
 

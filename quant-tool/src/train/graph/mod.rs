@@ -16,6 +16,10 @@ pub use torch::forward;
 /// Batch normalization's guard against a variance of zero.
 pub const EPSILON: f64 = 1e-5;
 
+/// Why a mean cannot be pooled.
+const ODD_SIDES: &str =
+    "means of 2 x 2 windows need even sides: choose a size of samples that leaves them";
+
 /// How activations are represented in the forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activations {
@@ -90,75 +94,4 @@ pub enum Gradients {
     Kept,
     /// It cannot.
     None,
-}
-
-#[cfg(all(test, feature = "libtorch"))]
-mod tests {
-    use super::*;
-    use crate::train::parameters::{Parameters, Role};
-
-    fn images(rng: &mut fastrand::Rng) -> Images {
-        Images {
-            data: (0..2 * 3 * 64 * 96).map(|_| rng.f32()).collect(),
-            count: 2,
-            height: 64,
-            width: 96,
-        }
-    }
-
-    /// Largest difference, in parts of the largest value.
-    fn difference(a: &[f32], b: &[f32]) -> f32 {
-        assert_eq!(a.len(), b.len());
-        let size = a.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
-        let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
-        differences.fold(0.0, f32::max) / size
-    }
-
-    #[test]
-    fn both_engines_compute_the_same() {
-        let config = include_str!("../../../../models/person.toml");
-        let config: crate::train::config::Config = toml::from_str(config).unwrap();
-        let network = crate::network::Network::new(config.network.as_ref().unwrap(), 1);
-        let mut parameters = Parameters::init(&network, 3);
-        let mut rng = fastrand::Rng::with_seed(4);
-        for p in &mut parameters.0 {
-            if matches!(p.role, Role::Beta | Role::Mean) {
-                p.value.iter_mut().for_each(|v| *v += rng.f32() - 0.5);
-            }
-        }
-        for statistics in [Statistics::Batch, Statistics::Running] {
-            let mode = (Activations::Float, statistics);
-            let batch = || images(&mut fastrand::Rng::with_seed(5));
-            let flex = flex::forward(&network, &parameters, batch(), mode, Gradients::Kept);
-            let torch = torch::forward(&network, &parameters, batch(), mode, Gradients::Kept);
-            let (flex, torch) = (flex.unwrap(), torch.unwrap());
-            for (a, b) in flex.outputs.iter().zip(&torch.outputs) {
-                assert_eq!((a.height, a.width, a.stride), (b.height, b.width, b.stride));
-                assert!(difference(&a.data, &b.data) < 1e-3);
-            }
-            assert_eq!(flex.statistics.len(), torch.statistics.len());
-            for (a, b) in flex.statistics.iter().zip(&torch.statistics) {
-                assert_eq!(a.0, b.0);
-                assert!(difference(&a.1, &b.1) < 1e-3, "mean of {}", a.0);
-                assert!(difference(&a.2, &b.2) < 1e-3, "variance of {}", a.0);
-            }
-            let slopes: Vec<Vec<f32>> = flex
-                .outputs
-                .iter()
-                .map(|o| (0..o.data.len()).map(|_| rng.f32() - 0.5).collect())
-                .collect();
-            let flex = flex.backward(slopes.clone()).unwrap();
-            let torch = torch.backward(slopes).unwrap();
-            for ((a, b), p) in flex.iter().zip(&torch).zip(&parameters.0) {
-                match (a, b) {
-                    (Some(a), Some(b)) => {
-                        let difference = difference(a, b);
-                        assert!(difference < 5e-3, "{}: {difference}", p.name);
-                    }
-                    (None, None) => {}
-                    _ => panic!("{}: one engine has a gradient, the other has none", p.name),
-                }
-            }
-        }
-    }
 }
