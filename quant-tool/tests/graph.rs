@@ -191,7 +191,7 @@ fn both_engines_compute_the_same() {
 
 #[cfg(feature = "libtorch")]
 fn compare(network: &Network) {
-    use quant_tool::train::graph::{flex, torch};
+    use quant_tool::train::graph::flex;
 
     let parameters = random(network, 3);
     let mut rng = fastrand::Rng::with_seed(4);
@@ -199,7 +199,7 @@ fn compare(network: &Network) {
         let mode = (Activations::Float, statistics);
         let batch = || images(&mut fastrand::Rng::with_seed(5));
         let flex = flex::forward(network, &parameters, batch(), mode, Gradients::Kept);
-        let torch = torch::forward(network, &parameters, batch(), mode, Gradients::Kept);
+        let torch = forward(network, &parameters, batch(), mode, Gradients::Kept);
         let (flex, torch) = (flex.unwrap(), torch.unwrap());
         for (a, b) in flex.outputs.iter().zip(&torch.outputs) {
             assert_eq!((a.height, a.width, a.stride), (b.height, b.width, b.stride));

@@ -41,6 +41,8 @@ pub fn forward(
         &[images.count, 3, images.height, images.width],
     );
     let mut tensors = HashMap::from([(IMAGE, image)]);
+    // The image comes in its own unit, and what a linear convolution gives is in that of its scale.
+    let mut units = HashMap::from([(IMAGE, 1.0)]);
     let mut convs = Convs {
         differentiable,
         mode: (activations, statistics),
@@ -51,7 +53,7 @@ pub fn forward(
     for layer in &network.layers {
         let read = |name: &String| &tensors[name.as_str()];
         let output = match layer {
-            Layer::Conv { input, .. } => convs.conv(layer, read(input))?,
+            Layer::Conv { input, .. } => convs.conv(layer, read(input), units[input.as_str()])?,
             Layer::AddUpsampled { fine, coarse, .. } => add_upsampled(read(fine), read(coarse)),
             Layer::Add { inputs, offset, .. } => {
                 let sum = read(&inputs[0]) + read(&inputs[1]);
@@ -73,13 +75,21 @@ pub fn forward(
                 }
             },
         };
+        let is_linear = matches!(
+            layer,
+            Layer::Conv {
+                activation: Activation::Linear,
+                ..
+            }
+        );
+        units.insert(layer.name(), if is_linear { 1.0 } else { UNIT });
         tensors.insert(layer.name(), output);
     }
 
     let heads: Vec<Tensor> = network
         .heads
         .iter()
-        .map(|h| tensors[h.layer.as_str()].shallow_clone())
+        .map(|h| &tensors[h.layer.as_str()] / units[h.layer.as_str()])
         .collect();
     let outputs = heads
         .iter()
@@ -150,11 +160,10 @@ impl Convs<'_> {
         Ok(leaf)
     }
 
-    /// A convolution with what follows it.
-    fn conv(&mut self, layer: &Layer, read: &Tensor) -> Result<Tensor> {
+    /// A convolution of what is `unit` times as large as elsewhere, with what follows it.
+    fn conv(&mut self, layer: &Layer, read: &Tensor, unit: f64) -> Result<Tensor> {
         let Layer::Conv {
             name,
-            input,
             kernel,
             stride,
             groups,
@@ -169,8 +178,6 @@ impl Convs<'_> {
         let (mean, variance) = (self.take(Role::Mean)?, self.take(Role::Variance)?);
         self.leaves.extend([None, None]);
 
-        // The image comes in its own unit.
-        let unit = if input == IMAGE { 1.0 } else { UNIT };
         let (padding, stride) = (i64::from(kernel / 2), i64::from(*stride));
         let sum = read.conv2d(
             &(&weight / unit),
