@@ -191,34 +191,34 @@ fn both_engines_compute_the_same() {
 
 #[cfg(feature = "libtorch")]
 fn compare(network: &Network) {
-    use quant_tool::train::graph::flex;
+    use quant_tool::train::graph::burn;
 
     let parameters = random(network, 3);
     let mut rng = fastrand::Rng::with_seed(4);
     for statistics in [Statistics::Batch, Statistics::Running] {
         let mode = (Activations::Float, statistics);
         let batch = || images(&mut fastrand::Rng::with_seed(5));
-        let flex = flex::forward(network, &parameters, batch(), mode, Gradients::Kept);
+        let burn = burn::forward(network, &parameters, batch(), mode, Gradients::Kept);
         let torch = forward(network, &parameters, batch(), mode, Gradients::Kept);
-        let (flex, torch) = (flex.unwrap(), torch.unwrap());
-        for (a, b) in flex.outputs.iter().zip(&torch.outputs) {
+        let (burn, torch) = (burn.unwrap(), torch.unwrap());
+        for (a, b) in burn.outputs.iter().zip(&torch.outputs) {
             assert_eq!((a.height, a.width, a.stride), (b.height, b.width, b.stride));
             assert!(difference(&a.data, &b.data) < 1e-3);
         }
-        assert_eq!(flex.statistics.len(), torch.statistics.len());
-        for (a, b) in flex.statistics.iter().zip(&torch.statistics) {
+        assert_eq!(burn.statistics.len(), torch.statistics.len());
+        for (a, b) in burn.statistics.iter().zip(&torch.statistics) {
             assert_eq!(a.0, b.0);
             assert!(difference(&a.1, &b.1) < 1e-3, "mean of {}", a.0);
             assert!(difference(&a.2, &b.2) < 1e-3, "variance of {}", a.0);
         }
-        let slopes: Vec<Vec<f32>> = flex
+        let slopes: Vec<Vec<f32>> = burn
             .outputs
             .iter()
             .map(|o| (0..o.data.len()).map(|_| rng.f32() - 0.5).collect())
             .collect();
-        let flex = flex.backward(slopes.clone()).unwrap();
+        let burn = burn.backward(slopes.clone()).unwrap();
         let torch = torch.backward(slopes).unwrap();
-        for ((a, b), p) in flex.iter().zip(&torch).zip(&parameters.0) {
+        for ((a, b), p) in burn.iter().zip(&torch).zip(&parameters.0) {
             match (a, b) {
                 (Some(a), Some(b)) => {
                     let difference = difference(a, b);

@@ -148,11 +148,7 @@ impl Bench {
 
     /// This bench's settings, and none of whoever runs the tests.
     fn set_environment(&self, command: &mut Command) {
-        for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"TERNWATCH_") {
-                command.env_remove(name);
-            }
-        }
+        without_settings(command);
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
     }
 
@@ -189,6 +185,15 @@ impl Bench {
         Daemon {
             process: process.unwrap_or_else(|error| panic!("{}: {error}", program.display())),
             folder: self.folder.clone(),
+        }
+    }
+}
+
+/// Takes the daemon's settings out of what a program inherits.
+pub(crate) fn without_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"TERNWATCH_") {
+            command.env_remove(name);
         }
     }
 }

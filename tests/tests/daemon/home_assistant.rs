@@ -1,6 +1,6 @@
 //! What Home Assistant is told, as any subscriber hears it. `make test-home-assistant` shows it to a real one.
 
-use crate::bench::{Bench, program};
+use crate::bench::{Bench, program, without_settings};
 use crate::{expect_state, long_run, state};
 use rumqttc::{Client, MqttOptions, PublishOptions};
 use rustix::process::Signal;
@@ -50,7 +50,9 @@ fn be_born(port: u16) {
 }
 
 fn remove(bench: &Bench, port: u16) -> Output {
-    Command::new(program("ternwatchd"))
+    let mut command = Command::new(program("ternwatchd"));
+    without_settings(&mut command);
+    command
         .arg("--config")
         .arg(bench.path("ternwatch.toml"))
         .args(["home-assistant", "remove"])

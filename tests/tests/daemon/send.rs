@@ -1,6 +1,6 @@
 //! `quant-tool push` from outside: a real broker, real daemons, exit codes.
 
-use crate::bench::{Bench, program};
+use crate::bench::{Bench, program, without_settings};
 use crate::push::{bundle, bundle_signed_by, long_bundle};
 use crate::{encrypted_broker, expect_state};
 use std::collections::BTreeSet;
@@ -244,7 +244,9 @@ fn the_demonstration_keeps_the_good_model_and_takes_the_broken_ones_back() {
     // Finds nothing, so that the one that reports everything stands out.
     let first = bundle(1, |manifest| manifest.thresholds.score = 1.0);
     fs::write(bench.path("first.tern"), first).expect("written");
-    let output = Command::new(program("ternwatch-demo"))
+    let mut command = Command::new(program("ternwatch-demo"));
+    without_settings(&mut command);
+    let output = command
         .arg("--ota")
         .arg("--video")
         .arg(bench.path("video.mp4"))

@@ -4,12 +4,12 @@
 //! to the head outputs back here, so that the graph holds nothing but the network itself. Two engines build the same
 //! graph: burn's CPU backend, and LibTorch (feature `libtorch`), which is faster where it is at hand.
 
-pub mod flex;
+pub mod burn;
 #[cfg(feature = "libtorch")]
 pub mod torch;
 
 #[cfg(not(feature = "libtorch"))]
-pub use flex::forward;
+pub use burn::forward;
 #[cfg(feature = "libtorch")]
 pub use torch::forward;
 

@@ -1,4 +1,4 @@
-//! The graph in LibTorch. The interface is that of `flex.rs`, and a test holds the two together.
+//! The graph in LibTorch. The interface is that of `burn.rs`, and a test holds the two together.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The graph in burn, on its own CPU backend.
+//! The graph in burn: on its own CPU backend, or on a GPU with the features `cuda` and `wgpu`.
 
 use std::collections::HashMap;
 
@@ -54,6 +54,16 @@ fn values(data: TensorData) -> Result<Vec<f32>> {
     data.try_to_vec::<f32>().context("reading a tensor back")
 }
 
+/// What it was built for.
+fn device() -> Device {
+    #[cfg(feature = "cuda")]
+    return Device::cuda(tensor::DeviceIndex::Default);
+    #[cfg(all(feature = "wgpu", not(feature = "cuda")))]
+    return Device::wgpu(tensor::DeviceKind::DefaultDevice);
+    #[cfg(not(any(feature = "cuda", feature = "wgpu")))]
+    Device::flex()
+}
+
 /// Runs the network forward.
 pub fn forward(
     network: &Network,
@@ -63,8 +73,8 @@ pub fn forward(
     gradients: Gradients,
 ) -> Result<Pass> {
     let device = &match gradients {
-        Gradients::Kept => Device::flex().autodiff(),
-        Gradients::None => Device::flex(),
+        Gradients::Kept => device().autodiff(),
+        Gradients::None => device(),
     };
     let shape = [images.count, 3, images.height, images.width];
     let image = Tensor::<4>::from_data(TensorData::new(images.data, shape), device);
