@@ -27,7 +27,8 @@ use ternwatch_bundle::hex;
 
 use self::calibrate::Measured;
 use self::config::Config;
-use self::float::{FloatNetwork, Reading};
+use self::float::{FloatNetwork, Reading, Sums};
+use self::scale::Scale;
 use self::stored::{Source, Stored};
 use crate::data::augment::Photos;
 use crate::data::dataset::Dataset;
@@ -116,20 +117,20 @@ pub fn calibrated(float: &FloatNetwork, config: &Config, batches: &[Images]) -> 
         kept,
         "are clipped in the file and not here, where it shares the range of larger ones",
     );
-    let scales = float.scales(&spans);
-    Ok(Fitted {
-        network: float.network_in(&scales),
-        parameters: float.parameters(&scales, &sums, Reading::Raised)?,
-    })
+    fitted(float, &float.scales(&spans), &sums)
 }
 
 /// Fitted to what the file's weights let expect.
 pub fn estimated(float: &FloatNetwork, config: &Config) -> Result<Fitted> {
     let estimate = moments::estimate(float, config.percentile);
-    let scales = float.scales(&estimate.spans);
+    fitted(float, &float.scales(&estimate.spans), &estimate.sums)
+}
+
+/// Each layer's output lies where `scales` says.
+fn fitted(float: &FloatNetwork, scales: &[Scale], sums: &Sums) -> Result<Fitted> {
     Ok(Fitted {
-        network: float.network_in(&scales),
-        parameters: float.parameters(&scales, &estimate.sums, Reading::Raised)?,
+        network: float.network_in(scales),
+        parameters: float.parameters(scales, sums, Reading::Raised)?,
     })
 }
 
@@ -141,7 +142,7 @@ pub fn rounded(
 ) -> Result<(Fitted, Parameters, Quantizer)> {
     let estimate = moments::estimate(float, imported.percentile);
     let scales = float.scales(&estimate.spans);
-    let fitted = estimated(float, imported)?;
+    let fitted = fitted(float, &scales, &estimate.sums)?;
     let estimated = (&estimate, &scales[..]);
     let (ternary, quantizer) = round::round(float, estimated, &fitted.parameters, &config.quantize);
     Ok((fitted, ternary, quantizer))

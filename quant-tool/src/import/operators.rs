@@ -6,6 +6,7 @@ mod ending;
 mod enlarge;
 mod join;
 mod pool;
+mod window;
 
 use std::collections::{HashMap, HashSet};
 

@@ -38,9 +38,8 @@ impl<'g, 'a: 'g> Walk<'g, 'a> {
         match &layer.kind {
             Kind::Conv(_) => {}
             // One offset has to take back what all planes are raised by.
-            Kind::Add([a, b]) => {
-                let raises = self.layers[*a].raises.iter().zip(&self.layers[*b].raises);
-                let sums: Vec<u8> = raises.map(|(a, b)| a + b).collect();
+            Kind::Add(inputs) => {
+                let sums = self.sums(*inputs);
                 if sums.iter().any(|n| *n != sums[0]) {
                     return Err(
                         "follows an addition of planes of which some may be negative and others not"

@@ -3,7 +3,7 @@
 use ternwatch_bundle::model::limits::CHANNELS_MAX;
 
 use super::super::float::Normal;
-use super::{FloatConv, Kind, Node, Seen, Shape, Step, Walk, integer, integers, list, text};
+use super::{FloatConv, Kind, Node, Seen, Shape, Step, Walk, integer, window};
 
 impl<'g, 'a: 'g> Walk<'g, 'a> {
     pub(super) fn conv(&mut self, node: &Node<'a>) -> Step<Seen> {
@@ -127,18 +127,12 @@ fn sizes(node: &Node<'_>, dims: &[usize], shape: Shape, of_means: bool) -> Step<
             "gives {out} channels; supported are 1 to {CHANNELS_MAX}"
         ));
     }
-    if integers(node, "dilations").iter().any(|d| *d != 1) {
-        return Err("dilations other than 1 are not supported".into());
+    let stride = window::stride(node, kernel, shape.size)?;
+    if of_means && stride != 1 {
+        return Err(format!(
+            "a stride of {stride}; supported is 1 where means of planes are read"
+        ));
     }
-    let stride = match integers(node, "strides") {
-        [] | [1, 1] => 1,
-        [2, 2] if !of_means => 2,
-        other => {
-            let problem = format!("strides = {}", list(other));
-            return Err(format!("{problem}; supported are [1, 1] and [2, 2]"));
-        }
-    };
-    padding(node, kernel, stride, shape.size)?;
     Ok(Sizes {
         out,
         planes,
@@ -146,29 +140,4 @@ fn sizes(node: &Node<'_>, dims: &[usize], shape: Shape, of_means: bool) -> Step<
         kernel,
         stride,
     })
-}
-
-/// Whether the padding is that of our convolutions: half of the kernel on every side.
-fn padding(node: &Node<'_>, kernel: u32, stride: u32, size: [u32; 2]) -> Step<()> {
-    let side = i64::from(kernel / 2);
-    let is_sound = match text(node, "auto_pad", "NOTSET") {
-        "NOTSET" | "" => match integers(node, "pads") {
-            [] => side == 0,
-            pads => pads.len() == 4 && pads.iter().all(|p| *p == side),
-        },
-        "VALID" => side == 0,
-        // With a stride of 2 an even side has its padding behind only.
-        "SAME_UPPER" | "SAME_LOWER" => {
-            side == 0 || stride == 1 || size.iter().all(|side| side % 2 == 1)
-        }
-        _ => false,
-    };
-    match is_sound {
-        true => Ok(()),
-        false => Err(format!(
-            "pads = {}, auto_pad = {:?}; supported is {side} on every side",
-            list(integers(node, "pads")),
-            text(node, "auto_pad", "NOTSET")
-        )),
-    }
 }

@@ -40,12 +40,7 @@ impl<'g, 'a: 'g> Walk<'g, 'a> {
             ));
         }
         let raises = self.sums([fine, coarse]);
-        if raises.iter().any(|n| *n > RAISES_MAX) {
-            return Err(format!(
-                "is the sum of more than {RAISES_MAX} tensors without a ReLU"
-            ));
-        }
-        self.join(node, Kind::AddUpsampled { fine, coarse }, shape, raises)
+        self.push_sum(node, Kind::AddUpsampled { fine, coarse }, shape, raises)
     }
 
     /// Adds two tensors of one size.
@@ -60,12 +55,7 @@ impl<'g, 'a: 'g> Walk<'g, 'a> {
         let least = raises.iter().copied().min().unwrap_or(0);
         let back = least.saturating_sub(1);
         raises.iter_mut().for_each(|n| *n -= back);
-        if raises.iter().any(|n| *n > RAISES_MAX) {
-            return Err(format!(
-                "is the sum of more than {RAISES_MAX} tensors without a ReLU"
-            ));
-        }
-        self.join(node, Kind::Add(inputs), a, raises)
+        self.push_sum(node, Kind::Add(inputs), a, raises)
     }
 
     pub(super) fn concat(&mut self, node: &Node<'a>) -> Step<Seen> {
@@ -105,21 +95,34 @@ impl<'g, 'a: 'g> Walk<'g, 'a> {
         let raises = raises.copied().collect();
         let clips = inputs.iter().map(|layer| self.layers[*layer].clip);
         let clip = clips.reduce(|a, b| Some(a?.max(b?))).flatten();
-        let shape = Shape { channels, ..first };
-        let seen = self.join(node, Kind::Concat(inputs), shape, raises)?;
-        if let Some(layer) = self.layers.last_mut() {
-            layer.clip = clip;
-        }
-        Ok(seen)
+        let draft = Draft {
+            kind: Kind::Concat(inputs),
+            shape: Shape { channels, ..first },
+            clip,
+            raises,
+            origin: node.label().to_owned(),
+        };
+        Ok(Seen::Tensor(self.push(draft)?))
     }
 
     /// By how many zeros the planes of two tensors' sum are raised.
-    fn sums(&self, inputs: [usize; 2]) -> Vec<u8> {
+    pub(super) fn sums(&self, inputs: [usize; 2]) -> Vec<u8> {
         let [a, b] = inputs.map(|layer| &self.layers[layer].raises);
         a.iter().zip(b).map(|(a, b)| a + b).collect()
     }
 
-    fn join(&mut self, node: &Node<'a>, kind: Kind, shape: Shape, raises: Vec<u8>) -> Step<Seen> {
+    fn push_sum(
+        &mut self,
+        node: &Node<'a>,
+        kind: Kind,
+        shape: Shape,
+        raises: Vec<u8>,
+    ) -> Step<Seen> {
+        if raises.iter().any(|n| *n > RAISES_MAX) {
+            return Err(format!(
+                "is the sum of more than {RAISES_MAX} tensors without a ReLU"
+            ));
+        }
         let draft = Draft {
             kind,
             shape,

@@ -2,7 +2,7 @@
 
 use ternwatch_bundle::manifest::PoolMode;
 
-use super::{Draft, Kind, Node, Seen, Shape, Step, Walk, integer, integers, list, text};
+use super::{Draft, Kind, Node, Seen, Shape, Step, Walk, integer, integers, list, window};
 
 /// What a pooling node says of its windows.
 struct Windows {
@@ -85,55 +85,26 @@ impl<'g, 'a: 'g> Walk<'g, 'a> {
     }
 }
 
-/// Kernel and stride, if windows lie as ours do on a tensor of this size: around every value, or every second one, as many of
-/// them as there are such values.
+/// Kernel and stride, if windows lie as ours do on a tensor of this size, and are as many.
 fn windows(node: &Node<'_>, size: [u32; 2]) -> Step<Windows> {
     let kernel = match *integers(node, "kernel_shape") {
-        [height, width] if height == width && (1..=64).contains(&height) => height,
+        [height, width] if height == width && (1..=64).contains(&height) => height as u32,
         ref other => {
             let problem = format!("kernel_shape = {}", list(other));
             return Err(format!("{problem}; supported are squares"));
         }
     };
-    let stride = match *integers(node, "strides") {
-        [] | [1, 1] => 1,
-        [2, 2] => 2,
-        ref other => {
-            let problem = format!("strides = {}", list(other));
-            return Err(format!("{problem}; supported are [1, 1] and [2, 2]"));
-        }
-    };
-    if integers(node, "dilations").iter().any(|d| *d != 1) {
-        return Err("dilations other than 1 are not supported".into());
-    }
-    let (pads, auto) = (integers(node, "pads"), text(node, "auto_pad", "NOTSET"));
-    let around = (kernel - 1) / 2;
-    let is_around = match auto {
-        "NOTSET" | "" => match pads {
-            [] => around == 0,
-            pads => pads.len() == 4 && pads.iter().all(|p| *p == around),
-        },
-        "VALID" => around == 0,
-        // What is missing is shared by both ends, of an even number of it.
-        "SAME_UPPER" | "SAME_LOWER" => size.iter().all(|side| {
-            let side = i64::from(*side);
-            let reach = ((side + stride - 1) / stride - 1) * stride + kernel;
-            (reach - side).max(0) == 2 * around
-        }),
-        _ => false,
-    };
-    if !is_around {
-        return Err(format!(
-            "pads = {}, auto_pad = {auto:?}; supported is {around} on every side",
-            list(pads)
-        ));
-    }
+    let stride = window::stride(node, kernel, size)?;
     let is_ceil = integer(node, "ceil_mode", 0) != 0;
     let fits = size.iter().all(|side| {
-        let side = i64::from(*side);
-        let rest = side + 2 * around - kernel;
-        let count = rest.div_euclid(stride) + i64::from(is_ceil && rest % stride != 0) + 1;
-        rest >= 0 && count == (side + stride - 1) / stride
+        let Some(rest) = (side + 2 * ((kernel - 1) / 2)).checked_sub(kernel) else {
+            return false;
+        };
+        let count = match is_ceil {
+            true => rest.div_ceil(stride) + 1,
+            false => rest / stride + 1,
+        };
+        count == side.div_ceil(stride)
     });
     if !fits {
         return Err(format!(
@@ -143,8 +114,5 @@ fn windows(node: &Node<'_>, size: [u32; 2]) -> Step<Windows> {
             u8::from(is_ceil)
         ));
     }
-    Ok(Windows {
-        kernel: kernel as u32,
-        stride: stride as u32,
-    })
+    Ok(Windows { kernel, stride })
 }
