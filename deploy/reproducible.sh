@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds a package twice, in two folders of different names, and compares the bytes: deploy/reproducible.sh [ARCHITECTURE]
 #
-# What is committed is built, nothing else. Takes as long as two builds from nothing.
+# What is committed is built, nothing else. Takes as long as two builds from nothing. (A folder with a space in its name is not for debhelper.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ commit=$(git rev-parse HEAD)
 architecture=${1:-$(dpkg --print-architecture)}
 work=$PWD/target/reproducible
 rm -rf "$work"
-for folder in "$work/once" "$work/again/in another folder"; do
+for folder in "$work/once" "$work/again/in-another-folder"; do
     mkdir -p "$folder"
     git archive "$commit" | tar -x -C "$folder"
     say "building in $folder"
