@@ -188,29 +188,42 @@ impl Network {
 pub struct Conv<'a> {
     /// Layer name.
     pub name: &'a str,
+    /// The tensor that it reads.
+    pub input: &'a str,
     /// `[out, in / groups, kernel, kernel]`.
     pub shape: [usize; 4],
+    /// Input pixels per output pixel, along each side.
+    pub stride: usize,
+    /// Parts of the channels that know nothing of each other.
+    pub groups: usize,
     /// What follows it.
     pub activation: Activation,
 }
 
 impl<'a> Conv<'a> {
-    fn of(layer: &'a Layer) -> Option<Self> {
+    /// The convolution that a layer is, if it is one.
+    pub fn of(layer: &'a Layer) -> Option<Self> {
         match layer {
             Layer::Conv {
                 name,
+                input,
                 in_channels,
                 out_channels,
                 kernel,
+                stride,
                 groups,
                 activation,
                 ..
             } => {
-                let each = in_channels / (*groups).max(1);
+                let groups = (*groups).max(1);
+                let each = in_channels / groups;
                 let shape = [*out_channels, each, *kernel, *kernel].map(|n| n as usize);
                 Some(Self {
                     name,
+                    input,
                     shape,
+                    stride: *stride as usize,
+                    groups: groups as usize,
                     activation: *activation,
                 })
             }

@@ -41,19 +41,34 @@ fn export(out: &str) -> String {
 
 #[test]
 fn a_stopped_run_ends_like_an_uninterrupted_one() {
-    let bench = tiny();
-    stage(&bench, "train", "straight", "");
-    stage(&bench, "quantize", "straight", "");
-    for _ in 0..3 {
-        stage(&bench, "train", "stopped", "--max-steps 2");
-    }
-    for _ in 0..4 {
-        stage(&bench, "quantize", "stopped", "--max-steps 2");
-    }
-    let (a, b) = (state(&bench, "straight"), state(&bench, "stopped"));
-    assert!(a.quantizer.is_ternary() && b.quantizer.is_ternary());
-    for (a, b) in a.average.0.iter().zip(&b.average.0) {
-        assert_eq!(a.value, b.value, "{}", a.name);
+    let bench = Bench::new();
+    for more in [
+        "",
+        "fit = \"outputs\"\n",
+        "fit = \"outputs\"\nsoft = \"forward\"\n",
+    ] {
+        bench.write(
+            "tiny.toml",
+            TINY.replace("[augment]", &format!("{more}[augment]")),
+        );
+        for folder in ["straight", "stopped"].map(|run| bench.path(run)) {
+            if folder.exists() {
+                std::fs::remove_dir_all(folder).unwrap();
+            }
+        }
+        stage(&bench, "train", "straight", "");
+        stage(&bench, "quantize", "straight", "");
+        for _ in 0..3 {
+            stage(&bench, "train", "stopped", "--max-steps 2");
+        }
+        for _ in 0..4 {
+            stage(&bench, "quantize", "stopped", "--max-steps 2");
+        }
+        let (a, b) = (state(&bench, "straight"), state(&bench, "stopped"));
+        assert!(a.quantizer.is_ternary() && b.quantizer.is_ternary());
+        for (a, b) in a.average.0.iter().zip(&b.average.0) {
+            assert_eq!(a.value, b.value, "{more}: {}", a.name);
+        }
     }
 }
 

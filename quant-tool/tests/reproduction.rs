@@ -41,15 +41,17 @@ fn digits(folder: &Path, prefix: &str, count: u32) {
     idx(&name("labels-idx1"), &[count], &labels);
 }
 
-const WAYS: [&str; 8] = [
+const WAYS: [&str; 10] = [
     "round",
     "hwang-sung",
     "twn",
     "twn-channel",
+    "fitted",
     "soft",
     "hard",
     "untaught",
     "soft-hard",
+    "fitted-hard",
 ];
 
 /// Calls twice, and gives what was measured in percent: of the float network, then of each way.

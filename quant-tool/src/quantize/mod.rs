@@ -5,6 +5,7 @@
 //! others go on learning, until all are fixed; then only normalization learns. Both run on plain slices.
 
 pub mod activation;
+pub mod outputs;
 pub mod ternary;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,10 @@ pub struct Config {
     /// Which weights are fixed first.
     #[serde(default)]
     pub order: Order,
+    /// Of what the levels have the least squared error where the network begins to compute with them: where the soft stage begins if
+    /// that draws what the network computes with, else where the hard one does.
+    #[serde(default)]
+    pub fit: Fit,
     /// What shares a scale.
     #[serde(default)]
     pub scales: Scales,
@@ -77,6 +82,17 @@ pub enum Order {
     Layer,
     /// In every layer alike, at random.
     Random,
+}
+
+/// Of what levels have the least squared error at first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fit {
+    /// Of the weights, each for itself.
+    #[default]
+    Weights,
+    /// Of what is computed with them, on samples: see [`outputs`].
+    Outputs,
 }
 
 /// What shares a scale.
@@ -432,6 +448,13 @@ impl Config {
         for (key, value) in parts {
             check((0.0..=1.0).contains(&value), key, &value, "from 0 to 1")?;
         }
+        let own_levels = self.scales == Scales::Channel && self.levels == Rule::Frozen;
+        check(
+            self.fit == Fit::Weights || own_levels,
+            "quantize.fit",
+            &self.fit,
+            "outputs are fitted with scales = channel and levels = frozen only",
+        )?;
         check(
             (0.0..=100.0).contains(&self.distillation),
             "quantize.distillation",
@@ -506,6 +529,7 @@ mod tests {
             hard_rate: 0.1,
             free: Free::Float,
             order: Order::Nearest,
+            fit: Fit::Weights,
             scales: Scales::Channel,
             levels: Rule::Refit,
             zero_width: 0.5,

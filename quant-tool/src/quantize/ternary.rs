@@ -14,6 +14,19 @@ pub fn level(weight: f32, threshold: f32) -> Trit {
     }
 }
 
+/// How far from the threshold a weight is put that has to change its level, as a part of the threshold.
+const MARGIN: f32 = 0.05;
+
+/// The weight nearest to `weight` of which `trit` is the level, and not by a hair.
+pub fn within(weight: f32, trit: Trit, threshold: f32) -> f32 {
+    let (inner, outer) = ((1.0 - MARGIN) * threshold, (1.0 + MARGIN) * threshold);
+    match trit {
+        Trit::Minus => weight.min(-outer),
+        Trit::Zero => weight.clamp(-inner, inner),
+        Trit::Plus => weight.max(outer),
+    }
+}
+
 /// The value of a level.
 pub fn value(trit: Trit, scale: f32) -> f32 {
     match trit {
@@ -78,6 +91,19 @@ mod tests {
             let fitted = error(&weights, fit_scale(&weights));
             for i in 0..500 {
                 assert!(fitted <= error(&weights, i as f32 / 400.0) + 1e-4);
+            }
+        }
+    }
+
+    #[test]
+    fn a_weight_put_within_a_level_has_it() {
+        for trit in [Trit::Minus, Trit::Zero, Trit::Plus] {
+            for weight in [-2.0, -0.31, -0.3, -0.1, 0.0, 0.2, 0.3, 0.5] {
+                let moved = within(weight, trit, 0.3);
+                assert_eq!(level(moved, 0.3), trit, "{weight}");
+                if level(weight, 0.3) == trit && (weight.abs() - 0.3).abs() > 0.03 {
+                    assert_eq!(moved, weight);
+                }
             }
         }
     }

@@ -5,12 +5,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::quantize::{Config, Free, Order, Rule, Scales, Soft};
+use crate::quantize::{Config, Fit, Free, Order, Rule, Scales, Soft};
 
 /// Learning rate at the start of every stage after the float training.
 const RATE: f32 = 0.002;
 /// The part of it that is left where the soft stage ends and the hard one begins.
 const RATE_BETWEEN: f32 = 0.75;
+/// Learning rate at the start of a hard stage that begins with levels by outputs, which more of it forgets.
+const FITTED_RATE: f32 = 0.0004;
 
 /// One way.
 #[derive(Clone, Debug)]
@@ -34,7 +36,7 @@ pub(super) enum Kind {
     Baseline,
     /// A part of ours.
     Ablation,
-    /// The two stages of the paper.
+    /// The two stages of the paper, and what stands for the first one.
     Ours,
     /// Settings from a file, for the table only.
     Tried,
@@ -90,6 +92,16 @@ pub(super) fn all(budget: u64) -> Vec<Method> {
         ),
         way(
             Kind::Ablation,
+            "fitted",
+            "levels by outputs only",
+            "levels of least squared error of what is computed with them, layer by layer; nothing is trained",
+            Config {
+                fit: Fit::Outputs,
+                ..round()
+            },
+        ),
+        way(
+            Kind::Ablation,
             "soft",
             "soft only",
             "the whole budget in the soft stage, then rounded",
@@ -122,6 +134,17 @@ pub(super) fn all(budget: u64) -> Vec<Method> {
             "for a third of the budget the network turns ternary by degrees, then weights are fixed group by group while \
              the others learn, in one descent of the learning rate; the float network teaches",
             soft_hard(budget),
+        ),
+        way(
+            Kind::Ours,
+            "fitted-hard",
+            "levels by outputs, then hard (ours)",
+            "levels that give nearly what the float network gives, in place of the soft stage; then as above at a lower learning rate",
+            Config {
+                fit: Fit::Outputs,
+                hard_rate: FITTED_RATE,
+                ..hard(budget)
+            },
         ),
     ]
 }
@@ -179,6 +202,7 @@ fn hard(budget: u64) -> Config {
         groups: vec![0.0, 0.5, 0.8, 1.0],
         last_group_at: 0.9,
         order: Order::Nearest,
+        fit: Fit::Weights,
         scales: Scales::Channel,
         levels: Rule::Frozen,
         zero_width: 0.5,

@@ -13,16 +13,18 @@ use crate::train::parameters::Role;
 use crate::train::stage::{Stage, average_after};
 
 const SIZE: (u32, u32) = (860, 480);
-const COLOURS: [RGBColor; 9] = [
+const COLOURS: [RGBColor; 11] = [
     RGBColor(30, 30, 30),
     RGBColor(127, 127, 127),
     RGBColor(148, 103, 189),
     RGBColor(31, 119, 180),
     RGBColor(23, 190, 207),
+    RGBColor(152, 223, 138),
     RGBColor(188, 189, 34),
     RGBColor(255, 127, 14),
     RGBColor(140, 86, 75),
     RGBColor(214, 39, 40),
+    RGBColor(44, 160, 44),
 ];
 /// Lines of the log whose mean is one point.
 const SMOOTHED: usize = 5;
@@ -173,7 +175,7 @@ fn weights(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<()
     for ((part, stage), colour) in parts
         .iter()
         .zip([Stage::Float, Stage::Soft, Stage::Hard])
-        .zip([COLOURS[3], COLOURS[6], COLOURS[8]])
+        .zip([COLOURS[3], COLOURS[7], COLOURS[9]])
     {
         let parameters = average_after(&folder.join(&ours.key), stage, network)?;
         let values = parameters.get(&layer, Role::Weight);

@@ -115,8 +115,12 @@ fn write(
         writeln!(text, "- {}: {}.", method.name, method.about)?;
     }
     writeln!(text, "\n## Targets\n")?;
-    targets(text, e, results)?;
-    writeln!(text, "\n## Pictures\n")?;
+    for own in e.methods.iter().filter(|m| m.kind == Kind::Ours) {
+        writeln!(text, "{}:\n", capitalized(&own.name))?;
+        targets(text, e, results, own)?;
+        writeln!(text)?;
+    }
+    writeln!(text, "## Pictures\n")?;
     writeln!(text, "![Learning curves](learning.svg)\n")?;
     writeln!(text, "![Weights after each stage](weights.svg)\n")?;
     writeln!(
@@ -171,11 +175,9 @@ fn row(e: &Experiment, results: &Results, method: &Method) -> String {
     )
 }
 
-fn targets(text: &mut String, e: &Experiment, results: &Results) -> std::fmt::Result {
+/// Which targets one of our ways meets.
+fn targets(text: &mut String, e: &Experiment, results: &Results, own: &Method) -> std::fmt::Result {
     let mean = |method| Spread::of(of(results, method).map(|o| o.measured)).mean;
-    let Some(own) = e.methods.iter().find(|m| m.kind == Kind::Ours) else {
-        return Ok(());
-    };
     let ours = mean(own);
     let difference = Spread::of(differences(results, own)).mean;
     let baselines = e.methods.iter().filter(|m| m.kind == Kind::Baseline);

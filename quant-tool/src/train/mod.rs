@@ -12,5 +12,7 @@ pub mod distil;
 pub mod graph;
 pub mod loss;
 pub mod parameters;
+mod readings;
+mod shards;
 pub mod stage;
 pub mod task;

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::adamw::{self, AdamW};
 use super::batches::{self, Plan};
 use super::config::Recipe;
 use super::graph::{self, Activations, Images, Statistics, forward};
 use super::parameters::{self, Checkpoint, Parameters, Role};
+use super::readings;
+use super::shards::{Statistic, Workers};
 use super::task::{Loss, Task};
 use crate::network::Network;
-use crate::quantize::{self, Free, Quantizer, Soft};
+use crate::quantize::{self, Fit, Free, Quantizer, Soft};
 
 /// How often a checkpoint is written.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
@@ -29,9 +29,6 @@ const RATE_END: f32 = 0.01;
 const GRADIENT_NORM_MAX: f32 = 10.0;
 /// How far the running statistics move to each batch's.
 const STATISTICS_MOMENTUM: f32 = 0.02;
-/// Parts of a batch that are differentiated side by side. It is part of the recipe (each part is normalized by itself),
-/// not a matter of the machine.
-const SHARDS: usize = 2;
 /// Batches that the exported statistics are measured on.
 const CALIBRATION_BATCHES: u64 = 60;
 /// Steps between two lines of the log.
@@ -79,7 +76,16 @@ impl Stage {
         }
     }
 
-    fn activations(self) -> Activations {
+    /// The one in which the network begins to compute with levels instead of weights.
+    fn first_with_levels(config: &quantize::Config) -> Self {
+        if config.soft == Soft::Forward && config.soft_steps > 0 {
+            Self::Soft
+        } else {
+            Self::Hard
+        }
+    }
+
+    pub(super) fn activations(self) -> Activations {
         match self {
             Self::Float => Activations::Float,
             Self::Soft | Self::Hard => Activations::U7,
@@ -346,8 +352,31 @@ impl<T: Task> Session<'_, T> {
             let (name, steps) = (before.name(), before.steps(&self.recipe));
             bail!("the {name} stage has done {} of {steps} steps", state.step);
         }
-        let quantizer = Quantizer::fit(&state.average, self.recipe.quantize);
-        Ok(State::start(state.average, quantizer, &self.recipe))
+        let began = Instant::now();
+        let (parameters, quantizer) = self.fit(stage, state)?;
+        Ok(State {
+            seconds: began.elapsed().as_secs_f64(),
+            ..State::start(parameters, quantizer, &self.recipe)
+        })
+    }
+
+    /// What a stage begins with, after the last state of the one before.
+    fn fit(&self, stage: Stage, before: State) -> Result<(Parameters, Quantizer)> {
+        let config = self.recipe.quantize;
+        match config.fit {
+            Fit::Outputs if stage == Stage::first_with_levels(config) => {
+                let plan = self.plan(0xF1, (0, readings::BATCHES));
+                let batches = batches::draw(Arc::clone(self.task), plan);
+                let batches: Vec<Images> = batches.iter().map(|(images, _)| images).collect();
+                readings::fit(self.network, &before.average, &batches, config)
+            }
+            // The soft stage began with the levels that were fitted.
+            Fit::Outputs if stage == Stage::Hard => Ok((before.average, before.quantizer)),
+            Fit::Outputs | Fit::Weights => {
+                let quantizer = Quantizer::fit(&before.average, config);
+                Ok((before.average, quantizer))
+            }
+        }
     }
 
     fn step(
@@ -427,96 +456,6 @@ impl<T: Task> Session<'_, T> {
                 .copy_fixed(&state.parameters, &mut state.average);
         }
         Ok(loss)
-    }
-}
-
-type Statistic = (String, Vec<f32>, Vec<f32>);
-type Gradients = Vec<Option<Vec<f32>>>;
-
-/// Differentiates the parts of a batch side by side and averages their gradients.
-///
-/// Elementwise operations run on one thread each, so that parts keep all processors busy where one graph does not; each
-/// part has a thread pool of one, so that the parts do not wait for each other's convolutions. Each part is normalized
-/// by its own statistics ("ghost batches", Hoffer et al. 2017).
-struct Workers {
-    pools: Vec<ThreadPool>,
-}
-
-impl Workers {
-    fn start() -> Result<Self> {
-        let pool = |_| ThreadPoolBuilder::new().num_threads(1).build();
-        let pools = (0..SHARDS)
-            .map(pool)
-            .collect::<Result<_, _>>()
-            .context("starting the training threads")?;
-        Ok(Self { pools })
-    }
-
-    fn differentiate<T: Task>(
-        &self,
-        stage: Stage,
-        network: &Network,
-        (parameters, teacher): (&Parameters, Option<(&Teacher, f32)>),
-        images: Images,
-        (task, truth): (&T, &[T::Truth]),
-    ) -> Result<(Loss, Vec<Vec<Statistic>>, Gradients)> {
-        let mut rest = truth;
-        let results: Vec<Result<_>> = std::thread::scope(|scope| {
-            let mut threads = Vec::new();
-            for (part, pool) in images.split(SHARDS).into_iter().zip(&self.pools) {
-                let (truth, after) = rest.split_at(part.count);
-                rest = after;
-                let work = move || {
-                    let mode = (stage.activations(), Statistics::Batch);
-                    let taught = teacher
-                        .map(|(teacher, weight)| {
-                            let mode = (Activations::Float, Statistics::Batch);
-                            let (images, none) = (part.clone(), graph::Gradients::None);
-                            let pass =
-                                forward(&teacher.network, &teacher.parameters, images, mode, none)?;
-                            Ok::<_, anyhow::Error>((pass.outputs, weight))
-                        })
-                        .transpose()?;
-                    let mut pass =
-                        forward(network, parameters, part, mode, graph::Gradients::Kept)?;
-                    let (mut loss, mut output_gradients) = task.loss(&pass.outputs, truth);
-                    if let Some((taught, weight)) = taught {
-                        let (distance, slopes) = task.distil(&pass.outputs, &taught);
-                        loss.add(weight, distance);
-                        let slopes = slopes.into_iter().flatten();
-                        let pairs = output_gradients.iter_mut().flatten().zip(slopes);
-                        pairs.for_each(|(g, s)| *g += weight * s);
-                    }
-                    let statistics = std::mem::take(&mut pass.statistics);
-                    Ok((loss, statistics, pass.backward(output_gradients)?))
-                };
-                threads.push(scope.spawn(|| pool.install(work)));
-            }
-            let join = |t: ScopedJoinHandle<'_, _>| {
-                t.join()
-                    .unwrap_or_else(|_| bail!("a training thread panicked"))
-            };
-            threads.into_iter().map(join).collect()
-        });
-        let share = 1.0 / results.len() as f32;
-        let mut total = Loss::default();
-        let mut all_statistics = Vec::new();
-        let mut sum: Gradients = vec![None; parameters.0.len()];
-        for result in results {
-            let (loss, statistics, gradients) = result?;
-            total.score += loss.score * share;
-            total.bbox += loss.bbox * share;
-            total.positives += loss.positives;
-            all_statistics.push(statistics);
-            for (sum, gradient) in sum.iter_mut().zip(gradients) {
-                let Some(gradient) = gradient else { continue };
-                let sum = sum.get_or_insert_with(|| vec![0.0; gradient.len()]);
-                sum.iter_mut()
-                    .zip(gradient)
-                    .for_each(|(s, g)| *s += g * share);
-            }
-        }
-        Ok((total, all_statistics, sum))
     }
 }
 
