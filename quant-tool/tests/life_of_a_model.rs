@@ -41,21 +41,16 @@ fn export(out: &str) -> String {
 
 #[test]
 fn a_stopped_run_ends_like_an_uninterrupted_one() {
-    let bench = Bench::new();
     for more in [
         "",
         "fit = \"outputs\"\n",
         "fit = \"outputs\"\nsoft = \"forward\"\n",
     ] {
+        let bench = Bench::new();
         bench.write(
             "tiny.toml",
             TINY.replace("[augment]", &format!("{more}[augment]")),
         );
-        for folder in ["straight", "stopped"].map(|run| bench.path(run)) {
-            if folder.exists() {
-                std::fs::remove_dir_all(folder).unwrap();
-            }
-        }
         stage(&bench, "train", "straight", "");
         stage(&bench, "quantize", "straight", "");
         for _ in 0..3 {

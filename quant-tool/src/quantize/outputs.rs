@@ -10,6 +10,8 @@
 use rayon::prelude::*;
 use ternwatch_kernels::Trit;
 
+use super::ternary;
+
 /// How much the weights' own squared error counts beside that of the output, as a part of the inputs' mean variance: where the windows
 /// say little of an input, its weight decides.
 const DAMPING: f32 = 0.03;
@@ -126,9 +128,10 @@ impl Problem {
             }
         }
         channel.renew();
+        let trits = channel.levels.iter().map(|&l| ternary::level(l, 0.0));
         Fitted {
-            scale: channel.fit.scale(),
-            trits: channel.levels.iter().map(|&level| trit(level)).collect(),
+            trits: trits.collect(),
+            scale: channel.agreement.scale(),
         }
     }
 }
@@ -142,19 +145,19 @@ struct Channel<'a> {
     levels: Vec<f32>,
     /// `[fan_in]`: covariances of the inputs with the output of these levels.
     read: Vec<f32>,
-    fit: Fit,
+    agreement: Agreement,
 }
 
 /// How well levels fit.
 #[derive(Clone, Copy, Default)]
-struct Fit {
+struct Agreement {
     /// Covariance of their output with the wanted one.
     along: f64,
     /// Variance of their output.
     power: f64,
 }
 
-impl Fit {
+impl Agreement {
     /// By how much the squared error is less than that of no levels at all.
     fn gain(self) -> f64 {
         if self.power > 0.0 {
@@ -180,14 +183,11 @@ impl<'a> Channel<'a> {
             wanted,
             levels: vec![0.0; problem.fan_in],
             read: vec![0.0; problem.fan_in],
-            fit: Fit::default(),
+            agreement: Agreement::default(),
         };
-        for (i, &start) in start.iter().enumerate() {
-            match start {
-                Trit::Zero => {}
-                Trit::Plus => channel.change(i, 1.0),
-                Trit::Minus => channel.change(i, -1.0),
-            }
+        let start = start.iter().map(|&trit| ternary::value(trit, 1.0));
+        for (i, level) in start.enumerate().filter(|(_, level)| *level != 0.0) {
+            channel.change(i, level);
         }
         channel
     }
@@ -196,17 +196,17 @@ impl<'a> Channel<'a> {
     fn pass(&mut self) -> usize {
         let mut changed = 0;
         for i in 0..self.levels.len() {
-            let mut best = (self.fit.gain() * (1.0 + GAIN_MIN), None);
+            let mut best = (self.agreement.gain() * (1.0 + GAIN_MIN), None);
             for to in [-1.0, 0.0, 1.0] {
                 let by = to - self.levels[i];
-                let fit = self.with(i, by);
-                if by != 0.0 && fit.gain() > best.0 {
-                    best = (fit.gain(), Some((by, fit)));
+                let agreement = self.with(i, by);
+                if by != 0.0 && agreement.gain() > best.0 {
+                    best = (agreement.gain(), Some((by, agreement)));
                 }
             }
-            if let (_, Some((by, fit))) = best {
+            if let (_, Some((by, agreement))) = best {
                 self.change(i, by);
-                self.fit = fit;
+                self.agreement = agreement;
                 changed += 1;
             }
         }
@@ -214,12 +214,12 @@ impl<'a> Channel<'a> {
     }
 
     /// How well the levels would fit if weight `i` had another one.
-    fn with(&self, i: usize, by: f32) -> Fit {
+    fn with(&self, i: usize, by: f32) -> Agreement {
         let by = f64::from(by);
         let own = f64::from(self.problem.read[i * (self.problem.fan_in + 1)]);
-        Fit {
-            along: self.fit.along + by * f64::from(self.wanted[i]),
-            power: self.fit.power + 2.0 * by * f64::from(self.read[i]) + by * by * own,
+        Agreement {
+            along: self.agreement.along + by * f64::from(self.wanted[i]),
+            power: self.agreement.power + 2.0 * by * f64::from(self.read[i]) + by * by * own,
         }
     }
 
@@ -233,22 +233,12 @@ impl<'a> Channel<'a> {
             .for_each(|(r, v)| *r += by * v);
     }
 
-    /// Computes the fit anew, without the rounding of many changes.
+    /// Computes the agreement anew, without the rounding of many changes.
     fn renew(&mut self) {
-        self.fit = Fit {
+        self.agreement = Agreement {
             along: dot(&self.levels, self.wanted),
             power: dot(&self.levels, &self.read),
         };
-    }
-}
-
-fn trit(level: f32) -> Trit {
-    if level > 0.0 {
-        Trit::Plus
-    } else if level < 0.0 {
-        Trit::Minus
-    } else {
-        Trit::Zero
     }
 }
 
@@ -281,7 +271,6 @@ fn add_products(sums: &mut [f32], left: &[f32], right: &[f32], width: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantize::ternary;
 
     /// `n` windows of inputs of which neighbours are alike, and that are far from a mean of zero.
     fn windows(n: usize, fan_in: usize, rng: &mut fastrand::Rng) -> Vec<f32> {

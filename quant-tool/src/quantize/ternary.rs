@@ -2,6 +2,9 @@
 
 use ternwatch_kernels::Trit;
 
+/// How far from the threshold a weight is put that has to change its level, as a part of the threshold.
+const MARGIN: f32 = 0.05;
+
 /// The level of `weight`: zero up to `threshold`, its sign beyond it. With half the scale as threshold it is the nearest
 /// level, with more of it there are more zeros.
 pub fn level(weight: f32, threshold: f32) -> Trit {
@@ -13,9 +16,6 @@ pub fn level(weight: f32, threshold: f32) -> Trit {
         Trit::Minus
     }
 }
-
-/// How far from the threshold a weight is put that has to change its level, as a part of the threshold.
-const MARGIN: f32 = 0.05;
 
 /// The weight nearest to `weight` of which `trit` is the level, and not by a hair.
 pub fn within(weight: f32, trit: Trit, threshold: f32) -> f32 {

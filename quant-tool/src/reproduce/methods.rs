@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::quantize::{Config, Fit, Free, Order, Rule, Scales, Soft};
 
-/// Learning rate at the start of every stage after the float training.
+/// Learning rate at the start of what follows the float training, from the nearest levels.
 const RATE: f32 = 0.002;
 /// The part of it that is left where the soft stage ends and the hard one begins.
 const RATE_BETWEEN: f32 = 0.75;
@@ -36,7 +36,7 @@ pub(super) enum Kind {
     Baseline,
     /// A part of ours.
     Ablation,
-    /// The two stages of the paper, and what stands for the first one.
+    /// The two stages of the paper, or levels by outputs in place of the first.
     Ours,
     /// Settings from a file, for the table only.
     Tried,

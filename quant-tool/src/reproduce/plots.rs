@@ -26,6 +26,12 @@ const COLOURS: [RGBColor; 11] = [
     RGBColor(214, 39, 40),
     RGBColor(44, 160, 44),
 ];
+/// Of the float, soft and hard stages.
+const STAGE_COLOURS: [RGBColor; 3] = [
+    RGBColor(31, 119, 180),
+    RGBColor(255, 127, 14),
+    RGBColor(214, 39, 40),
+];
 /// Lines of the log whose mean is one point.
 const SMOOTHED: usize = 5;
 /// Bins of a histogram.
@@ -175,7 +181,7 @@ fn weights(area: &Area<'_>, experiment: &Experiment, folder: &Path) -> Result<()
     for ((part, stage), colour) in parts
         .iter()
         .zip([Stage::Float, Stage::Soft, Stage::Hard])
-        .zip([COLOURS[3], COLOURS[7], COLOURS[9]])
+        .zip(STAGE_COLOURS)
     {
         let parameters = average_after(&folder.join(&ours.key), stage, network)?;
         let values = parameters.get(&layer, Role::Weight);

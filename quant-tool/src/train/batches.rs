@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use anyhow::{Context, Result};
+
 use super::graph::Images;
 use super::task::Task;
 
@@ -36,6 +38,12 @@ pub fn draw<T: Task>(task: Arc<T>, plan: Plan) -> Receiver<Batch<T::Truth>> {
         }
     });
     receiver
+}
+
+/// The next of the batches that were asked for.
+pub fn next<T>(batches: &Receiver<Batch<T>>) -> Result<Batch<T>> {
+    let next = batches.recv();
+    next.context("the thread that draws batches ended")
 }
 
 fn batch<T: Task>(task: &T, plan: Plan, step: u64) -> Batch<T::Truth> {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::adamw::{self, AdamW};
 use super::batches::{self, Plan};
 use super::config::Recipe;
-use super::graph::{self, Activations, Images, Statistics, forward};
+use super::graph::{self, Activations, Statistics, forward};
 use super::parameters::{self, Checkpoint, Parameters, Role};
 use super::readings;
 use super::shards::{Statistic, Workers};
@@ -256,9 +256,7 @@ impl<T: Task> Session<'_, T> {
         let mut written = Instant::now();
         while state.step < end {
             let began = Instant::now();
-            let batch = batches
-                .recv()
-                .context("the thread that draws batches ended")?;
+            let batch = batches::next(&batches)?;
             let rate = stage.rate(&self.recipe, state.step);
             let loss = self.step(&mut state, stage, batch, rate, (&workers, teacher))?;
             state.step += 1;
@@ -299,9 +297,7 @@ impl<T: Task> Session<'_, T> {
         let measured = state.average.clone();
         let bar = crate::progress::bar(CALIBRATION_BATCHES, "calibrating");
         for step in 0..CALIBRATION_BATCHES {
-            let (images, _) = batches
-                .recv()
-                .context("the thread that draws batches ended")?;
+            let (images, _) = batches::next(&batches)?;
             let pass = forward(
                 self.network,
                 &measured,
@@ -367,8 +363,9 @@ impl<T: Task> Session<'_, T> {
             Fit::Outputs if stage == Stage::first_with_levels(config) => {
                 let plan = self.plan(0xF1, (0, readings::BATCHES));
                 let batches = batches::draw(Arc::clone(self.task), plan);
-                let batches: Vec<Images> = batches.iter().map(|(images, _)| images).collect();
-                readings::fit(self.network, &before.average, &batches, config)
+                let images = (0..readings::BATCHES).map(|_| Ok(batches::next(&batches)?.0));
+                let images = images.collect::<Result<Vec<_>>>()?;
+                readings::fit(self.network, &before.average, &images, config)
             }
             // The soft stage began with the levels that were fitted.
             Fit::Outputs if stage == Stage::Hard => Ok((before.average, before.quantizer)),
