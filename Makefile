@@ -66,7 +66,7 @@ bench-peers: ## the whole network beside tract, onnxruntime and ncnn, into targe
 	@deploy/install-deps.sh build
 	deploy/peers/run.sh
 
-bench-peers-arm: ## the whole network beside onnxruntime and ncnn on 64-bit ARM, counted under QEMU; after bench-peers
+bench-peers-arm: ## the whole network beside tract, onnxruntime and ncnn on 64-bit ARM, counted under QEMU; after bench-peers
 	@deploy/install-deps.sh build cross-arm64 gate
 	deploy/peers/arm.sh
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole network in our kernels, onnxruntime and ncnn on 64-bit ARM, counted under QEMU: deploy/peers/arm.sh [BUNDLE]
+# The whole network in our kernels, tract, onnxruntime and ncnn on 64-bit ARM, counted under QEMU: deploy/peers/arm.sh [BUNDLE] [KEY]
 #
 # Counts instructions. With ARMCYCLES=PROGRAM, the tool that docs/performance.md tells of, it estimates cycles of three cores, too. One run
 # is half of the difference between three runs and one, so that Python and the making of the network do not count. First
@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-readonly bundle=${1:-models/person.tern}
+readonly bundle=${1:-models/person.tern} key=${2:-models/default.pub}
 readonly out=target/peers arm=target/peers/arm
 readonly root=$PWD/$arm/root
 readonly packages=(python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libstdc++6 libgcc-s1 zlib1g libexpat1
@@ -18,7 +18,7 @@ readonly engines=(onnxruntime-f32 onnxruntime-int8 ncnn-f32 ncnn-int8)
 # QEMU's name of the core, its number in /proc/cpuinfo, its name for ARMCYCLES, our kernels for it, and what it has besides.
 readonly cores=('cortex-a53 0xd03 a53 neon-in-order' 'cortex-a72 0xd08 a72+ neon' 'neoverse-n1 0xd0b a76+ neon asimddp')
 readonly qemu=${QEMU_AARCH64:-qemu-aarch64}
-readonly work=target-cross/aarch64-unknown-linux-gnu/release/examples/network_work
+readonly examples=target-cross/aarch64-unknown-linux-gnu/release/examples
 
 say() { printf 'peers: %s\n' "$*" >&2; }
 
@@ -27,6 +27,8 @@ main() {
     [ -e "$root/complete" ] || fetch
     CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 deploy/cross.sh build aarch64-unknown-linux-gnu \
         --locked -p ternwatch-detector --features testing --example network_work
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 deploy/cross.sh build aarch64-unknown-linux-gnu \
+        --locked -p quant-tool --example engine_time
     gcc -O2 -shared -fPIC -o $arm/count.so deploy/instructions/count.c
     : >$out/arm.txt
     local core
@@ -55,10 +57,11 @@ fetch() {
 
 # measure_core CPU PART CORE ISA [FEATURE]
 measure_core() {
-    # onnxruntime looks there for what the processor can do.
+    # onnxruntime and tract look there for what the processor can do.
     printf 'processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd evtstrm crc32 cpuid %s\nCPU implementer\t: 0x41\n%s\n%s\t: %s\n%s\n\n' \
         "${5:-}" $'CPU architecture: 8\nCPU variant\t: 0x0' 'CPU part' "$2" $'CPU revision\t: 3' >"$root/proc/cpuinfo"
-    measure "$1" "$3" ours /usr/aarch64-linux-gnu "$work" "$4" RUNS real "$bundle"
+    measure "$1" "$3" ours /usr/aarch64-linux-gnu $examples/network_work "$4" RUNS real "$bundle"
+    measure "$1" "$3" tract-f32 "$root" $examples/engine_time tract "$bundle" "$key" RUNS
     local engine
     for engine in "${engines[@]}"; do
         measure "$1" "$3" "$engine" "$root" -E PYTHONHOME="$root/usr" -E PYTHONPATH="$root/site" -E PYTHONDONTWRITEBYTECODE=1 \
