@@ -35,6 +35,10 @@ pub struct Config {
     pub cut_out: f32,
     /// Largest standard deviation of the noise, of a range of 1.
     pub noise: f32,
+    /// Probability of each of up to three patches: a piece of another photograph is laid over the sample, around somebody
+    /// or from anywhere. What a person looks like then tells of neither the place nor the camera.
+    #[serde(default)]
+    pub patches: f32,
 }
 
 /// A decoded photograph, with its half-size copy for strong reductions.
@@ -82,6 +86,12 @@ const VISIBLE_MIN: f32 = 0.35;
 const SIDES_MIN: [f32; 2] = [3.0, 6.0];
 /// Largest side of a covered rectangle, as a part of the view's.
 const CUT_OUT_MAX: f32 = 0.35;
+/// Patches that a sample has at most.
+const PATCHES_MAX: usize = 3;
+/// Smallest and largest height of a patch, as a part of the sample's.
+const PATCH_HEIGHT: [f32; 2] = [0.12, 0.95];
+/// Most that a patch is enlarged.
+const PATCH_SCALE_MAX: f32 = 2.5;
 /// The border's grey, as the detector's letterbox has it.
 const BORDER: f32 = 114.0;
 
@@ -152,6 +162,11 @@ impl Photos {
         } else {
             self.draw(rng, &mut canvas, [0, 0, width, height]);
         }
+        for _ in 0..PATCHES_MAX {
+            if self.config.patches > 0.0 && rng.f32() < self.config.patches {
+                self.patch(rng, &mut canvas);
+            }
+        }
         self.noise(rng, &mut canvas.rgb);
         Sample {
             image: canvas.planes(),
@@ -187,6 +202,56 @@ impl Photos {
         view.boxes(photo, canvas, part, covered);
     }
 
+    /// Lays a piece of a random photograph over the canvas: half of the time with an object of it. Whoever is hidden by it
+    /// is no longer to be found.
+    fn patch(&self, rng: &mut fastrand::Rng, canvas: &mut Canvas) {
+        let photo = self.pick(rng);
+        let (pw, ph) = (photo.full.width as f32, photo.full.height as f32);
+        let object = rng.choice(&photo.boxes).filter(|_| rng.bool());
+        let [x0, y0, x1, y1] = match object {
+            Some(target) => {
+                let [x0, y0, x1, y1] = target.xyxy;
+                let (w, h) = (x1 - x0, y1 - y0);
+                let mut margin = |side: f32| side * between(rng, 0.0, 0.4);
+                [
+                    x0 - margin(w),
+                    y0 - margin(h),
+                    x1 + margin(w),
+                    y1 + margin(h),
+                ]
+            }
+            None => {
+                let h = ph * between(rng, 0.1, 0.6);
+                let w = h * between(rng, 0.3, 1.2);
+                let (x, y) = (between(rng, 0.0, pw - w), between(rng, 0.0, ph - h));
+                [x, y, x + w, y + h]
+            }
+        };
+        let (x0, y0) = (x0.clamp(0.0, pw), y0.clamp(0.0, ph));
+        let (w, h) = (x1.clamp(0.0, pw) - x0, y1.clamp(0.0, ph) - y0);
+        let [low, high] = PATCH_HEIGHT.map(|part| (part * canvas.height as f32).ln());
+        let scale = (between(rng, low, high).exp() / h.max(1.0)).min(PATCH_SCALE_MAX);
+        let stretch = between(rng, -photo.aspect, photo.aspect).exp();
+        let (sx, sy) = (scale * stretch.sqrt(), scale / stretch.sqrt());
+        let side = |length: f32, most: usize| (length as usize).min(most);
+        let (width, height) = (side(w * sx, canvas.width), side(h * sy, canvas.height));
+        let at = [
+            rng.usize(0..=canvas.width - width),
+            rng.usize(0..=canvas.height - height),
+        ];
+        let part = [at[0], at[1], width, height];
+        let view = View {
+            scale: [sx, sy],
+            offset: [-x0 * sx, -y0 * sy],
+            mirrored: rng.bool(),
+            blurred: rng.f32() < self.config.blur,
+        };
+        canvas.hide(part);
+        let colour = Colour::draw(rng, &self.config);
+        view.render(photo, &colour, canvas, part);
+        view.boxes(photo, canvas, part, None);
+    }
+
     fn noise(&self, rng: &mut fastrand::Rng, rgb: &mut [f32]) {
         if rng.f32() >= 0.2 {
             return;
@@ -200,6 +265,12 @@ impl Photos {
 
 fn between(rng: &mut fastrand::Rng, low: f32, high: f32) -> f32 {
     low + rng.f32() * (high - low)
+}
+
+/// The area that two boxes share.
+fn common(a: [f32; 4], b: [f32; 4]) -> f32 {
+    let side = |axis: usize| (a[axis + 2].min(b[axis + 2]) - a[axis].max(b[axis])).max(0.0);
+    side(0) * side(1)
 }
 
 /// Where a photograph lies in its part of the canvas: pixel x scale + offset.
@@ -279,10 +350,7 @@ impl View {
             };
             let (cx, cy) = (x.map(|x| x.clamp(0.0, w)), y.map(|y| y.clamp(0.0, h)));
             let (width, height) = (cx[1] - cx[0], cy[1] - cy[0]);
-            let hidden = covered.map_or(0.0, |c| {
-                let common = |b: [f32; 2], low: f32, high: f32| b[1].min(high) - b[0].max(low);
-                common(cx, c[0], c[2]).max(0.0) * common(cy, c[1], c[3]).max(0.0)
-            });
+            let hidden = covered.map_or(0.0, |c| common([cx[0], cy[0], cx[1], cy[1]], c));
             let all = (x[1] - x[0]) * (y[1] - y[0]);
             let visible = width * height - hidden > VISIBLE_MIN * all;
             if visible && width > SIDES_MIN[0] && height > SIDES_MIN[1] {
@@ -354,6 +422,16 @@ impl Canvas {
             }
         }
         [left, top, right, bottom].map(|v| v as f32)
+    }
+
+    /// Drops the boxes of which a part (x, y, width, height) leaves too little to be seen.
+    fn hide(&mut self, part: [usize; 4]) {
+        let [x, y, w, h] = part.map(|v| v as f32);
+        self.boxes.retain(|target| {
+            let b = target.xyxy;
+            let all = (b[2] - b[0]) * (b[3] - b[1]);
+            all - common(b, [x, y, x + w, y + h]) > VISIBLE_MIN * all
+        });
     }
 
     /// Planar u7 values / 127, as the detector's preprocessing gives them.
@@ -434,6 +512,7 @@ mod tests {
             blur: 0.0,
             cut_out: 0.0,
             noise: 0.0,
+            patches: 0.0,
         };
         Photos {
             photos: vec![photo],
@@ -475,6 +554,36 @@ mod tests {
     }
 
     #[test]
+    fn patches_bring_their_boxes_and_hide_others() {
+        let mut photos = photos(100, 80, [30, 20, 60, 70]);
+        let count = |photos: &Photos| {
+            let mut rng = fastrand::Rng::with_seed(3);
+            let samples = (0..200).map(|_| photos.sample(&mut rng, 96, 64));
+            let boxes: Vec<Target> = samples.flat_map(|sample| sample.boxes).collect();
+            for target in &boxes {
+                let [x0, y0, x1, y1] = target.xyxy;
+                assert!(0.0 <= x0 && x0 < x1 && x1 <= 96.0, "{target:?}");
+                assert!(0.0 <= y0 && y0 < y1 && y1 <= 64.0, "{target:?}");
+            }
+            boxes.len()
+        };
+        let without = count(&photos);
+        photos.config.patches = 1.0;
+        assert!(count(&photos) > without + 100, "{without}");
+        let mut canvas = Canvas {
+            width: 96,
+            height: 64,
+            rgb: vec![0.0; 3 * 96 * 64],
+            boxes: [[0.0, 0.0, 20.0, 40.0], [50.0, 0.0, 70.0, 40.0]]
+                .map(|xyxy| Target { xyxy, class: 0 })
+                .to_vec(),
+        };
+        canvas.hide([0, 0, 30, 28]);
+        let left: Vec<f32> = canvas.boxes.iter().map(|target| target.xyxy[0]).collect();
+        assert_eq!(left, [50.0]);
+    }
+
+    #[test]
     fn a_seed_draws_the_same_sample() {
         let photos = photos(64, 48, [10, 10, 30, 40]);
         let draw = |seed| photos.sample(&mut fastrand::Rng::with_seed(seed), 64, 48);
@@ -489,6 +598,16 @@ mod tests {
             let photos = photos(w, h, [0, 0, w, h]);
             for seed in 0..20 {
                 photos.sample(&mut fastrand::Rng::with_seed(seed), 33, 17);
+            }
+            let patched = Photos {
+                config: Config {
+                    patches: 1.0,
+                    ..photos.config.clone()
+                },
+                ..photos
+            };
+            for seed in 0..20 {
+                patched.sample(&mut fastrand::Rng::with_seed(seed), 33, 17);
             }
         }
     }
