@@ -11,6 +11,7 @@ DEMO_VIDEO ?= /usr/share/doc/opencv-doc/examples/data/vtest.avi
 DEMO_SECONDS ?= 30
 QUANT_TOOL := target/train/quant-tool
 MODEL ?= person
+RECIPE ?= models/$(MODEL).toml
 RUN ?= target/$(MODEL)
 # One after the other: together, cargo would give the daemon the demonstration's ability to sign.
 DEMO_BUILD = $(CARGO) build --release --locked -p ternwatchd && $(CARGO) build --release --locked -p ternwatch-demo
@@ -144,9 +145,9 @@ train-default: ## train a model that ships, for hours: DATA=FOLDER (with train/ 
 	@deploy/install-deps.sh build
 	@[ -n "$(DATA)" ] && [ -n "$(KEY)" ] || { echo "say DATA=FOLDER and KEY=FILE, see models/README.md" >&2; exit 64; }
 	$(CARGO) build --profile train --locked -p quant-tool
-	$(QUANT_TOOL) train --config models/$(MODEL).toml --data "$(DATA)/train" --run "$(RUN)"
-	$(QUANT_TOOL) quantize --config models/$(MODEL).toml --data "$(DATA)/train" --run "$(RUN)"
-	$(QUANT_TOOL) export --config models/$(MODEL).toml --run "$(RUN)" --key "$(KEY)" --evaluate "$(DATA)/val" --out "$(RUN)/$(MODEL).tern"
+	$(QUANT_TOOL) train --config "$(RECIPE)" --data "$(DATA)/train" --run "$(RUN)"
+	$(QUANT_TOOL) quantize --config "$(RECIPE)" --data "$(DATA)/train" --run "$(RUN)"
+	$(QUANT_TOOL) export --config "$(RECIPE)" --run "$(RUN)" --key "$(KEY)" --evaluate "$(DATA)/val" --out "$(RUN)/$(MODEL).tern"
 
 evaluate: ## how well the models that ship find people on annotated pictures: DATA=FOLDER (with val/)
 	@deploy/install-deps.sh build

@@ -9,14 +9,10 @@ cd "$(dirname "$0")/.."
 [ $# -ge 3 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 64; }
 readonly data=$1 key=$2 source=$3 patches=${4:-0}
 readonly run=target/leave-out/$source-$patches
-readonly tool=${QUANT_TOOL:-target/train/quant-tool}
 
 [ "$source" = none ] || grep -q "^source_weights.*\b$source = " models/person.toml ||
     { echo "leave-out: models/person.toml has no weight of a source $source" >&2; exit 65; }
-[ -x "$tool" ] || cargo build --profile train --locked -p quant-tool
 mkdir -p "$run"
 sed -e 's/^steps = .*/steps = 5000/' -e 's/^soft_steps = .*/soft_steps = 400/' -e 's/^hard_steps = .*/hard_steps = 1600/' \
     -e "s/^noise = .*/&\npatches = $patches/" -e "/^source_weights/s/\b$source = [0-9.]*/$source = 0.0/" models/person.toml >"$run/recipe.toml"
-"$tool" train --config "$run/recipe.toml" --data "$data/train" --run "$run"
-"$tool" quantize --config "$run/recipe.toml" --data "$data/train" --run "$run"
-"$tool" export --config "$run/recipe.toml" --run "$run" --key "$key" --evaluate "$data/val" --out "$run/person.tern"
+make train-default MODEL=person RECIPE="$run/recipe.toml" RUN="$run" DATA="$data" KEY="$key"

@@ -25,10 +25,10 @@ say() { printf 'peers: %s\n' "$*" >&2; }
 main() {
     [ -s $out/ncnn-int8.param ] || { say "there is no $out/ncnn-int8.param: \`make bench-peers\` writes it"; exit 66; }
     [ -e "$root/complete" ] || fetch
-    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 deploy/cross.sh build aarch64-unknown-linux-gnu \
-        --locked -p ternwatch-detector --features testing --example network_work
-    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 deploy/cross.sh build aarch64-unknown-linux-gnu \
-        --locked -p quant-tool --example engine_time
+    export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
+    local build=(deploy/cross.sh build aarch64-unknown-linux-gnu --locked)
+    "${build[@]}" -p ternwatch-detector --features testing --example network_work
+    "${build[@]}" -p quant-tool --example engine_time
     gcc -O2 -shared -fPIC -o $arm/count.so deploy/instructions/count.c
     : >$out/arm.txt
     local core

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::dataset::Dataset;
+use super::xyxy;
 
 /// How samples are drawn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -187,17 +188,10 @@ impl Photos {
         let (w, h) = (part[2] as f32, part[3] as f32);
         let [low, high] = self.config.scale.map(f32::ln);
         let scale = (w / pw).min(h / ph) * between(rng, low, high).exp();
-        let stretch = between(rng, -photo.aspect, photo.aspect).exp();
-        let (sx, sy) = (scale * stretch.sqrt(), scale / stretch.sqrt());
+        let [sx, sy] = photo.stretch(rng, scale);
         let place = |rng: &mut fastrand::Rng, room: f32| between(rng, room.min(0.0), room.max(0.0));
-        let view = View {
-            scale: [sx, sy],
-            offset: [place(rng, w - pw * sx), place(rng, h - ph * sy)],
-            mirrored: rng.bool(),
-            blurred: rng.f32() < self.config.blur,
-        };
-        let colour = Colour::draw(rng, &self.config);
-        view.render(photo, &colour, canvas, part);
+        let offset = [place(rng, w - pw * sx), place(rng, h - ph * sy)];
+        let view = self.show(rng, photo, ([sx, sy], offset), canvas, part);
         let covered = (rng.f32() < self.config.cut_out).then(|| canvas.cover(rng, part));
         view.boxes(photo, canvas, part, covered);
     }
@@ -231,8 +225,7 @@ impl Photos {
         let (w, h) = (x1.clamp(0.0, pw) - x0, y1.clamp(0.0, ph) - y0);
         let [low, high] = PATCH_HEIGHT.map(|part| (part * canvas.height as f32).ln());
         let scale = (between(rng, low, high).exp() / h.max(1.0)).min(PATCH_SCALE_MAX);
-        let stretch = between(rng, -photo.aspect, photo.aspect).exp();
-        let (sx, sy) = (scale * stretch.sqrt(), scale / stretch.sqrt());
+        let [sx, sy] = photo.stretch(rng, scale);
         let side = |length: f32, most: usize| (length as usize).min(most);
         let (width, height) = (side(w * sx, canvas.width), side(h * sy, canvas.height));
         let at = [
@@ -240,16 +233,30 @@ impl Photos {
             rng.usize(0..=canvas.height - height),
         ];
         let part = [at[0], at[1], width, height];
+        let place = ([sx, sy], [-x0 * sx, -y0 * sy]);
+        canvas.hide(part);
+        let view = self.show(rng, photo, place, canvas, part);
+        view.boxes(photo, canvas, part, None);
+    }
+
+    /// Draws a photograph of random colours into a part of the canvas, where scale and offset say.
+    fn show(
+        &self,
+        rng: &mut fastrand::Rng,
+        photo: &Photo,
+        (scale, offset): ([f32; 2], [f32; 2]),
+        canvas: &mut Canvas,
+        part: [usize; 4],
+    ) -> View {
         let view = View {
-            scale: [sx, sy],
-            offset: [-x0 * sx, -y0 * sy],
+            scale,
+            offset,
             mirrored: rng.bool(),
             blurred: rng.f32() < self.config.blur,
         };
-        canvas.hide(part);
         let colour = Colour::draw(rng, &self.config);
         view.render(photo, &colour, canvas, part);
-        view.boxes(photo, canvas, part, None);
+        view
     }
 
     fn noise(&self, rng: &mut fastrand::Rng, rgb: &mut [f32]) {
@@ -267,10 +274,12 @@ fn between(rng: &mut fastrand::Rng, low: f32, high: f32) -> f32 {
     low + rng.f32() * (high - low)
 }
 
-/// The area that two boxes share.
-fn common(a: [f32; 4], b: [f32; 4]) -> f32 {
-    let side = |axis: usize| (a[axis + 2].min(b[axis + 2]) - a[axis].max(b[axis])).max(0.0);
-    side(0) * side(1)
+impl Photo {
+    /// A scale for each axis, with a random change of the aspect.
+    fn stretch(&self, rng: &mut fastrand::Rng, scale: f32) -> [f32; 2] {
+        let stretch = between(rng, -self.aspect, self.aspect).exp();
+        [scale * stretch.sqrt(), scale / stretch.sqrt()]
+    }
 }
 
 /// Where a photograph lies in its part of the canvas: pixel x scale + offset.
@@ -350,7 +359,8 @@ impl View {
             };
             let (cx, cy) = (x.map(|x| x.clamp(0.0, w)), y.map(|y| y.clamp(0.0, h)));
             let (width, height) = (cx[1] - cx[0], cy[1] - cy[0]);
-            let hidden = covered.map_or(0.0, |c| common([cx[0], cy[0], cx[1], cy[1]], c));
+            let clamped = [cx[0], cy[0], cx[1], cy[1]];
+            let hidden = covered.map_or(0.0, |c| xyxy::intersection(&clamped, &c));
             let all = (x[1] - x[0]) * (y[1] - y[0]);
             let visible = width * height - hidden > VISIBLE_MIN * all;
             if visible && width > SIDES_MIN[0] && height > SIDES_MIN[1] {
@@ -428,9 +438,9 @@ impl Canvas {
     fn hide(&mut self, part: [usize; 4]) {
         let [x, y, w, h] = part.map(|v| v as f32);
         self.boxes.retain(|target| {
-            let b = target.xyxy;
-            let all = (b[2] - b[0]) * (b[3] - b[1]);
-            all - common(b, [x, y, x + w, y + h]) > VISIBLE_MIN * all
+            let all = xyxy::area(&target.xyxy);
+            let hidden = xyxy::intersection(&target.xyxy, &[x, y, x + w, y + h]);
+            all - hidden > VISIBLE_MIN * all
         });
     }
 
@@ -595,19 +605,12 @@ mod tests {
     #[test]
     fn tiny_and_odd_photographs_do_not_panic() {
         for (w, h) in [(1, 1), (1, 9), (7, 1), (3, 2)] {
-            let photos = photos(w, h, [0, 0, w, h]);
-            for seed in 0..20 {
-                photos.sample(&mut fastrand::Rng::with_seed(seed), 33, 17);
-            }
-            let patched = Photos {
-                config: Config {
-                    patches: 1.0,
-                    ..photos.config.clone()
-                },
-                ..photos
-            };
-            for seed in 0..20 {
-                patched.sample(&mut fastrand::Rng::with_seed(seed), 33, 17);
+            let mut photos = photos(w, h, [0, 0, w, h]);
+            for patches in [0.0, 1.0] {
+                photos.config.patches = patches;
+                for seed in 0..20 {
+                    photos.sample(&mut fastrand::Rng::with_seed(seed), 33, 17);
+                }
             }
         }
     }

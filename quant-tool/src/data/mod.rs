@@ -4,6 +4,7 @@ mod coco;
 pub mod dataset;
 pub mod labelled;
 mod voc;
+pub mod xyxy;
 mod yolo;
 
 /// That a folder's pictures or annotations cannot be used; what is wrong with them follows.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use ternwatch_detector::Detection;
 
 use crate::data::dataset::Annotation;
+use crate::data::xyxy;
 
 /// A hit overlaps a box by at least this.
 const IOU_MIN: f32 = 0.5;
@@ -94,12 +95,10 @@ pub(super) fn matched(
 /// has it. Any number of detections may lie there.
 fn overlap(detection: &[f32; 4], annotation: &Annotation) -> f32 {
     let (a, b) = (detection, &annotation.xyxy);
-    let side = |k: usize| (a[k + 2].min(b[k + 2]) - a[k].max(b[k])).max(0.0);
-    let area = |v: &[f32; 4]| (v[2] - v[0]) * (v[3] - v[1]);
-    let intersection = side(0) * side(1);
+    let intersection = xyxy::intersection(a, b);
     let whole = match annotation.ignore {
-        true => area(a),
-        false => area(a) + area(b) - intersection,
+        true => xyxy::area(a),
+        false => xyxy::area(a) + xyxy::area(b) - intersection,
     };
     if whole > 0.0 {
         intersection / whole
