@@ -17,6 +17,7 @@ case $package in
     ternwatch-quant-tool) crate=quant-tool program=quant-tool profile=train ;;
     *) die "no such package: $package" ;;
 esac
+readonly bytes_max=12000000
 here=$(dpkg --print-architecture)
 stage=target/deb/stage
 
@@ -47,6 +48,14 @@ build() {
     fi
 }
 
+# The daemon promises to be small; what is built in a hurry, for tests of the package, is not what ships.
+check_size() {
+    local bytes
+    bytes=$(stat -c %s "$1")
+    say "$1: $bytes bytes"
+    [ -n "${CARGO_PROFILE_RELEASE_OPT_LEVEL:-}" ] || [ "$bytes" -le "$bytes_max" ] || die "$1 is larger than $bytes_max bytes"
+}
+
 # The package's version is the programs'.
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 [ "$(dpkg-parsechangelog -S Version)" = "$version" ] ||
@@ -56,6 +65,7 @@ mkdir -p target/deb
 for architecture; do
     built=$(build "$architecture")
     [ -x "$built" ] || die "there is no program $built"
+    [ "$package" != ternwatch ] || check_size "$built"
     rm -rf "$stage"
     mkdir -p "$stage"/{bin,completions,manual}
     install "$built" "$stage/bin/$program"

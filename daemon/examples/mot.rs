@@ -12,9 +12,8 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use ternwatch_daemon::config::Config;
 use ternwatch_daemon::model::{self, Loaded};
-use ternwatch_daemon::processor::best_isa;
 use ternwatch_daemon::track::{State, Tracker};
-use ternwatch_detector::{Detection, Frame, PixelFormat, Thresholds};
+use ternwatch_detector::{Detection, Frame, Isa, PixelFormat, Thresholds};
 
 /// Detections of the benchmark with a lower confidence begin no track: those of its detectors are calibrated so.
 const SCORE_HIGH: f32 = 0.5;
@@ -108,7 +107,7 @@ impl Finder {
         let mut config = defaults()?.model;
         config.bundle = bundle.into();
         config.key = key.into();
-        Ok(Self::Model(Box::new(model::load(&config, best_isa())?)))
+        Ok(Self::Model(Box::new(model::load(&config, Isa::detect())?)))
     }
 
     fn given(sequence: &Path) -> Result<Self> {

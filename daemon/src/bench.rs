@@ -12,6 +12,8 @@ use crate::cli::{Bench, FrameFormat};
 use crate::config::Config;
 use crate::exit::{Failure, Reason};
 use crate::model;
+use crate::processor::IsaChoice;
+use crate::publish::payload::ModelIdentity;
 use crate::vitals::Vitals;
 use anyhow::{Context, anyhow};
 use image::ExtendedColorType;
@@ -45,9 +47,10 @@ pub fn run(config: Result<Config, Failure>, wanted: &Bench) -> Result<(), Failur
     if let Some(bundle) = &wanted.bundle {
         config.bundle.clone_from(bundle);
     }
-    let isa = config
-        .isa()
+    let choice = config
+        .choose_isa()
         .map_err(|invalid| Failure::new(Reason::Config, anyhow!(invalid.reason)))?;
+    let isa = choice.isa;
     let loaded = model::load(&config, isa).map_err(|e| Failure::new(e.reason(), e))?;
     let model = layers(&config).map_err(|e| Failure::new(e.reason(), e))?;
     let camera = Camera::new(wanted)?;
@@ -56,11 +59,11 @@ pub fn run(config: Result<Config, Failure>, wanted: &Bench) -> Result<(), Failur
     let team = team.map_err(|e| Failure::new(Reason::Unavailable, e))?;
     let threads = team.threads();
     eprintln!(
-        "measuring {} frames on {isa}, {threads} thread(s)",
+        "measuring {} frames, {threads} thread(s), instruction set {choice}",
         wanted.frames
     );
     let times = measure(&model, loaded.detector, loaded.thresholds, camera, wanted)?;
-    let report = times.report(&model, loaded.identity, isa);
+    let report = times.report(&model, loaded.identity, &choice, threads);
     if wanted.json {
         let text = serde_json::to_string_pretty(&report);
         println!("{}", text.map_err(|e| Failure::new(Reason::Software, e))?);
@@ -218,16 +221,19 @@ impl Times {
     fn report(
         mut self,
         model: &Model,
-        identity: crate::publish::payload::ModelIdentity,
-        isa: ternwatch_detector::Isa,
+        identity: ModelIdentity,
+        choice: &IsaChoice,
+        threads: usize,
     ) -> Report {
         let jpeg = (self.frame.format == "JPEG")
             .then(|| StageTime::of("decode JPEG", &mut self.decode_jpeg));
+        let total = StageTime::of("total", &mut self.total);
+        let frames_per_second = 1e3 / total.p50_ms;
         let stages = jpeg.into_iter().chain([
             StageTime::of("preprocess", &mut self.preprocess),
             StageTime::of("infer", &mut self.infer),
             StageTime::of("decode", &mut self.decode),
-            StageTime::of("total", &mut self.total),
+            total,
             StageTime::of("processor", &mut self.processor),
         ]);
         let layers = model.layers().iter().zip(&mut self.layers);
@@ -258,11 +264,14 @@ impl Times {
             schema: report::SCHEMA,
             daemon: env!("CARGO_PKG_VERSION"),
             model: identity,
-            isa: isa.to_string(),
+            isa: choice.isa.to_string(),
+            isa_choice: choice.to_string(),
+            threads,
             input: [model.input().width, model.input().height],
             mmac: model.macs() as f64 / 1e6,
             frame: self.frame,
             frames: self.total.len(),
+            frames_per_second,
             stages: stages.collect(),
             layers: layers.collect(),
             memory: report::Memory::of_this_process(self.arena),

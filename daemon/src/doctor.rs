@@ -9,6 +9,7 @@ mod camera;
 use crate::config::Config;
 use crate::exit::{Failure, Reason};
 use crate::model;
+use crate::processor::IsaChoice;
 use crate::publish::mqtt;
 use anyhow::anyhow;
 use board::Board;
@@ -91,8 +92,18 @@ pub fn run(config: Result<Config, Failure>) -> Result<(), Failure> {
     let board = Board::here();
     tell(settings(&config));
     if let Ok(config) = &config {
-        tell(model(config));
-        tell(processor(config));
+        match config.model.choose_isa() {
+            Ok(choice) => {
+                tell(model(config, choice.isa));
+                tell(processor(&choice));
+            }
+            Err(invalid) => tell(Finding::new(
+                Level::Bad(Reason::Config),
+                "processor",
+                format!("model.isa {}", invalid.reason),
+                "set it to \"auto\"",
+            )),
+        }
     }
     tell(board.memory());
     tell(board.power());
@@ -127,16 +138,7 @@ fn settings(config: &Result<Config, Failure>) -> Finding {
 }
 
 /// Signature and recorded answers of the configured model.
-fn model(config: &Config) -> Finding {
-    let Ok(isa) = config.model.isa() else {
-        // The configuration was valid a moment ago.
-        return Finding::new(
-            Level::Bad(Reason::Config),
-            "model",
-            "model.isa is not possible here",
-            "set it to \"auto\"",
-        );
-    };
+fn model(config: &Config, isa: Isa) -> Finding {
     match model::load(&config.model, isa) {
         Ok(loaded) => {
             let identity = loaded.identity;
@@ -155,21 +157,18 @@ fn model(config: &Config) -> Finding {
     }
 }
 
-fn processor(config: &Config) -> Finding {
+fn processor(choice: &IsaChoice) -> Finding {
     let available: Vec<String> = Isa::available().iter().map(Isa::to_string).collect();
-    let best = crate::processor::best_isa();
-    let text = |chosen: Isa| {
-        let all = available.join(", ");
-        format!("{}: {chosen} of {all}", std::env::consts::ARCH)
-    };
-    match config.model.isa() {
-        Ok(isa) if isa != best => Finding::new(
+    let all = available.join(", ");
+    let text = format!("{}: {choice}; it has {all}", std::env::consts::ARCH);
+    match choice.faster() {
+        None => Finding::good("processor", text),
+        Some(faster) => Finding::new(
             Level::Doubtful,
             "processor",
-            text(isa),
-            format!("model.isa = \"auto\" would choose {best}, which is faster"),
+            text,
+            format!("model.isa = \"auto\" would choose {faster}, which is faster"),
         ),
-        _ => Finding::good("processor", text(best)),
     }
 }
 
@@ -251,7 +250,10 @@ mod tests {
     fn a_missing_model_is_named_with_a_remedy() {
         let variable = ("TERNWATCH_MODEL__BUNDLE".into(), "/nonexistent.tern".into());
         let key = ("TERNWATCH_MODEL__KEY".into(), "/nonexistent.pub".into());
-        let finding = model(&Config::load(None, [variable, key]).expect("valid"));
+        let finding = model(
+            &Config::load(None, [variable, key]).expect("valid"),
+            Isa::Scalar,
+        );
         assert_eq!(finding.level, Level::Bad(Reason::NoInput));
         assert!(
             finding.to_string().contains("/nonexistent.pub"),
@@ -262,11 +264,10 @@ mod tests {
 
     #[test]
     fn a_slower_level_than_possible_is_doubtful() {
-        let config = |isa: &str| {
-            Config::load(None, [("TERNWATCH_MODEL__ISA".into(), isa.into())]).expect("valid")
-        };
-        assert_eq!(processor(&config("auto")).level, Level::Good);
-        assert_eq!(processor(&config("scalar")).level, Level::Doubtful);
+        let measured = processor(&IsaChoice::by_measurement());
+        assert_eq!(measured.level, Level::Good, "{measured}");
+        let slow = processor(&IsaChoice::by_setting(Isa::Scalar));
+        assert_eq!(slow.level, Level::Doubtful, "{slow}");
     }
 
     #[test]

@@ -82,10 +82,12 @@ fn run(config: &Config, reread: service::Reread<'_>) -> Result<(), Failure> {
     for line in config.lines() {
         log::info!("{line}");
     }
-    let isa = config
+    let choice = config
         .model
-        .isa()
+        .choose_isa()
         .map_err(|invalid| Failure::new(Reason::Config, anyhow::anyhow!(invalid.reason)))?;
+    log::info!("instruction set {choice}");
+    let isa = choice.isa;
     let start = start::start(config, isa).map_err(|error| Failure::new(error.reason(), error))?;
     log::info!(
         "model {} {} runs on {isa}, {:.1} million multiply-accumulates a frame",

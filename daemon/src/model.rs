@@ -2,7 +2,7 @@
 
 use crate::config::{Invalid, in_range};
 use crate::exit::Reason;
-use crate::processor;
+use crate::processor::IsaChoice;
 use crate::publish::payload::ModelIdentity;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
@@ -55,16 +55,21 @@ impl Config {
             in_range("model.iou_max", self.iou_max, 0.01..=1.0)?;
         }
         in_range("model.threads", self.threads, 1..=THREADS_MAX)?;
-        self.isa().map(drop)
+        self.wanted_isa().map(drop)
     }
 
-    /// The instruction set level that is in effect.
-    pub fn isa(&self) -> Result<Isa, Invalid> {
+    /// The instruction set level that is in effect; `auto` measures.
+    pub fn choose_isa(&self) -> Result<IsaChoice, Invalid> {
+        let wanted = self.wanted_isa()?;
+        Ok(wanted.map_or_else(IsaChoice::by_measurement, IsaChoice::by_setting))
+    }
+
+    fn wanted_isa(&self) -> Result<Option<Isa>, Invalid> {
         if self.isa == "auto" {
-            return Ok(processor::best_isa());
+            return Ok(None);
         }
-        self.isa
-            .parse()
+        let isa = self.isa.parse();
+        isa.map(Some)
             .map_err(|error| Invalid::new("model.isa", format!("{error}")))
     }
 

@@ -4,7 +4,8 @@
 # Counts instructions. With ARMCYCLES=PROGRAM, the tool that docs/performance.md tells of, it estimates cycles of three cores, too. One run
 # is half of the difference between three runs and one, so that Python and the making of the network do not count. First
 # `make bench-peers` has to write the networks of the other engines. Fetches their packages for ARM and a Python to run
-# them into target/peers/arm, nothing of it is installed; writes target/peers/arm.txt, a line for each engine and core.
+# them into target/peers/arm, nothing of it is installed; writes target/peers/arm.txt, a line for each engine and core, and with
+# cycles target/peers/arm.svg.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -36,6 +37,7 @@ main() {
         # shellcheck disable=SC2086 # the parts are arguments of their own
         measure_core $core
     done
+    [ -z "${ARMCYCLES:-}" ] || python3 deploy/peers/arm_chart.py $out/arm.txt $out/arm.svg
 }
 
 # Debian's packages and PyPI's wheels for 64-bit ARM, unpacked.
@@ -74,6 +76,7 @@ measure() {
     local one three
     one=$(counts "$1" "$2" "$4" "${@:5:$#-4}" 1)
     three=$(counts "$1" "$2" "$4" "${@:5:$#-4}" 3)
+    [ -n "$one" ] && [ -n "$three" ] || { say "counting $3 on $2 failed"; exit 70; }
     awk -v engine="$3" -v core="$2" -v one="$one" -v three="$three" 'BEGIN {
         split(one, a); n = split(three, b); printf "%s %s", engine, core
         for (i = 1; i <= n; i++) printf " %.0f", (b[i] - a[i]) / 2

@@ -25,6 +25,7 @@ pub mod testing;
 
 pub use ternwatch_bundle::{Model, Thresholds};
 pub use ternwatch_kernels::Isa;
+pub use ternwatch_kernels::conv::Probe;
 
 pub use self::decode::DETECTIONS_MAX;
 pub use self::detection::Detection;

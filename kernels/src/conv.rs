@@ -21,6 +21,7 @@ mod neon;
 mod neon32;
 mod plan;
 mod portable;
+mod probe;
 mod run;
 pub mod scalar;
 mod scratch;
@@ -30,6 +31,7 @@ mod tiling;
 mod walk;
 
 pub use depthwise::Depthwise;
+pub use probe::Probe;
 pub use scratch::Scratch;
 pub use shape::{CHANNELS_MAX, SIDE_MAX, Shape, ShapeError};
 

@@ -143,6 +143,18 @@ impl Isa {
         available
     }
 
+    /// The levels among which the fastest one is, by the design of the kernels; which it is depends on the core. Never empty.
+    pub fn rivals() -> Vec<Self> {
+        let available = Self::available();
+        let rivals: Vec<_> = (available.iter().copied())
+            .filter(|isa| !matches!(isa, Self::Scalar | Self::Portable(_)))
+            .collect();
+        if rivals.is_empty() {
+            return vec![Self::detect()];
+        }
+        rivals
+    }
+
     /// The name in configuration files, logs and benchmarks.
     pub const fn name(self) -> &'static str {
         match self {
@@ -228,6 +240,13 @@ mod tests {
         let available = Isa::available();
         assert_eq!(available.first(), Some(&Isa::Scalar));
         assert_eq!(available.last(), Some(&Isa::detect()));
+    }
+
+    #[test]
+    fn the_detected_level_is_among_its_rivals() {
+        let rivals = Isa::rivals();
+        assert!(rivals.contains(&Isa::detect()), "{rivals:?}");
+        assert!(!rivals.contains(&Isa::Scalar), "{rivals:?}");
     }
 
     #[test]

@@ -292,6 +292,36 @@ fn check_sums(in_channels: usize, first: Trit, bias: i16) {
     }
 }
 
+/// The largest sums there can be, in layers with as many inputs as a pass holds, some fewer and some more: both kernels, both
+/// strides, widths around the vectors' and the tiles'.
+#[test]
+fn the_largest_sums_are_the_same_in_every_group_of_pixels() {
+    // 1x1: 258 inputs fit in a pass. 3x3: 28 channels are 252 inputs, 29 are 261; two passes hold 57 channels.
+    let layers = [(1, [257, 258, 259]), (3, [28, 29, 58])];
+    let drawn = [
+        Weights::All(Trit::Plus),
+        Weights::All(Trit::Minus),
+        Weights::Alternating,
+    ];
+    for (kernel, channels) in layers {
+        for (in_channels, stride) in channels.into_iter().flat_map(|c| [(c, 1), (c, 2)]) {
+            for width in [5, 31, 33, 64, 133] {
+                for (seed, weights) in (0..).zip(drawn) {
+                    let shape = Shape::new(in_channels, 4, kernel, stride, 3, width);
+                    let case = Case {
+                        shape: shape.unwrap(),
+                        weights,
+                        input: Input::Full,
+                        pre_shift: (seed % 2) as u8 * PRE_SHIFT_MAX,
+                        seed,
+                    };
+                    case.check();
+                }
+            }
+        }
+    }
+}
+
 /// The whole range of the requantization: every 16-bit value that one pixel with a bias can have, by every shift.
 #[test]
 fn requantization_is_the_same_for_every_value() {

@@ -20,6 +20,10 @@ pub(super) struct Report {
     pub model: ModelIdentity,
     /// The instruction set level that it ran on.
     pub isa: String,
+    /// The same, and why.
+    pub isa_choice: String,
+    /// On how many threads the layers ran.
+    pub threads: usize,
     /// Width and height of the network's input, in pixels.
     pub input: [u32; 2],
     /// Million multiply-accumulates of one frame, zero weights included.
@@ -28,6 +32,8 @@ pub(super) struct Report {
     pub frame: FrameOf,
     /// How many of them.
     pub frames: usize,
+    /// How many of the median a second has room for.
+    pub frames_per_second: f64,
     /// In their order, then the whole, by the wall clock and by the processor's time.
     pub stages: Vec<StageTime>,
     /// The network's layers, in their order.
@@ -128,9 +134,10 @@ impl Display for Report {
         let (model, frame, [width, height]) = (&self.model, &self.frame, self.input);
         writeln!(
             f,
-            "{} version {}: input {width} x {height}, {:.1} MMAC, on {}",
-            model.name, model.version, self.mmac, self.isa
+            "{} version {}: input {width} x {height}, {:.1} MMAC, {} thread(s)",
+            model.name, model.version, self.mmac, self.threads
         )?;
+        writeln!(f, "instruction set {}", self.isa_choice)?;
         writeln!(
             f,
             "{} frames of {} x {}, {}\n",
@@ -148,9 +155,7 @@ impl Display for Report {
                 s.stage, s.p50_ms, s.p95_ms, s.p99_ms, s.max_ms
             )?;
         }
-        if let Some(total) = self.stages.iter().find(|s| s.stage == "total") {
-            writeln!(f, "{:.1} frames a second\n", 1e3 / total.p50_ms)?;
-        }
+        writeln!(f, "{:.1} frames a second\n", self.frames_per_second)?;
         self.layers(f)?;
         let mib =
             |kib: Option<u64>| kib.map_or("?".into(), |kib| format!("{:.1}", kib as f64 / 1024.0));

@@ -76,8 +76,9 @@ fn store_failure(error: StoreError) -> Failure {
 fn install(config: &Config, store: &mut Store<SystemDisk>, path: &Path) -> Result<(), Failure> {
     let isa = config
         .model
-        .isa()
-        .map_err(|invalid| Failure::new(Reason::Config, anyhow!(invalid.reason)))?;
+        .choose_isa()
+        .map_err(|invalid| Failure::new(Reason::Config, anyhow!(invalid.reason)))?
+        .isa;
     let file =
         model::read(path, FILE_LEN_MAX).map_err(|error| Failure::new(error.reason(), error))?;
     let keys = trust::model_keys(&config.model, store.machine().record())

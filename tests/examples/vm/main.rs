@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(300);
 const CONFIG: &str = "/etc/ternwatch/ternwatch.toml";
 const PACKAGE: &str = "/var/tmp/ternwatch.deb";
+/// The promise for the daemon with the default model.
+const MEMORY_MIB_MAX: f64 = 40.0;
 const LITE: &str = "models/person-lite.tern";
 
 fn main() {
@@ -151,6 +153,10 @@ fn measure(machine: &Machine, site: &mut Site, story: &mut Story) {
             .expect("a number")
     };
     let peak_mib = of_process("status", "VmHWM") as f64 / 1024.0;
+    assert!(
+        peak_mib <= MEMORY_MIB_MAX,
+        "{peak_mib:.1} MiB resident, more than {MEMORY_MIB_MAX}"
+    );
     let written = of_process("io", "write_bytes");
     let up_s = statistics["uptime_s"].as_f64().expect("a number");
     story.tell(format!("memory: {peak_mib:.1} MiB resident at most; written to the disk: {written} bytes in {up_s:.0} s"));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use system_tests::broker::wait_for;
@@ -128,22 +128,23 @@ impl Bench {
 
     /// `ternwatchd model ...`: its exit code and what it said.
     pub(crate) fn model(&self, arguments: &[&str]) -> (Option<i32>, String) {
-        let config = self.path("ternwatch.toml");
-        fs::write(&config, "").expect("written");
-        let mut command = Command::new(daemon_program());
-        command
-            .arg("--config")
-            .arg(config)
-            .arg("model")
-            .args(arguments);
-        self.set_environment(&mut command);
-        let output = command.stdin(Stdio::null()).output();
-        let output = output.expect("ternwatchd starts");
+        let output = self.command(&[&["model"], arguments].concat());
         let said = [output.stdout, output.stderr].concat();
         (
             output.status.code(),
             String::from_utf8_lossy(&said).into_owned(),
         )
+    }
+
+    /// A command of `ternwatchd` that ends by itself.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Output {
+        let config = self.path("ternwatch.toml");
+        fs::write(&config, "").expect("written");
+        let mut command = Command::new(daemon_program());
+        command.arg("--config").arg(config).args(arguments);
+        self.set_environment(&mut command);
+        let output = command.stdin(Stdio::null()).output();
+        output.expect("ternwatchd starts")
     }
 
     /// This bench's settings, and none of whoever runs the tests.

@@ -9,6 +9,7 @@ mod events;
 mod faults;
 mod hawkbit;
 mod home_assistant;
+mod measure;
 mod motion;
 mod outbox;
 mod owner;
