@@ -25,7 +25,7 @@ installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null || tr
 # Whether what a package is wanted for is there, be it from the package or from elsewhere.
 present() {
     case $1 in
-        gcc | g++ | make | ffmpeg | mosquitto | nats-server | openssl | strace) command -v "$1" >/dev/null ;;
+        gcc | g++ | git | make | ffmpeg | mosquitto | nats-server | openssl | strace) command -v "$1" >/dev/null ;;
         gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc >/dev/null ;;
         gcc-arm-linux-gnueabihf) command -v arm-linux-gnueabihf-gcc >/dev/null ;;
         qemu-system-arm) command -v qemu-system-aarch64 >/dev/null ;;
@@ -44,8 +44,9 @@ packages_of() {
     case $1 in
         build) echo gcc libc6-dev libclang-dev ;;
         demo) echo ffmpeg mosquitto opencv-doc ;;
-        # The TLS test makes its certificates with openssl; strace lets the card and the power fail.
-        test) echo ffmpeg mosquitto opencv-doc openssl strace ;;
+        # The TLS test makes its certificates with openssl; strace lets the card and the power fail; git says which files
+        # are the project's.
+        test) echo ffmpeg git mosquitto opencv-doc openssl strace ;;
         load) echo mosquitto nats-server ;;
         transcript) echo ffmpeg mosquitto mosquitto-clients opencv-doc ;;
         # Debian has formatter and linter in packages of their own, rustup has them in the pinned toolchain.
@@ -63,7 +64,7 @@ packages_of() {
         cross-armhf) echo gcc-arm-linux-gnueabihf libc6-dev-armhf-cross libclang-dev qemu-user-static ;;
         cross-rust) echo rustc-web cargo-web ;;
         cross-rust-src) echo rust-web-src ;;
-        *) die "no such group: $1" ;;
+        *) say "no such group: $1"; exit 64 ;;
     esac
 }
 
@@ -86,17 +87,29 @@ need_rust() {
     missing+=(rustc-web cargo-web)
 }
 
+# What runs apt-get as root, into `as_root`. Fails where nothing does.
+become_root() {
+    # Nobody is there to answer the questions of packages.
+    as_root=(env DEBIAN_FRONTEND=noninteractive)
+    [ "$(id -u)" -ne 0 ] || return 0
+    command -v sudo >/dev/null || return
+    # Whom sudo lets run apt-get without a password is not asked for one, but may not set variables for it either.
+    if ! sudo -n true 2>/dev/null && sudo -n apt-get --version >/dev/null 2>&1; then
+        as_root=(sudo)
+    else
+        sudo -v || return
+        as_root=(sudo "${as_root[@]}")
+    fi
+}
+
 install() {
-    local as_root=() package
+    local as_root package
     if ! command -v apt-get >/dev/null; then
         die "missing here, and there is no apt to install it (names are Debian's): $*"
     fi
-    if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null && sudo -v || die "missing, and only root may install it: apt-get install $*"
-        as_root=(sudo)
-    fi
+    become_root || die "missing, and only root may install it: apt-get install $*"
     say "installing: $*"
-    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o Acquire::Retries=3)
+    local apt=("${as_root[@]}" apt-get -q -o Acquire::Retries=3)
     # One list that cannot be fetched must not stop what the others have.
     "${apt[@]}" update >&2 || say "apt-get update failed: trying with the lists that are there"
     # `--reinstall` and the include bring back the files that a trimmed image left out.
@@ -113,7 +126,8 @@ install() {
 missing=()
 for group; do
     [ "$group" != build ] || need_rust
-    for package in $(packages_of "$group"); do
+    packages=$(packages_of "$group")
+    for package in $packages; do
         present "$package" || missing+=("$package")
     done
 done
