@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a task needs and this machine lacks: deploy/install-deps.sh GROUP...
 #
-# Groups: build check demo test load transcript fuzz gate deb deb-test vm exposure deny cross-arm64 cross-armhf cross-rust cross-rust-src
+# Groups: build check demo test load transcript fuzz gate deb deb-test vm exposure deny cross-arm64 cross-armhf cross-amd64 cross-rust cross-rust-src
 # Nothing is touched where everything is there. Otherwise apt installs the missing Debian packages, as root or with
 # sudo; without root, network or apt the missing packages are named and the script fails.
 set -euo pipefail
@@ -27,6 +27,7 @@ present() {
     case $1 in
         gcc | g++ | git | make | ffmpeg | mosquitto | nats-server | openssl | strace) command -v "$1" >/dev/null ;;
         gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc >/dev/null ;;
+        gcc-x86-64-linux-gnu) command -v x86_64-linux-gnu-gcc >/dev/null ;;
         gcc-arm-linux-gnueabihf) command -v arm-linux-gnueabihf-gcc >/dev/null ;;
         qemu-system-arm) command -v qemu-system-aarch64 >/dev/null ;;
         qemu-user-static) command -v qemu-aarch64-static >/dev/null ;;
@@ -62,6 +63,7 @@ packages_of() {
         deny) ;;
         cross-arm64) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross libclang-dev qemu-user-static ;;
         cross-armhf) echo gcc-arm-linux-gnueabihf libc6-dev-armhf-cross libclang-dev qemu-user-static ;;
+        cross-amd64) echo gcc-x86-64-linux-gnu libc6-dev-amd64-cross libclang-dev qemu-user-static ;;
         cross-rust) echo rustc-web cargo-web ;;
         cross-rust-src) echo rust-web-src ;;
         *) say "no such group: $1"; exit 64 ;;

@@ -10,7 +10,7 @@ const TOOLS: [&str; 8] = [
     "awk", "bash", "env", "head", "readlink", "sed", "sort", "true",
 ];
 /// The programs that the script looks for instead of their packages.
-const PROGRAMS: [&str; 11] = [
+const PROGRAMS: [&str; 12] = [
     "aarch64-linux-gnu-gcc",
     "arm-linux-gnueabihf-gcc",
     "ffmpeg",
@@ -22,6 +22,7 @@ const PROGRAMS: [&str; 11] = [
     "qemu-aarch64-static",
     "qemu-system-aarch64",
     "strace",
+    "x86_64-linux-gnu-gcc",
 ];
 
 /// Notes its call. With a network it installs what it is told to, of which the script may then look for a program.
