@@ -106,6 +106,23 @@ mod tests {
     }
 
     #[test]
+    fn every_figure_is_told_with_its_name() {
+        let documents = [
+            document(0, 0, &[0.5, 0.6]),
+            document(4, 400, &[]),
+            document(10, 1000, &[0.9]),
+        ];
+        let summary = Summary::of(&documents).expect("there are documents");
+        let told = "\
+frames published    3
+detections          3 in 2 frames
+frames a second     2.0
+frames dropped      8
+inference           10.4 ms median, 11.0 ms at the 95th percentile";
+        assert_eq!(summary.to_string(), told);
+    }
+
+    #[test]
     fn one_frame_has_no_rate_and_none_has_no_summary() {
         let summary = Summary::of(&[document(0, 0, &[])]).expect("there is a document");
         assert_eq!(summary.frames_per_second, None);
