@@ -4,4 +4,5 @@
 
 pub mod broker;
 pub mod ledger;
+pub mod rtsp;
 pub mod transcript;

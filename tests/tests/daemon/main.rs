@@ -16,6 +16,7 @@ mod owner;
 mod push;
 mod quota;
 mod reload;
+mod rtsp;
 mod schedule;
 mod secure;
 mod send;
