@@ -5,6 +5,7 @@ mod attacks;
 mod bench;
 mod bridge;
 mod command;
+mod documents;
 mod events;
 mod faults;
 mod hawkbit;
