@@ -52,6 +52,8 @@ const EDGES: &[(&str, &[&str])] = &[
 const FILE_LINES_MAX: usize = 600;
 /// ARCHITECTURE.md is one page.
 const PAGE_LINES_MAX: usize = 100;
+/// The models that ship, and their size at most.
+const BUNDLE_BYTES_MAX: &[(&str, u64)] = &[("person.tern", 300_000), ("person-lite.tern", 100_000)];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -303,6 +305,24 @@ fn every_schema_is_in_a_document_and_in_a_test() {
         assert!(
             tests.contains(&format!("docs/schema/{name}\"")),
             "{name} is in no test"
+        );
+    }
+}
+
+#[test]
+fn the_models_that_ship_are_small() {
+    let is_bundle =
+        |path: &Path| path.starts_with("models") && path.extension() == Some("tern".as_ref());
+    let files = project_files();
+    let bundles: Vec<&PathBuf> = files.iter().filter(|path| is_bundle(path)).collect();
+    assert_eq!(bundles.len(), BUNDLE_BYTES_MAX.len(), "{bundles:?}");
+    for (name, bytes_max) in BUNDLE_BYTES_MAX {
+        let path = root().join("models").join(name);
+        let bytes = fs::metadata(path).map(|file| file.len());
+        let bytes = bytes.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(
+            bytes <= *bytes_max,
+            "{name} has {bytes} bytes, at most {bytes_max}"
         );
     }
 }
