@@ -13,8 +13,8 @@ const LINE_EVERY: Duration = Duration::from_secs(60);
 pub fn bar(length: u64, what: &'static str) -> ProgressBar {
     let terminal = ProgressDrawTarget::stderr();
     let (target, template) = if terminal.is_hidden() {
-        let lines = Lines::new(io::stderr(), LINE_EVERY);
-        (ProgressDrawTarget::term_like(Box::new(lines)), LINE)
+        let lines = Box::new(Lines::new(io::stderr(), LINE_EVERY));
+        (ProgressDrawTarget::term_like_with_hz(lines, 1), LINE)
     } else {
         (terminal, BAR)
     };
