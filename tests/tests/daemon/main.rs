@@ -10,6 +10,7 @@ mod events;
 mod faults;
 mod hawkbit;
 mod home_assistant;
+mod journal;
 mod measure;
 mod motion;
 mod outbox;
