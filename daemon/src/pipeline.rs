@@ -298,7 +298,11 @@ impl Inference {
                     return self.hand_over(&mut documents, shared);
                 }
                 Taken::TimedOut => shared.health.inference_lives(),
-                Taken::Item if self.is_at_rest => shared.health.frame_skipped(),
+                Taken::Item if self.is_at_rest => {
+                    self.watch.rest(buffer.captured_at, &mut documents);
+                    self.hand_over(&mut documents, shared)?;
+                    shared.health.frame_skipped();
+                }
                 Taken::Item => {
                     self.look(&buffer, &shared.health, &mut documents)?;
                     self.hand_over(&mut documents, shared)?;

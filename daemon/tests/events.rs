@@ -330,6 +330,24 @@ fn a_frame_of_another_size_and_the_end_of_the_run_end_everything() {
 }
 
 #[test]
+fn a_frame_that_is_not_examined_says_that_nobody_is_there_unless_that_was_said() {
+    let mut watch = watch();
+    let mut documents = Vec::new();
+    for sequence in 0..3 {
+        watch.rest(frame(sequence, 640).captured_at, &mut documents);
+    }
+    let (events, counts) = sorted(&documents);
+    assert_eq!(events, [] as [Value; 0]);
+    assert_eq!(counts.len(), 1, "the first frame is enough: {counts:?}");
+    assert_eq!(counts[0]["in_view"], 0);
+    assert_eq!(counts[0]["captured_monotonic_ns"], 0);
+    assert_eq!(counts[0]["zones"], json!({ "yard": { "occupancy": 0 } }));
+    documents.clear();
+    watch.step(&frame(3, 640), &[], &mut documents);
+    assert_eq!(documents, [], "nothing has changed");
+}
+
+#[test]
 fn another_model_goes_on_with_the_tracks_unless_its_classes_are_others() {
     let (file, key) = ternwatch_detector::testing::small_bundle(1);
     let keys = [key].into_iter().collect();

@@ -1,6 +1,7 @@
 //! From detections to events: the tracker's answer goes to the zones, and what both say is written down.
 
 use crate::camera::FrameBuffer;
+use crate::clock::Timestamp;
 use crate::model::Loaded;
 use crate::publish::Document;
 use crate::publish::counts::{self, InZone, OverLine};
@@ -218,6 +219,14 @@ impl Watch {
         self.tell(now, documents);
     }
 
+    /// Takes the moment of a frame that is not examined. What the broker retains may be of a run that was killed, or of other
+    /// zones: the first such frame tells that nobody is followed.
+    pub fn rest(&mut self, at: Timestamp, documents: &mut Vec<Document>) {
+        if self.counted.is_none() {
+            self.count(at, documents);
+        }
+    }
+
     /// Ends everything: no frame will follow.
     pub fn finish(&mut self, documents: &mut Vec<Document>) {
         self.end_all(documents);
@@ -292,11 +301,11 @@ impl Watch {
                 documents.push(write(writer, kind, now, track, zones, names));
             }
         }
-        self.count(now, documents);
+        self.count(now.moment.captured_at, documents);
     }
 
-    /// Tells how many are where, if that has changed.
-    fn count(&mut self, now: Now, documents: &mut Vec<Document>) {
+    /// Tells how many are where since `at`, if that has changed.
+    fn count(&mut self, at: Timestamp, documents: &mut Vec<Document>) {
         let (zones, names) = (&self.zones, &self.names);
         let in_view = self.tracker.tracks().count();
         let occupancies = (0..names.zones.len()).map(|zone| zones.occupancy(zone));
@@ -320,7 +329,7 @@ impl Watch {
         documents.push(Document::Counts(counts::document(
             &self.writer.camera,
             &self.writer.started_at,
-            now.moment.captured_at,
+            at,
             in_view,
             names.zones.iter().map(String::as_str).zip(in_zones),
             names.lines.iter().map(String::as_str).zip(over_lines),

@@ -8,7 +8,7 @@ use std::path::Path;
 use system_tests::broker::{Broker, Cable, Heard, Subscriber, wait_for};
 
 const EVENTS: &str = "site/pi/door/events";
-const COUNTS: &str = "site/pi/door/counts";
+pub(crate) const COUNTS: &str = "site/pi/door/counts";
 /// Debian's opencv-doc: a pedestrian precinct, 768 by 576 pixels, 10 frames a second.
 pub(crate) const STREET: &str = "/usr/share/doc/opencv-doc/examples/data/vtest.avi";
 

@@ -2,6 +2,7 @@
 
 use crate::bench::Bench;
 use crate::command::{ask, checked};
+use crate::events::{COUNTS, still_picture_of};
 use crate::{document, long_run};
 use rustix::process::Signal;
 use std::fs;
@@ -106,6 +107,40 @@ fn a_command_overrides_the_schedule_until_its_next_change() {
     subscriber.expect("a document again", document);
     let log = daemon.terminate();
     assert!(!log.contains("read at the start only"), "{log}");
+}
+
+#[test]
+fn somebody_whom_a_killed_run_left_in_view_is_gone_with_the_next_run_though_it_rests() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = still_picture_of(3000, broker.port());
+    bench.set("CAMERA__VIDEO__PACE", "real-time");
+    bench.set("PIPELINE__WHEN_BUSY", "drop-oldest");
+    let daemon = bench.run();
+    let before = subscriber.expect("somebody in view", |heard| {
+        heard
+            .document(COUNTS)
+            .filter(|counts| counts["in_view"] != 0)
+    });
+    daemon.signal(Signal::KILL);
+    daemon.wait();
+    // It is twelve hours too early.
+    bench.write_config(&six_hours_around_now(12));
+    let daemon = bench.run_with(|command| {
+        command.env("TZ", "UTC");
+    });
+    let counts = subscriber.expect("the counts of the next run", |heard| {
+        heard
+            .document(COUNTS)
+            .filter(|counts| counts["started_at"] != before["started_at"])
+    });
+    assert_eq!(counts["in_view"], 0, "{counts}");
+    Subscriber::connect(broker.port(), "late").expect("the retained counts", |heard| {
+        let retained = heard.document(COUNTS).filter(|_| heard.is_retained)?;
+        assert_eq!(retained, counts);
+        Some(())
+    });
+    daemon.terminate();
 }
 
 #[test]
