@@ -10,6 +10,7 @@ pub use watch::{Places, Watch};
 
 use crate::backoff::Backoff;
 use crate::camera::{self, CameraError, FrameBuffer, FrameSource, Next};
+use crate::clock::Timestamp;
 use crate::command::Switches;
 use crate::config::Invalid;
 use crate::config::choice::Choice;
@@ -17,6 +18,7 @@ use crate::health::Health;
 use crate::mailbox::{Mailbox, Put, Taken};
 use crate::model;
 use crate::motion::{Gate, Need, Verdict};
+use crate::publish::camera_state::Condition;
 use crate::publish::payload::{Examined, Shown, Source};
 use crate::publish::{Document, Outgoing};
 use crate::reload::Mail;
@@ -287,17 +289,25 @@ impl Inference {
     pub fn run(mut self, shared: &Shared) -> Result<(), InferenceError> {
         let mut buffer = FrameBuffer::empty();
         let mut documents = Vec::new();
+        let mut came_at = Instant::now();
         loop {
             self.change_model(&shared.health, &mut documents);
             self.change_settings(&mut documents);
             self.rest_or_not(shared, &mut documents)?;
             self.watch.attend(self.is_at_rest);
-            match shared.mailbox.take(&mut buffer, WAIT) {
+            let taken = shared.mailbox.take(&mut buffer, WAIT);
+            if taken == Taken::Item {
+                came_at = Instant::now();
+            }
+            match taken {
                 Taken::Closed => {
                     self.watch.finish(&mut documents);
                     return self.hand_over(&mut documents, shared);
                 }
-                Taken::TimedOut => shared.health.inference_lives(),
+                Taken::TimedOut => {
+                    self.lose_sight_or_not(came_at, shared, &mut documents)?;
+                    shared.health.inference_lives();
+                }
                 Taken::Item if self.is_at_rest => {
                     self.watch.rest(buffer.captured_at, &mut documents);
                     self.hand_over(&mut documents, shared)?;
@@ -322,6 +332,23 @@ impl Inference {
             self.is_at_rest = is_at_rest;
             self.gate.open();
             self.watch.finish(documents);
+            self.hand_over(documents, shared)?;
+        }
+        Ok(())
+    }
+
+    /// Everything ends when the camera has been away for as long as nobody is followed unseen: subscribers need not wait for its
+    /// return, which may take days.
+    fn lose_sight_or_not(
+        &mut self,
+        came_at: Instant,
+        shared: &Shared,
+        documents: &mut Vec<Document>,
+    ) -> Result<(), InferenceError> {
+        let is_away = shared.health.camera_condition() == Some(Condition::Away);
+        if is_away && came_at.elapsed() > self.watch.lost_after() {
+            self.gate.open();
+            self.watch.lose_sight(Timestamp::now(), documents);
             self.hand_over(documents, shared)?;
         }
         Ok(())

@@ -348,6 +348,43 @@ fn a_frame_that_is_not_examined_says_that_nobody_is_there_unless_that_was_said()
 }
 
 #[test]
+fn a_camera_that_is_away_ends_everybody_once_and_who_is_there_on_its_return_is_new() {
+    let mut watch = watch();
+    let mut documents = Vec::new();
+    let there = [person(500.0, 400.0)];
+    for sequence in 0..10 {
+        watch.step(&frame(sequence, 640), &there, &mut documents);
+    }
+    documents.clear();
+    for _ in 0..3 {
+        watch.lose_sight(frame(90, 640).captured_at, &mut documents);
+    }
+    let (events, counts) = sorted(&documents);
+    assert_eq!(types(&events), ["zone_leave", "end"]);
+    assert_eq!(events[1]["frame_sequence"], 9, "of the last frame");
+    assert_eq!(counts.len(), 1, "{counts:?}");
+    assert_eq!(counts[0]["in_view"], 0);
+    documents.clear();
+    for sequence in 100..110 {
+        watch.step(&frame(sequence, 640), &there, &mut documents);
+    }
+    let (events, _) = sorted(&documents);
+    assert_eq!(types(&events), ["new", "zone_enter"]);
+    assert_eq!(events[0]["track"]["id"], 2);
+}
+
+#[test]
+fn a_camera_that_never_came_says_that_nobody_is_there() {
+    let mut watch = watch();
+    let mut documents = Vec::new();
+    (0..3).for_each(|_| watch.lose_sight(frame(7, 640).captured_at, &mut documents));
+    let (events, counts) = sorted(&documents);
+    assert_eq!(events, [] as [Value; 0]);
+    assert_eq!(counts.len(), 1, "{counts:?}");
+    assert_eq!(counts[0]["in_view"], 0);
+}
+
+#[test]
 fn another_model_goes_on_with_the_tracks_unless_its_classes_are_others() {
     let (file, key) = ternwatch_detector::testing::small_bundle(1);
     let keys = [key].into_iter().collect();

@@ -12,6 +12,7 @@ use crate::snapshot::{Album, BLUR_FROM, Seen};
 use crate::track::{Change, Sighting, State, TRACKS_MAX, Track, Tracker};
 use crate::zones::{Direction, Happening, LineConfig, Subject, ZoneConfig, Zones};
 use std::mem;
+use std::time::Duration;
 use ternwatch_detector::Detection;
 
 /// Follows objects through the zones and tells of it.
@@ -219,12 +220,23 @@ impl Watch {
         self.tell(now, documents);
     }
 
-    /// Takes the moment of a frame that is not examined. What the broker retains may be of a run that was killed, or of other
-    /// zones: the first such frame tells that nobody is followed.
+    /// Takes a moment at which nobody is looked at. What the broker retains may be of a run that was killed, or of other
+    /// zones: the first such moment tells that nobody is followed.
     pub fn rest(&mut self, at: Timestamp, documents: &mut Vec<Document>) {
         if self.counted.is_none() {
             self.count(at, documents);
         }
+    }
+
+    /// How long somebody is followed whom no frame shows.
+    pub fn lost_after(&self) -> Duration {
+        self.tracker.lost_after()
+    }
+
+    /// Ends everything at `at`, the camera being away: nobody knows who is still there.
+    pub fn lose_sight(&mut self, at: Timestamp, documents: &mut Vec<Document>) {
+        self.end_all(documents);
+        self.rest(at, documents);
     }
 
     /// Ends everything: no frame will follow.

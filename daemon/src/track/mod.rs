@@ -23,6 +23,7 @@ use crate::config::{Invalid, in_range};
 use assign::Assignment;
 use boxes::Xyxy;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use ternwatch_detector::{DETECTIONS_MAX, Detection};
 
 /// Tracks at a time, tentative and lost ones included. Beyond that, nothing new is noticed until a track ends.
@@ -138,6 +139,11 @@ impl Tracker {
     /// The lowest score that it has a use for.
     pub fn score_low(&self) -> f32 {
         self.score_low
+    }
+
+    /// How long a track goes on without a sighting.
+    pub fn lost_after(&self) -> Duration {
+        Duration::from_nanos(self.lost_ns)
     }
 
     /// Takes the detections of the frame at `now_ns`. A clock that runs backwards stands still; of more than

@@ -167,6 +167,45 @@ fn what_stands_still_comes_stays_and_goes_in_order() {
     }
 }
 
+/// A stand-in for ffmpeg: three seconds of a picture that does not move, then a camera that is gone for good.
+const VANISHING_CAMERA: &str = r#"#!/bin/sh
+ran="$(dirname "$0")/ran"
+if [ -e "$ran" ]; then exit 1; fi
+touch "$ran"
+exec /usr/bin/ffmpeg -v error -re -f lavfi -i testsrc=size=160x120:rate=10:duration=0.1,loop=loop=-1:size=1 \
+    -frames:v 30 -pix_fmt yuv420p -f yuv4mpegpipe -
+"#;
+
+#[test]
+fn who_was_in_view_when_the_camera_went_away_ends_without_its_return() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = Bench::with_decoder(VANISHING_CAMERA, broker.port());
+    bench.set("PUBLISH__FRAMES", "false");
+    bench.write_config(HALVES);
+    let daemon = bench.run();
+    let mut run = Run::default();
+    subscriber.expect("nobody in view any more", |heard| {
+        run.events.extend(heard.document(EVENTS));
+        let counts = heard.document(COUNTS)?;
+        let was_somebody = run.counts.iter().any(|counts| counts["in_view"] != 0);
+        let is_nobody = counts["in_view"] == 0;
+        run.counts.push(counts);
+        (was_somebody && is_nobody).then_some(())
+    });
+    let log = daemon.terminate();
+    assert!(!log.contains("the camera is back"), "{log}");
+    // Events and counts are on topics of their own: some events may come after the last counts.
+    subscriber.expect("the end of the run", |heard| {
+        run.events.extend(heard.document(EVENTS));
+        (state(heard)? == "offline").then_some(())
+    });
+    assert!(
+        !histories(&run).is_empty(),
+        "the random model finds nothing"
+    );
+}
+
 #[test]
 fn counts_are_retained_and_told_again_on_every_connection() {
     let mut broker = Broker::start();
