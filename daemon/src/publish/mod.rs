@@ -124,6 +124,21 @@ impl Outgoing {
         }
     }
 
+    /// The oldest picture that belongs to no event that still waits here or, as `waits` says, elsewhere; `None` when there will be none.
+    /// For one consumer.
+    pub async fn next_snapshot(&self, waits: impl Fn(u64) -> bool) -> Option<Snapshot> {
+        let may_go = |snapshot: &Snapshot| {
+            let event = snapshot.event;
+            event.is_none_or(|event| self.events.has_passed(event) && !waits(event))
+        };
+        loop {
+            tokio::select! {
+                snapshot = self.snapshots.pop_where(may_go) => return snapshot,
+                () = self.events.moves_on() => {}
+            }
+        }
+    }
+
     /// Says that nothing will follow.
     pub fn close(&self) {
         self.events.close();
@@ -151,5 +166,79 @@ impl Outgoing {
     /// Events and documents that were dropped so far.
     pub fn dropped(&self) -> u64 {
         self.events.dropped() + self.frames.dropped()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outbox::{Bounds, Recovered};
+
+    fn event(sequence: u64) -> Document {
+        let document = vec![7];
+        Document::Event(Event { sequence, document })
+    }
+
+    fn snapshot(event: Option<u64>) -> Snapshot {
+        Snapshot {
+            jpeg: Vec::new(),
+            properties: Vec::new(),
+            replies: Vec::new(),
+            event,
+        }
+    }
+
+    /// The event of the picture that may go now, if there is one.
+    async fn next(outgoing: &Outgoing, waits: impl Fn(u64) -> bool) -> Option<Option<u64>> {
+        let next = outgoing.next_snapshot(waits);
+        let next = tokio::time::timeout(Duration::from_millis(20), next);
+        let snapshot = next.await.ok()?.expect("it is open");
+        Some(snapshot.event)
+    }
+
+    #[tokio::test]
+    async fn a_picture_comes_after_its_event_and_one_that_was_asked_for_at_once() {
+        let bounds = Bounds {
+            events_max: 9,
+            bytes_max: 2 << 20,
+        };
+        // A card that never answers: what comes stays.
+        let outgoing = Outgoing::new(Outbox::kept(bounds, Recovered::default()), 1);
+        outgoing.snapshots.push(snapshot(Some(1)));
+        assert_eq!(
+            next(&outgoing, |_| false).await,
+            None,
+            "it has not come yet"
+        );
+        outgoing.push(event(0));
+        outgoing.push(event(1));
+        outgoing.push(event(2));
+        assert_eq!(next(&outgoing, |_| false).await, None, "it waits");
+        outgoing.snapshots.push(snapshot(None));
+        assert_eq!(next(&outgoing, |_| false).await, Some(None));
+        outgoing.events.confirm(0);
+        assert_eq!(next(&outgoing, |_| false).await, None, "it waits");
+        let confirmed_meanwhile = async { outgoing.events.confirm(1) };
+        let (picture, ()) = tokio::join!(outgoing.next_snapshot(|_| false), confirmed_meanwhile);
+        assert_eq!(picture.expect("it is open").event, Some(1));
+        outgoing.snapshots.push(snapshot(Some(2)));
+        outgoing.events.confirm(2);
+        let comes_again = |event| event == 2;
+        assert_eq!(next(&outgoing, comes_again).await, None, "once more");
+        assert_eq!(next(&outgoing, |_| false).await, Some(Some(2)));
+    }
+
+    #[tokio::test]
+    async fn an_event_that_never_comes_keeps_no_picture_back_at_the_end() {
+        let bounds = Bounds {
+            events_max: 9,
+            bytes_max: 2 << 20,
+        };
+        let outgoing = Outgoing::new(Outbox::in_memory(bounds), 1);
+        outgoing.snapshots.push(snapshot(Some(4)));
+        outgoing.close();
+        let picture = outgoing.next_snapshot(|_| false).await;
+        assert_eq!(picture.map(|picture| picture.event), Some(Some(4)));
+        assert!(outgoing.next_snapshot(|_| false).await.is_none());
     }
 }

@@ -22,6 +22,8 @@ pub struct Outbox {
     state: Mutex<State>,
     /// For the one consumer.
     changed: Notify,
+    /// For the one who waits until an event waits no more.
+    passed: Notify,
     /// For the writer, and for whoever offers.
     moved: Condvar,
     bounds: Bounds,
@@ -126,6 +128,7 @@ impl Outbox {
         Self {
             state: Mutex::new(state),
             changed: Notify::new(),
+            passed: Notify::new(),
             moved: Condvar::new(),
             bounds,
         }
@@ -224,6 +227,19 @@ impl Outbox {
         }
     }
 
+    /// Whether the event with this number came and waits no more, nor does any before it: it was confirmed, or dropped.
+    pub fn has_passed(&self, sequence: u64) -> bool {
+        let state = self.lock();
+        let oldest = state.waiting.front();
+        let waits = oldest.is_some_and(|event| event.sequence <= sequence);
+        !waits && (state.next > sequence || state.is_closed)
+    }
+
+    /// Waits for a moment after which another event may have passed. For one consumer.
+    pub async fn moves_on(&self) {
+        self.passed.notified().await;
+    }
+
     /// Events that wait.
     pub fn len(&self) -> usize {
         self.lock().waiting.len()
@@ -318,6 +334,7 @@ impl Outbox {
     fn tell(&self) {
         self.moved.notify_all();
         self.changed.notify_one();
+        self.passed.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

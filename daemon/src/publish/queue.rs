@@ -68,16 +68,23 @@ impl<T> Queue<T> {
 
     /// The oldest item, once there is one; `None` when the queue is closed and empty. For one consumer.
     pub async fn pop(&self) -> Option<T> {
+        self.pop_where(|_| true).await
+    }
+
+    /// The oldest item that may go, once there is one; `None` when the queue is closed and empty. It is asked again when an item
+    /// is appended; whoever knows that the answer has changed calls again. For one consumer.
+    pub async fn pop_where(&self, may_go: impl Fn(&T) -> bool) -> Option<T> {
         loop {
             // Registered before looking: a push in between leaves a permit behind.
             let changed = self.changed.notified();
             {
                 let mut state = self.lock();
-                if let Some(item) = state.items.pop_front() {
+                let found = state.items.iter().position(&may_go);
+                if let Some(item) = found.and_then(|index| state.items.remove(index)) {
                     self.removed.notify_one();
                     return Some(item);
                 }
-                if state.is_closed {
+                if state.is_closed && state.items.is_empty() {
                     return None;
                 }
             }

@@ -60,6 +60,8 @@ pub struct Snapshot {
     pub properties: Vec<(String, String)>,
     /// Who is to be told once it is published.
     pub replies: Vec<Reply>,
+    /// The event that it belongs to, which comes first.
+    pub event: Option<u64>,
 }
 
 /// Makes pictures.
@@ -128,14 +130,15 @@ impl Studio {
         let mut properties = self.properties(&occasion);
         let captured_at = shot.frame.captured_at.rfc3339();
         properties.push(("captured_at".into(), captured_at));
-        let replies = match occasion {
-            Occasion::End(_) => Vec::new(),
-            Occasion::Asked(replies) => replies,
+        let (event, replies) = match occasion {
+            Occasion::End(about) => (Some(about.event), Vec::new()),
+            Occasion::Asked(replies) => (None, replies),
         };
         Ok(Snapshot {
             jpeg,
             properties,
             replies,
+            event,
         })
     }
 

@@ -94,6 +94,23 @@ fn people_on_a_real_street_get_pictures_that_belong_to_their_last_events() {
 }
 
 #[test]
+fn a_picture_comes_after_its_event_also_while_events_wait_for_the_card() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = street(broker.port());
+    bench.set("SNAPSHOTS__ENABLED", "true");
+    bench.set("CAMERA__VIDEO__PACE", "real-time");
+    // The first events are stored at once, and those of the next minute together: as the run ends.
+    bench.set("MQTT__OUTBOX_SYNC_S", "60");
+    std::fs::create_dir(bench.path("state")).expect("created");
+    let (status, log) = bench.run().wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    // It checks that every picture's event comes first.
+    let (snapshots, ends) = hear_a_run(&mut subscriber);
+    assert!(snapshots.len() >= 3 && snapshots.len() <= ends.len());
+}
+
+#[test]
 fn a_picture_is_forgotten_in_time_or_not_kept_at_all() {
     for (protocol, expire_s, is_kept) in
         [("5", "2", true), ("5", "0", false), ("3.1.1", "2", false)]

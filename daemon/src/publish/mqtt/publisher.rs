@@ -83,6 +83,7 @@ impl Publisher<'_> {
                 continue;
             }
             let wants_events = is_connected && !self.patience_for_events.is_needed();
+            let waits = |event| comes_again(&self.again, event);
             let wants_counts = is_connected && !self.patience_for_counts.is_needed();
             tokio::select! {
                 biased;
@@ -109,7 +110,7 @@ impl Publisher<'_> {
                     }
                 }
                 // Whatever else there is goes first.
-                snapshot = self.outgoing.snapshots.pop(), if is_connected => {
+                snapshot = self.outgoing.next_snapshot(waits), if is_connected => {
                     if let Some(snapshot) = snapshot {
                         self.publish_snapshot(snapshot).await;
                     }
@@ -279,6 +280,7 @@ impl Publisher<'_> {
             jpeg,
             properties,
             replies,
+            ..
         } = snapshot;
         let Destination {
             snapshots: topic,
@@ -338,6 +340,13 @@ async fn first(events: &VecDeque<Event>) -> Event {
         Some(event) => event.clone(),
         None => std::future::pending().await,
     }
+}
+
+/// Whether this event, or one before it, is to be published again.
+fn comes_again(events: &VecDeque<Event>, sequence: u64) -> bool {
+    events
+        .front()
+        .is_some_and(|event| event.sequence <= sequence)
 }
 
 /// Whenever the term is set, until it is over.
