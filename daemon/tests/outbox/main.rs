@@ -30,6 +30,13 @@ fn document(sequence: u64, run: u64, len: usize) -> Vec<u8> {
     document
 }
 
+fn event(sequence: u64) -> Event {
+    Event {
+        sequence,
+        document: document(sequence, 0, 0),
+    }
+}
+
 /// A log, and what it has promised.
 struct Run {
     log: Log<SimulatedDisk>,
@@ -262,21 +269,51 @@ fn a_segment_that_is_garbage_or_cannot_be_read_is_skipped_and_reported() {
         // Longer than any file of ours: refused before it is read.
         &|file| file.resize(5 << 20, b'x'),
     ];
-    for change in garbage {
+    for (path, change) in paths
+        .iter()
+        .flat_map(|path| garbage.map(|change| (path, change)))
+    {
         let mut disk = disk.clone();
-        disk.damage(&paths[1], change);
+        disk.damage(path, change);
         let (mut run, recovered) = Run::start(disk, 1);
-        assert!(recovered.missing > 0);
-        assert_eq!(
-            recovered.missing as usize,
-            stored.len() - recovered.events.len()
-        );
-        assert_eq!(run.next, stored.len() as u64);
+        // What is missing at the very end cannot be told from what was never stored.
+        let at_the_end = stored.len() - run.next as usize;
+        let lost = stored.len() - recovered.events.len();
+        assert!(lost > 0);
+        assert_eq!(recovered.missing as usize + at_the_end, lost);
+        assert_eq!(at_the_end > 0, Some(path) == paths.last());
+        assert_eq!(recovered.faults.len(), 1, "{:?}", recovered.faults);
+        let fault = &recovered.faults[0];
+        assert!(fault.contains(path.to_str().expect("UTF-8")), "{fault}");
         let before = recovered.events.len();
         run.step(1, 0, 10);
         let (next, _) = Run::start(run.log.disk().after(Cut::Kept), 2);
         assert_eq!(next.promised.len(), before + 1);
     }
+}
+
+#[test]
+fn a_torn_end_is_told_of_once_unless_events_are_missing() {
+    let (mut run, _) = Run::start(empty_disk(), 0);
+    (0..2).for_each(|_| run.step(2, 0, 60));
+    let mut disk = run.log.disk().after(Cut::Kept);
+    let path = folder().join(&disk.list(folder()).expect("a folder")[0]);
+    let torn = format!("{}: the last 9 bytes are torn", path.display());
+    disk.damage(&path, |file| file.extend([b'x'; 9]));
+    // Too long to move to the next run's file.
+    let (mut log, recovered) = Log::open(disk, folder(), 64, BYTES_MAX).expect("it opens");
+    assert_eq!(recovered.faults, [torn.clone()]);
+    log.append(&[event(4)], 5, 0).expect("it takes everything");
+    let again = |disk| {
+        Log::open(disk, folder(), 64, BYTES_MAX)
+            .expect("it opens")
+            .1
+    };
+    let disk = log.disk().after(Cut::Kept);
+    assert_eq!(again(disk).faults, [""; 0], "it is known");
+    log.append(&[event(6)], 7, 0).expect("it takes everything");
+    let recovered = again(log.disk().after(Cut::Kept));
+    assert_eq!((recovered.missing, recovered.faults), (1, vec![torn]));
 }
 
 #[test]

@@ -260,6 +260,72 @@ fn a_broker_that_is_paused_and_slowed_costs_no_event() {
 }
 
 #[test]
+fn whatever_the_outbox_has_become_the_daemon_starts_and_names_it() {
+    type Damage = fn(&Path);
+    fn change(folder: &Path, change: impl Fn(&mut Vec<u8>)) {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("readable").path();
+            let mut bytes = fs::read(&path).expect("readable");
+            change(&mut bytes);
+            fs::write(&path, bytes).expect("written");
+        }
+    }
+    let damages: [(Damage, &str, bool); 4] = [
+        (
+            // As a record begins.
+            |folder| change(folder, |bytes| bytes.extend(b"\xe5\0E\x01torn")),
+            "the last 8 bytes are torn; what is whole was kept",
+            true,
+        ),
+        (
+            |folder| change(folder, |bytes| bytes.fill(0xa5)),
+            "bytes are no events; what is whole was kept",
+            false,
+        ),
+        (
+            |folder| change(folder, |bytes| bytes.clear()),
+            "its 0 bytes are no events; what is whole was kept",
+            false,
+        ),
+        (
+            |folder| {
+                fs::remove_dir_all(folder).expect("it is there");
+                fs::write(folder, "no folder").expect("written");
+            },
+            "events do not survive the end of the program",
+            false,
+        ),
+    ];
+    for (damage, said, is_kept) in damages {
+        let mut line = Line::new(Broker::start());
+        let bench = eventful(line.cable.port());
+        let folder = bench.path("state/outbox");
+        let daemon = bench.run();
+        wait_for("three stored events", || {
+            (stored(&folder).len() >= 3).then_some(())
+        });
+        kill(daemon);
+        let files = fs::read_dir(&folder).expect("a folder");
+        let newest = files.map(|entry| entry.expect("readable").path()).max();
+        let newest = newest.expect("a file");
+        damage(&folder);
+        let mut subscriber = Subscriber::connect(line.broker.port(), "test");
+        let daemon = bench.run();
+        line.cable.plug();
+        let first = subscriber.expect("an event", |heard| line.ledger.take(heard));
+        assert_eq!(first, 0, "what is whole comes first, or numbers begin anew");
+        line.hear(&mut subscriber, 8);
+        line.ledger.check();
+        let log = daemon.terminate();
+        let reported = log.lines().find(|line| line.contains(said));
+        let reported = reported.unwrap_or_else(|| panic!("{said} is not in\n{log}"));
+        let named = if folder.is_dir() { &newest } else { &folder };
+        assert!(reported.contains(named.to_str().expect("UTF-8")), "{log}");
+        assert_eq!(log.contains("of an earlier run wait"), is_kept, "{log}");
+    }
+}
+
+#[test]
 fn while_the_broker_is_away_pictures_are_dropped_and_no_event_is() {
     let mut line = Line::new(Broker::start());
     let mut bench = eventful(line.cable.port());

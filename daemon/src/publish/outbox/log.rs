@@ -105,10 +105,11 @@ impl<D: Disk> Log<D> {
         let mut events: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
         let (mut bytes, mut done_below) = (0, 0);
         let mut newest = (0, 0);
-        let mut torn = None;
+        // Of the newest file, and of those before it, which the runs that followed have told of.
+        let (mut torn, mut torn_before) = (None, Vec::new());
         for path in paths {
-            // Torn, and not the newest: the run that followed has passed it by.
-            torn = None;
+            torn_before.extend(torn.take());
+            let faults_before = found.faults.len();
             let file = match self.disk.read(&path, FILE_BYTES_MAX) {
                 Ok(file) => file,
                 Err(error) => {
@@ -123,7 +124,15 @@ impl<D: Disk> Log<D> {
                     .faults
                     .push(format!("{path}: {bytes} bytes are damaged"));
             }
-            if content.torn_bytes > 0 {
+            let is_told = found.faults.len() > faults_before;
+            if content.records.is_empty() {
+                // The first write of a file is whole or not there, so this is no torn end.
+                if !is_told {
+                    let (path, bytes) = (path.display(), file.len());
+                    let fault = format!("{path}: its {bytes} bytes are no events");
+                    found.faults.push(fault);
+                }
+            } else if content.torn_bytes > 0 {
                 let (path, bytes) = (path.display(), content.torn_bytes);
                 torn = Some(format!("{path}: the last {bytes} bytes are torn"));
             }
@@ -152,13 +161,16 @@ impl<D: Disk> Log<D> {
             let end = found.next_sequence;
             self.segments.push_back(Segment { path, end });
         }
-        found.faults.extend(torn);
         // Behind damage, numbers may have been given that nobody knows of any more, but never more than are done with.
         found.next_sequence = found.next_sequence.max(done_below);
         let event = |(sequence, document)| Event { sequence, document };
         found.events = events.into_iter().map(event).collect();
         let wanted = found.next_sequence - done_below;
         found.missing = wanted.saturating_sub(found.events.len() as u64 + found.dropped);
+        if found.missing > 0 {
+            found.faults.extend(torn_before);
+        }
+        found.faults.extend(torn);
         let (newest_bytes, first_in_newest) = newest;
         // One that cannot be read is left alone.
         if (1..self.segment_bytes / 2).contains(&newest_bytes) {
