@@ -289,9 +289,13 @@ impl Outbox {
         (state.work(), ending)
     }
 
-    /// For the writer: waits so long, unless nothing will follow.
+    /// For the writer: waits so long, unless nothing will follow. A card that refuses is not asked more often for that, but once more when
+    /// nobody will follow either.
     fn pause(&self, until: Instant) {
-        drop(self.wait(until, |state| !state.is_closed));
+        drop(self.wait(until, |state| match state.keeping {
+            Keeping::Fails => !state.is_over,
+            Keeping::Works | Keeping::Never => !state.is_closed,
+        }));
     }
 
     /// Waits while `condition` holds, but not longer than until then.

@@ -3,6 +3,7 @@
 #[path = "../update/faults.rs"]
 mod faults;
 mod wear;
+mod writer;
 
 use faults::{CUTS, Cut, Fault, SimulatedDisk};
 use proptest::prelude::*;

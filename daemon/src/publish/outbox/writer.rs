@@ -93,7 +93,7 @@ impl Kept {
 }
 
 /// Stores what comes into the outbox, with a pause after each time, until nothing and nobody will follow.
-fn write_all<D: Disk>(log: &mut Log<D>, outbox: &Outbox, pause: Duration) {
+pub fn write_all<D: Disk>(log: &mut Log<D>, outbox: &Outbox, pause: Duration) {
     let mut marked_below = outbox.done_below();
     loop {
         let (work, ending) = outbox.work(Instant::now() + QUIET);
