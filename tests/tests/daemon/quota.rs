@@ -1,10 +1,12 @@
 //! A broker that is there and does not want events: for a while, or never.
 
-use crate::events::still_picture;
+use crate::events::{COUNTS, still_picture};
+use crate::{STATE, expect_state};
 use serde_json::Value;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use system_tests::broker::{Broker, Subscriber};
 
 const QUOTA_EXCEEDED: u8 = 0x97;
 const NOT_AUTHORIZED: u8 = 0x87;
@@ -144,4 +146,35 @@ fn an_event_that_will_never_be_wanted_does_not_stand_in_the_way_of_the_others() 
     let desk = desk.lock().expect("no panic");
     let expected: Vec<u64> = (1..=desk.taken.len() as u64).collect();
     assert_eq!(desk.taken, expected, "only the first is missing");
+}
+
+#[test]
+fn what_is_larger_than_the_brokers_packets_is_given_up_and_costs_no_connection() {
+    // Less than an event or a picture takes, more than counts do.
+    let broker = Broker::start_with("allow_anonymous true\nmax_packet_size 600\n");
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = still_picture(broker.port());
+    bench.set("SNAPSHOTS__ENABLED", "true");
+    let (status, log) = bench.run().wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    expect_state(&mut subscriber, "online");
+    let mut in_view = Vec::new();
+    subscriber.expect("the end of the run", |heard| {
+        assert!(heard.payload.len() < 600, "{heard:?}");
+        in_view.extend(
+            heard
+                .document(COUNTS)
+                .map(|counts| counts["in_view"].clone()),
+        );
+        (heard.topic == STATE && heard.text() == "offline").then_some(())
+    });
+    assert!(in_view.iter().any(|count| count != 0), "{in_view:?}");
+    assert_eq!(log.matches("connected to the broker").count(), 1, "{log}");
+    for topic in ["site/pi/door/events", "site/pi/door/snapshot"] {
+        let told = format!("the broker does not accept {topic}");
+        let told: Vec<&str> = log.lines().filter(|line| line.contains(&told)).collect();
+        assert_eq!(told.len(), 1, "once, not each time: {log}");
+        assert!(told[0].contains("the broker takes 600 at most"), "{log}");
+    }
+    assert!(log.contains("events were not published"), "{log}");
 }

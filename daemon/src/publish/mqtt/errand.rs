@@ -63,7 +63,7 @@ async fn say_once(session: Session, message: Message<'_>) -> Result<(), ErrandEr
     };
     match said {
         Said::Heard => {}
-        Said::Refused | Said::Later(_) => return Err(ErrandError::Refused(topic)),
+        Said::Refused(_) | Said::Later(_) => return Err(ErrandError::Refused(topic)),
         Said::Lost => return Err(ErrandError::Connection("it was lost".into())),
     }
     link.disconnect().await;

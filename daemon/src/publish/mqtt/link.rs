@@ -5,6 +5,9 @@ use super::tls::Tls;
 use super::{Protocol, SessionError};
 use rumqttc as v5;
 use rumqttc_v4 as v4;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Requests that may wait inside of the library. The publisher waits for each of its own, so few are needed.
 const REQUESTS_MAX: usize = 4;
@@ -77,22 +80,55 @@ pub(super) enum Said {
     /// It was written to the connection (QoS 0), or the broker confirmed it (QoS 1).
     Heard,
     /// The broker or the library does not want it, and would not want it another time either.
-    Refused,
+    Refused(Refusal),
     /// The broker does not want it now, and says why.
     Later(&'static str),
     /// The connection ended before that.
     Lost,
 }
 
+/// Why something is never wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Its topic, its payload, or that it is to be retained.
+    Invalid,
+    /// The broker takes no packet of its size. It would end the connection.
+    TooLarge {
+        /// Of the packet.
+        bytes: usize,
+        /// That the broker takes.
+        bytes_max: u32,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid => f.write_str("it is not valid there"),
+            Self::TooLarge { bytes, bytes_max } => write!(
+                f,
+                "a packet of {bytes} bytes, and the broker takes {bytes_max} at most"
+            ),
+        }
+    }
+}
+
 /// The publishing half.
 pub(super) enum Link {
-    V5(v5::AsyncClient),
+    V5 {
+        client: v5::AsyncClient,
+        packet_bytes_max: Arc<AtomicU32>,
+    },
     V311(v4::AsyncClient),
 }
 
 /// The polling half.
 pub(super) enum Poller {
-    V5(Box<v5::EventLoop>),
+    V5 {
+        event_loop: Box<v5::EventLoop>,
+        /// The largest packet that the broker takes, as it said when it accepted the connection.
+        packet_bytes_max: Arc<AtomicU32>,
+    },
     V311(Box<v4::EventLoop>),
 }
 
@@ -128,7 +164,16 @@ pub(super) fn prepare(session: &Session) -> Result<(Link, Poller), SessionError>
                 .capacity(REQUESTS_MAX)
                 .try_build()
                 .map_err(|error| SessionError::Options(error.to_string()))?;
-            Ok((Link::V5(client), Poller::V5(Box::new(poller))))
+            let packet_bytes_max = Arc::new(AtomicU32::new(u32::MAX));
+            let link = Link::V5 {
+                client,
+                packet_bytes_max: packet_bytes_max.clone(),
+            };
+            let poller = Poller::V5 {
+                event_loop: Box::new(poller),
+                packet_bytes_max,
+            };
+            Ok((link, poller))
         }
         Protocol::V311 => {
             let (client, poller) = v4::AsyncClient::builder(options_v311(session))
@@ -218,7 +263,7 @@ fn judge(reason: v5::PubAckReason) -> Said {
     use v5::PubAckReason as Reason;
     match reason {
         Reason::Success | Reason::NoMatchingSubscribers => Said::Heard,
-        Reason::TopicNameInvalid | Reason::PayloadFormatInvalid => Said::Refused,
+        Reason::TopicNameInvalid | Reason::PayloadFormatInvalid => Said::Refused(Refusal::Invalid),
         Reason::QuotaExceeded => Said::Later("quota exceeded"),
         Reason::NotAuthorized => Said::Later("not authorized"),
         Reason::PacketIdentifierInUse => Said::Later("packet identifier in use"),
@@ -232,28 +277,12 @@ impl Link {
     /// Publishes a message. Waits while there is no connection.
     pub(super) async fn publish(&self, message: Message<'_>) -> Said {
         match self {
-            Self::V5(client) => {
-                let mut options = if message.is_confirmed() {
-                    v5::PublishOptions::at_least_once()
-                } else {
-                    v5::PublishOptions::at_most_once()
-                };
-                if message.is_retained(true) {
-                    options = options.retained();
-                }
-                options = options.properties(properties(&message));
-                let published =
-                    client.publish_tracked(message.topic.as_ref(), message.payload, options);
-                let Ok(notice) = published.await else {
-                    return Said::Refused;
-                };
-                use v5::PublishNoticeError::{RetainNotSupported, V5PubAck};
-                match notice.wait_completion_async().await {
-                    Ok(()) => Said::Heard,
-                    Err(V5PubAck(reason)) => judge(reason),
-                    Err(RetainNotSupported) => Said::Refused,
-                    Err(_) => Said::Lost,
-                }
+            Self::V5 {
+                client,
+                packet_bytes_max,
+            } => {
+                let bytes_max = packet_bytes_max.load(Ordering::Relaxed);
+                publish_v5(client, bytes_max, message).await
             }
             Self::V311(client) => {
                 let mut options = if message.is_confirmed() {
@@ -267,7 +296,7 @@ impl Link {
                 let published =
                     client.publish_tracked(message.topic.as_ref(), message.payload, options);
                 let Ok(notice) = published.await else {
-                    return Said::Refused;
+                    return Said::Refused(Refusal::Invalid);
                 };
                 // This version of the protocol has no way to refuse a message.
                 match notice.wait_completion_async().await {
@@ -281,7 +310,7 @@ impl Link {
     /// Whether the broker grants that messages come. Waits while there is no connection.
     pub(super) async fn subscribe(&self, filter: &str) -> bool {
         match self {
-            Self::V5(client) => {
+            Self::V5 { client, .. } => {
                 let qos = v5::mqttbytes::QoS::AtLeastOnce;
                 match client.subscribe_tracked(filter, qos).await {
                     Ok(notice) => notice.wait_completion_async().await.is_ok(),
@@ -302,9 +331,43 @@ impl Link {
     pub(super) async fn disconnect(&self) {
         // A failure means that there is no connection to end.
         match self {
-            Self::V5(client) => drop(client.disconnect().await),
+            Self::V5 { client, .. } => drop(client.disconnect().await),
             Self::V311(client) => drop(client.disconnect().await),
         }
+    }
+}
+
+/// A packet that is too large is not given to the library, which would end the connection.
+async fn publish_v5(client: &v5::AsyncClient, bytes_max: u32, message: Message<'_>) -> Said {
+    use v5::mqttbytes::QoS;
+    let (qos, mut options) = if message.is_confirmed() {
+        (QoS::AtLeastOnce, v5::PublishOptions::at_least_once())
+    } else {
+        (QoS::AtMostOnce, v5::PublishOptions::at_most_once())
+    };
+    if message.is_retained(true) {
+        options = options.retained();
+    }
+    let properties = properties(&message);
+    let topic = message.topic.as_ref();
+    let mut packet =
+        v5::mqttbytes::v5::Publish::new(topic, qos, message.payload, Some(properties.clone()));
+    // Any number takes as many bytes; the library gives one to what is confirmed.
+    packet.pkid = u16::from(qos == QoS::AtLeastOnce);
+    let bytes = packet.size();
+    if bytes > bytes_max as usize {
+        return Said::Refused(Refusal::TooLarge { bytes, bytes_max });
+    }
+    let published = client.publish_tracked(topic, packet.payload, options.properties(properties));
+    let Ok(notice) = published.await else {
+        return Said::Refused(Refusal::Invalid);
+    };
+    use v5::PublishNoticeError::{RetainNotSupported, V5PubAck};
+    match notice.wait_completion_async().await {
+        Ok(()) => Said::Heard,
+        Err(V5PubAck(reason)) => judge(reason),
+        Err(RetainNotSupported) => Said::Refused(Refusal::Invalid),
+        Err(_) => Said::Lost,
     }
 }
 
@@ -312,8 +375,15 @@ impl Poller {
     /// The next thing that happens on the connection, which is that of `session`.
     pub(super) async fn poll(&mut self, session: &Session) -> Polled {
         match self {
-            Self::V5(event_loop) => match event_loop.poll().await {
-                Ok(v5::Event::Incoming(v5::Incoming::ConnAck(_))) => Polled::Connected,
+            Self::V5 {
+                event_loop,
+                packet_bytes_max,
+            } => match event_loop.poll().await {
+                Ok(v5::Event::Incoming(v5::Incoming::ConnAck(accepted))) => {
+                    let limit = accepted.properties.and_then(|said| said.max_packet_size);
+                    packet_bytes_max.store(limit.unwrap_or(u32::MAX), Ordering::Relaxed);
+                    Polled::Connected
+                }
                 Ok(v5::Event::Incoming(v5::Incoming::Publish(message))) => {
                     let properties = message.properties.unwrap_or_default();
                     Polled::Message(Heard {

@@ -109,6 +109,7 @@ pub async fn run(
         term,
         lost: 0,
         refused: 0,
+        refused_snapshots: 0,
         dropped_told: 0,
         patience_for_events: Patience::default(),
         patience_for_counts: Patience::default(),
@@ -123,7 +124,7 @@ pub async fn run(
     if unpublished > 0 {
         log::warn!("{unpublished} documents were not published, the broker being away");
     }
-    let snapshots = outgoing.snapshots.len();
+    let snapshots = outgoing.snapshots.len() as u64 + publisher.refused_snapshots;
     if snapshots > 0 {
         log::info!("{snapshots} snapshots were not published");
     }

@@ -36,6 +36,8 @@ pub(super) struct Publisher<'a> {
     pub(super) lost: u64,
     /// Events that the broker did not want.
     pub(super) refused: u64,
+    /// Snapshots that it did not want.
+    pub(super) refused_snapshots: u64,
     /// Documents and events that were dropped, as far as it was logged.
     pub(super) dropped_told: u64,
     /// With a broker that does not want events now.
@@ -191,8 +193,10 @@ impl Publisher<'_> {
     /// A state that is lost with the connection is said again on the next one; a remark is not.
     async fn remark(&self, message: Message<'static>) {
         let topic = message.topic.clone();
-        if let Said::Refused | Said::Later(_) = self.say(message).await {
-            log::warn!("the broker does not accept {topic}");
+        match self.say(message).await {
+            Said::Refused(reason) => log::warn!("the broker does not accept {topic}: {reason}"),
+            Said::Later(reason) => log::warn!("the broker does not accept {topic}: {reason}"),
+            Said::Heard | Said::Lost => {}
         }
     }
 
@@ -209,10 +213,11 @@ impl Publisher<'_> {
                 let topic = &self.destination.events;
                 self.patience_for_events.put_off(topic, reason);
             }
-            Said::Refused => {
+            Said::Refused(reason) => {
                 // The events behind it may be wanted, so it must not stay in their way.
                 if self.refused == 0 {
-                    log::warn!("the broker does not accept {}", self.destination.events);
+                    let topic = &self.destination.events;
+                    log::warn!("the broker does not accept {topic} ({sequence}): {reason}");
                 }
                 self.refused += 1;
                 self.outgoing.events.confirm(sequence);
@@ -223,7 +228,7 @@ impl Publisher<'_> {
 
     async fn publish_again(&mut self, event: Event) {
         match self.say_event(event).await {
-            Said::Heard | Said::Refused => drop(self.again.pop_front()),
+            Said::Heard | Said::Refused(_) => drop(self.again.pop_front()),
             Said::Later(reason) => {
                 let topic = &self.destination.events;
                 self.patience_for_events.put_off(topic, reason);
@@ -258,8 +263,8 @@ impl Publisher<'_> {
                 self.patience_for_counts.accepted(topic);
             }
             Said::Later(reason) => self.patience_for_counts.put_off(topic, reason),
-            Said::Refused => {
-                log::warn!("the broker does not accept {topic}");
+            Said::Refused(reason) => {
+                log::warn!("the broker does not accept {topic}: {reason}");
                 self.outgoing.counts.told(version);
             }
             Said::Lost => {}
@@ -268,11 +273,17 @@ impl Publisher<'_> {
 
     async fn publish_frame(&mut self, document: Vec<u8>) {
         let topic = &self.destination.frames;
-        if self.say(Message::once(topic, document)).await == Said::Heard {
+        let said = self.say(Message::once(topic, document)).await;
+        if said == Said::Heard {
             self.health.published.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.lost += 1;
+            return;
         }
+        if let Said::Refused(reason) = said
+            && self.lost == 0
+        {
+            log::warn!("the broker does not accept {topic}: {reason}");
+        }
+        self.lost += 1;
     }
 
     async fn publish_snapshot(&mut self, snapshot: Snapshot) {
@@ -288,13 +299,20 @@ impl Publisher<'_> {
             ..
         } = self.destination;
         let message = Message::picture(topic, jpeg, properties, *snapshot_expiry_s);
-        // Otherwise the replies say that it is not.
-        if self.say(message).await == Said::Heard {
+        let said = self.say(message).await;
+        if said == Said::Heard {
             let published = &self.health.snapshots_published;
             published.fetch_add(1, Ordering::Relaxed);
             replies.into_iter().for_each(Reply::done);
-        } else {
-            self.health.snapshot_dropped();
+            return;
+        }
+        // The replies say that it is not.
+        self.health.snapshot_dropped();
+        if let Said::Refused(reason) = said {
+            if self.refused_snapshots == 0 {
+                log::warn!("the broker does not accept {topic}: {reason}");
+            }
+            self.refused_snapshots += 1;
         }
     }
 
