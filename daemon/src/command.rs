@@ -282,11 +282,12 @@ impl Commands {
     fn zones(&self, Area { zones, lines }: Area) -> Result<(), Refusal> {
         zones::validate(&zones, &lines)?;
         let mut running = self.control.running();
+        // Also if they are those of before: that is how counts are begun anew.
+        self.control.mail.put(Settings {
+            model: running.model.clone(),
+            places: Some(Places::new(&zones, &lines)),
+        });
         if running.zones != zones || running.lines != lines {
-            self.control.mail.put(Settings {
-                model: running.model.clone(),
-                places: Some(Places::new(&zones, &lines)),
-            });
             if let Some(announcement) = &self.control.announcement {
                 announcement.change_places(&zones, &lines);
             }
@@ -424,7 +425,8 @@ mod tests {
             (&0.25.into(), &"yard".into())
         );
         assert_eq!(desk.say("zones", places.as_bytes()), None);
-        assert!(desk.control.mail.take().is_none(), "nothing has changed");
+        let again = desk.control.mail.take().expect("settings");
+        assert!(again.places.is_some(), "the counts begin anew");
         assert_eq!(desk.say("restart-camera", b"{}"), None);
         assert!(desk.control.switches.take_restart());
     }

@@ -11,7 +11,7 @@ use ternwatch_daemon::camera::FrameBuffer;
 use ternwatch_daemon::clock::Timestamp;
 use ternwatch_daemon::config::Config;
 use ternwatch_daemon::model;
-use ternwatch_daemon::pipeline::Watch;
+use ternwatch_daemon::pipeline::{Places, Watch};
 use ternwatch_daemon::publish::Document;
 use ternwatch_daemon::publish::event::{
     AtLine, EventWriter, InZone, Kind, Moment, Object, Sighting,
@@ -179,7 +179,7 @@ fn the_event_schema_takes_every_type_and_refuses_what_it_should() {
 }
 
 /// The lower right quarter, and a line upwards through the middle.
-fn watch() -> Watch {
+fn places() -> (ZoneConfig, LineConfig) {
     let zone = ZoneConfig {
         name: "yard".into(),
         points: vec![[0.5, 0.5], [1.0, 0.5], [1.0, 1.0], [0.5, 1.0]],
@@ -192,6 +192,11 @@ fn watch() -> Watch {
         name: "gate".into(),
         points: vec![[0.4, 1.0], [0.4, 0.0]],
     };
+    (zone, line)
+}
+
+fn watch() -> Watch {
+    let (zone, line) = places();
     let config = track::Config {
         score_low: 0.1,
         confirm_s: 0.3,
@@ -307,6 +312,32 @@ fn somebody_walks_through_the_picture() {
     documents.clear();
     watch.finish(&mut documents);
     assert_eq!(documents, [], "nothing was left to end");
+}
+
+#[test]
+fn places_that_are_the_same_again_begin_their_counts_anew_and_lose_nobody() {
+    let mut watch = watch();
+    let mut documents = Vec::new();
+    let x = |sequence: u64| 40.0 + 12.0 * sequence as f32;
+    for sequence in 0..40 {
+        let there = [person(x(sequence), 400.0)];
+        watch.step(&frame(sequence, 640), &there, &mut documents);
+    }
+    let (_, counts) = sorted(&documents);
+    let before = counts.last().expect("counts");
+    assert_eq!(before["lines"]["gate"]["to_right"], 1, "{before}");
+    documents.clear();
+    let (zone, line) = places();
+    watch.change_places(Places::new(&[zone], &[line]), &mut documents);
+    let there = [person(x(40), 400.0)];
+    watch.step(&frame(40, 640), &there, &mut documents);
+    let (events, counts) = sorted(&documents);
+    assert_eq!(types(&events), ["zone_leave", "zone_enter"]);
+    assert_eq!(events[1]["track"]["id"], 1);
+    let zones = json!({ "yard": { "occupancy": 1 } });
+    let lines = json!({ "gate": { "to_left": 0, "to_right": 0 } });
+    let last = counts.last().expect("counts");
+    assert_eq!((&last["zones"], &last["lines"]), (&zones, &lines));
 }
 
 #[test]
