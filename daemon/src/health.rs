@@ -39,6 +39,8 @@ pub struct Health {
     pub examined: AtomicU64,
     /// Frames not examined because they showed nothing new.
     pub skipped: AtomicU64,
+    /// Frames not examined because detection was off.
+    pub at_rest: AtomicU64,
     /// Documents handed to the network.
     pub published: AtomicU64,
     /// Documents dropped because the broker was away for too long.
@@ -86,6 +88,7 @@ impl Health {
             dropped: AtomicU64::new(0),
             examined: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            at_rest: AtomicU64::new(0),
             published: AtomicU64::new(0),
             documents_dropped: AtomicU64::new(0),
             snapshots_published: AtomicU64::new(0),
@@ -190,15 +193,38 @@ impl Health {
         self.had_a_frame("The first frame was examined");
     }
 
-    /// The inference thread need not examine a frame: it shows nothing new, or detection is switched off.
+    /// The inference thread need not examine a frame: it shows nothing new.
     pub fn frame_skipped(&self) {
         self.skipped.fetch_add(1, Ordering::Relaxed);
+        self.had_a_frame("The first frame shows nothing new");
+    }
+
+    /// The inference thread may not examine a frame: detection is switched off.
+    pub fn frame_at_rest(&self) {
+        self.at_rest.fetch_add(1, Ordering::Relaxed);
         self.had_a_frame("The first frame came, detection is switched off");
     }
 
     /// Frames that the inference thread was done with so far, examined or not.
     pub fn looked_at(&self) -> u64 {
-        self.examined.load(Ordering::Relaxed) + self.skipped.load(Ordering::Relaxed)
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        count(&self.examined) + count(&self.skipped) + count(&self.at_rest)
+    }
+
+    /// What became of the frames, for people.
+    pub fn frames(&self) -> String {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut frames = format!(
+            "{} examined, {} skipped, {} dropped",
+            count(&self.examined),
+            count(&self.skipped),
+            count(&self.dropped)
+        );
+        let at_rest = count(&self.at_rest);
+        if at_rest > 0 {
+            frames.push_str(&format!(", {at_rest} while detection was off"));
+        }
+        frames
     }
 
     fn had_a_frame(&self, first: &str) {
@@ -268,10 +294,8 @@ impl Health {
             None => "no broker".into(),
         };
         format!(
-            "{camera}; frames: {} examined, {} skipped, {} dropped; documents: {} published, {} dropped; {broker}",
-            self.examined.load(Ordering::Relaxed),
-            self.skipped.load(Ordering::Relaxed),
-            self.dropped.load(Ordering::Relaxed),
+            "{camera}; frames: {}; documents: {} published, {} dropped; {broker}",
+            self.frames(),
             self.published.load(Ordering::Relaxed),
             self.documents_dropped.load(Ordering::Relaxed),
         )
@@ -339,6 +363,11 @@ mod tests {
             status(0.0),
             "camera away: unplugged; frames: 7 examined, 3 skipped, 0 dropped; documents: 0 published, 0 dropped; \
              broker connected"
+        );
+        health.frame_at_rest();
+        assert_eq!(
+            health.frames(),
+            "7 examined, 3 skipped, 0 dropped, 1 while detection was off"
         );
         assert!(health.camera_works(), "it was away");
         assert!(!health.camera_works(), "it was here");

@@ -311,7 +311,7 @@ impl Inference {
                 Taken::Item if self.is_at_rest => {
                     self.watch.rest(buffer.captured_at, &mut documents);
                     self.hand_over(&mut documents, shared)?;
-                    shared.health.frame_skipped();
+                    shared.health.frame_at_rest();
                 }
                 Taken::Item => {
                     self.look(&buffer, &shared.health, &mut documents)?;

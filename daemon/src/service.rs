@@ -256,11 +256,9 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
     runtime.shutdown_background();
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     log::info!(
-        "{} frames captured, {} examined, {} skipped, {} dropped, {} documents published",
+        "{} frames captured, {}, {} documents published",
         count(&shared.health.captured),
-        count(&shared.health.examined),
-        count(&shared.health.skipped),
-        count(&shared.health.dropped),
+        shared.health.frames(),
         count(&shared.health.published),
     );
     outcome

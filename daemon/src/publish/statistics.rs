@@ -48,6 +48,7 @@ struct Frames {
     captured: u64,
     examined: u64,
     skipped: u64,
+    at_rest: u64,
     dropped: u64,
 }
 
@@ -137,6 +138,7 @@ impl Observer {
                 captured: count(&health.captured),
                 examined: now.examined,
                 skipped: now.skipped,
+                at_rest: count(&health.at_rest),
                 dropped: count(&health.dropped),
             },
             frames_per_second: rounded(

@@ -128,11 +128,11 @@ pub(crate) fn settings(heard: &Heard) -> Option<(f64, Vec<String>)> {
     })
 }
 
-/// Frames examined and skipped.
+/// Frames examined, and those that came while detection was off.
 fn frames(heard: &Heard) -> Option<[u64; 2]> {
     (heard.topic == "site/pi/statistics").then(|| {
         let frames = &parsed(&heard.payload)["frames"];
-        ["examined", "skipped"].map(|key| frames[key].as_u64().expect("a number"))
+        ["examined", "at_rest"].map(|key| frames[key].as_u64().expect("a number"))
     })
 }
 
@@ -181,9 +181,9 @@ fn commands_are_carried_out_and_answered(protocol: &str, at: &str) {
     assert_eq!(ask(&mut subscriber, "detection", off)["ok"], true);
     let mut before = None;
     subscriber.expect("time in which nothing is examined", |heard| {
-        let [examined, skipped] = frames(heard)?;
-        let [examined_before, skipped_before] = before.replace([examined, skipped])?;
-        (examined == examined_before && skipped > skipped_before).then_some(())
+        let [examined, at_rest] = frames(heard)?;
+        let [examined_before, at_rest_before] = before.replace([examined, at_rest])?;
+        (examined == examined_before && at_rest > at_rest_before).then_some(())
     });
     Subscriber::connect(port, "later").expect("the retained settings", |heard| {
         let settings = settings(heard).filter(|_| heard.is_retained)?;
@@ -266,14 +266,14 @@ fn commands_that_were_not_allowed_are_not_heard() {
     publish(broker.port(), &topic, r#"{"on": false}"#, options);
     // The first ones may be older than the command.
     for _ in 0..2 {
-        let [examined, skipped] = subscriber.expect("statistics", |heard| {
+        let [examined, at_rest] = subscriber.expect("statistics", |heard| {
             assert_ne!(heard.topic, format!("{COMMAND}/response"));
             assert_ne!(heard.topic, DETECTION);
             assert_eq!(settings(heard), None);
             frames(heard)
         });
         assert!(examined > 0);
-        assert_eq!(skipped, 0);
+        assert_eq!(at_rest, 0);
     }
     daemon.terminate();
 }

@@ -1,8 +1,9 @@
 //! Frames that show nothing new are skipped, and nobody is lost by that.
 
 use super::bench::Bench;
+use super::events::still_picture_of;
 use serde_json::Value;
-use system_tests::broker::free_port;
+use system_tests::broker::{Broker, Subscriber, free_port};
 
 /// Ten frames a second, whatever the filter makes of a picture that does not move.
 fn bench(filter: &str, seconds: u32) -> Bench {
@@ -86,4 +87,28 @@ fn somebody_who_walks_by_is_looked_at() {
     walked.set("MOTION__ENABLED", "false");
     let (expected, _) = run(&walked);
     assert_eq!(events, expected, "the same events as of every frame");
+}
+
+#[test]
+fn the_statistics_tell_how_many_inferences_are_saved() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = still_picture_of(3000, broker.port());
+    bench.set("CAMERA__VIDEO__PACE", "real-time");
+    bench.set("PIPELINE__WHEN_BUSY", "drop-oldest");
+    bench.set("TRACK__STATIONARY_S", "1");
+    bench.set("PUBLISH__STATISTICS_S", "2");
+    let daemon = bench.run();
+    let mut before: Option<[u64; 3]> = None;
+    subscriber.expect("an interval in which most frames are skipped", |heard| {
+        let statistics = heard.document("site/pi/statistics")?;
+        let frames = &statistics["frames"];
+        let count = |key: &str| frames[key].as_u64().expect("a number");
+        assert_eq!(count("at_rest"), 0, "{statistics}");
+        let now = ["captured", "examined", "skipped"].map(count);
+        let before = before.replace(now)?;
+        let [captured, examined, skipped] = [0, 1, 2].map(|index| now[index] - before[index]);
+        (captured >= 10 && skipped > 2 * examined).then_some(())
+    });
+    daemon.terminate();
 }
