@@ -181,6 +181,10 @@ pub struct Heard {
     pub payload: Vec<u8>,
     /// Whether it was published before the subscription, and kept.
     pub is_retained: bool,
+    /// How it was published: 0, or 1 for all that is more.
+    pub qos: u8,
+    /// MQTT 5: seconds after which the broker would have dropped it.
+    pub expiry_s: Option<u32>,
     /// MQTT 5: the declared type of the payload.
     pub content_type: Option<String>,
     /// MQTT 5: what an answer is recognized by.
@@ -264,6 +268,8 @@ impl Subscriber {
                             topic: String::from_utf8_lossy(&message.topic).into_owned(),
                             payload: message.payload.to_vec(),
                             is_retained: message.retain,
+                            qos: u8::from(message.qos != QoS::AtMostOnce),
+                            expiry_s: properties.message_expiry_interval,
                             content_type: properties.content_type,
                             correlation: properties
                                 .correlation_data

@@ -26,6 +26,7 @@ mod simulate;
 mod snapshot;
 mod update;
 mod web;
+mod wire;
 
 #[path = "../../../daemon/tests/schema/mod.rs"]
 mod schema;
