@@ -7,7 +7,8 @@
 //! stopped where it was last seen. Overlaps are measured between boxes that were grown by the doubt about the
 //! prediction, after C-BIoU (Yang et al. 2023, arXiv:2211.14317), so that fast objects are followed at low frame rates.
 //!
-//! Every limit is in seconds, none in frames. It reads no clock, holds at most [`TRACKS_MAX`] tracks, and allocates
+//! Every limit is in seconds. One is in frames besides: whoever is believed was seen three times, because two boxes by chance happen at any frame
+//! rate; below seven frames a second that takes longer than the usual time. It reads no clock, holds at most [`TRACKS_MAX`] tracks, and allocates
 //! nothing after its construction. It knows nothing of zones, nor of what is published.
 
 mod assign;

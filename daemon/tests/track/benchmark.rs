@@ -71,6 +71,7 @@ fn tracks(result: &Path, frames: usize) -> Vec<Vec<(u64, [f32; 4])>> {
 
 #[test]
 fn a_rendered_sequence_of_the_benchmark_is_followed_and_scored() {
+    let mut switches = 0;
     for seed in 1..=3 {
         let scene = render(&street(), 30.0, FRAMES_PER_SECOND, POOR, seed);
         let folder = write(&scene, &format!("STREET-{seed:02}"));
@@ -82,9 +83,11 @@ fn a_rendered_sequence_of_the_benchmark_is_followed_and_scored() {
             score.add(&seen.truth, &tracks);
         }
         println!("seed {seed}: MOTA {:.3}, {score:?}", score.mota());
-        assert!(score.mota() > 0.6, "seed {seed}: {score:?}");
-        assert!(score.switches <= 10, "seed {seed}: {score:?}");
+        assert!(score.mota() > 0.86, "seed {seed}: {score:?}");
+        switches += score.switches;
     }
+    // docs/configuration.md has both.
+    assert!(switches <= 4, "{switches} switches");
 }
 
 #[test]

@@ -123,24 +123,30 @@ fn people_who_cross_keep_their_identities() {
     }
 }
 
+/// The bounds are a little below what is measured: at five frames a second everybody is believed a fifth of a second later than at ten,
+/// and walks further between two sightings.
 #[test]
-fn a_street_seen_by_a_poor_detector_is_still_followed() {
-    let mut switches = 0;
-    for seed in 1..=10 {
-        let outcome = follow(&render(&street(), 30.0, 10, POOR, seed));
-        let mota = outcome.score.mota();
-        assert!(mota > 0.75, "seed {seed}: {:?}", outcome.score);
-        switches += outcome.score.switches;
-        println!(
-            "seed {seed}: MOTA {mota:.3}, {} switches, {} tracks",
-            outcome.score.switches,
-            outcome.histories.len()
+fn a_street_seen_by_a_poor_detector_is_followed_whatever_the_frame_rate() {
+    for (rate, mota_mean_min, mota_min, switches_max) in [
+        (5, 0.83, 0.78, 20),
+        (10, 0.88, 0.86, 15),
+        (20, 0.89, 0.88, 13),
+    ] {
+        let (mut sum, mut least, mut switches) = (0.0, 1.0f64, 0);
+        for seed in 1..=10 {
+            let outcome = follow(&render(&street(), 30.0, rate, POOR, seed));
+            let mota = outcome.score.mota();
+            (sum, least) = (sum + mota, least.min(mota));
+            switches += outcome.score.switches;
+        }
+        let mean = sum / 10.0;
+        let measured = format!(
+            "{rate} frames a second: MOTA {mean:.3}, {least:.3} at least, {switches} switches in ten runs with a dozen people each"
         );
+        println!("{measured}");
+        assert!(mean > mota_mean_min && least > mota_min, "{measured}");
+        assert!(switches <= switches_max, "{measured}");
     }
-    assert!(
-        switches <= 20,
-        "{switches} switches in ten runs with a dozen people each"
-    );
 }
 
 #[test]
