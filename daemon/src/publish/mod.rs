@@ -22,6 +22,7 @@ use outbox::{Event, Outbox};
 use queue::Queue;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// The `[publish]` section.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -87,6 +88,7 @@ pub struct Outgoing {
     pub frames: Queue<Vec<u8>>,
     /// Whatever there is time for.
     pub snapshots: Queue<Snapshot>,
+    is_closed: watch::Sender<bool>,
 }
 
 impl Outgoing {
@@ -97,6 +99,7 @@ impl Outgoing {
             counts: Latest::default(),
             frames: Queue::new(frames_max),
             snapshots: Queue::new(snapshot::WAITING_MAX),
+            is_closed: watch::Sender::new(false),
         }
     }
 
@@ -145,6 +148,17 @@ impl Outgoing {
         self.counts.close();
         self.frames.close();
         self.snapshots.close();
+        self.is_closed.send_replace(true);
+    }
+
+    /// Waits until it was closed.
+    pub async fn closed(&self) {
+        // It cannot go away meanwhile.
+        let _ = self
+            .is_closed
+            .subscribe()
+            .wait_for(|is_closed| *is_closed)
+            .await;
     }
 
     /// Whether it was closed and nothing waits any more.

@@ -1,6 +1,6 @@
 //! A broker that is there and does not want events: for a while, or never.
 
-use crate::events::{COUNTS, still_picture};
+use crate::events::{COUNTS, still_picture, still_picture_of};
 use crate::{STATE, expect_state};
 use serde_json::Value;
 use std::io::{self, Read, Write};
@@ -135,6 +135,19 @@ fn events_that_are_not_wanted_for_now_come_later_in_order() {
         assert_eq!(desk.taken, expected);
         assert!(desk.taken.len() > 5 && desk.has_counts, "{log}");
     }
+}
+
+#[test]
+fn a_run_that_is_over_while_events_are_not_wanted_waits_for_the_broker_in_peace() {
+    let (port, desk) = broker(2, QUOTA_EXCEEDED);
+    let (status, log) = still_picture_of(8, port).run().wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("(quota exceeded)"), "{log}");
+    assert!(!log.contains("not published"), "{log}");
+    let desk = desk.lock().expect("no panic");
+    let expected: Vec<u64> = (0..desk.taken.len() as u64).collect();
+    assert_eq!(desk.taken, expected);
+    assert!(desk.taken.len() >= 2, "somebody came and went: {log}");
 }
 
 #[test]

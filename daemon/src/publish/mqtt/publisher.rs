@@ -54,6 +54,7 @@ impl Publisher<'_> {
     /// Until nothing will follow or the term is over.
     pub(super) async fn publish_all(&mut self) {
         let mut greeted = Connection::Lost;
+        let mut is_closed = false;
         // Until when nothing is listened to on this connection.
         let mut deaf = Term::Open;
         // Changes of the connection and of the term wake every wait below.
@@ -105,18 +106,16 @@ impl Publisher<'_> {
                 (version, counts) = self.outgoing.counts.next(), if wants_counts => {
                     self.publish_counts(version, counts).await;
                 }
-                // Nothing comes once everything is closed: then the condition above decides.
-                frame = self.outgoing.frames.pop(), if is_connected => {
-                    if let Some(frame) = frame {
-                        self.publish_frame(frame).await;
-                    }
+                // Once everything is closed and empty nothing comes, while events may still wait for the broker's wish.
+                Some(frame) = self.outgoing.frames.pop(), if is_connected => {
+                    self.publish_frame(frame).await;
                 }
                 // Whatever else there is goes first.
-                snapshot = self.outgoing.next_snapshot(waits), if is_connected => {
-                    if let Some(snapshot) = snapshot {
-                        self.publish_snapshot(snapshot).await;
-                    }
+                Some(snapshot) = self.outgoing.next_snapshot(waits), if is_connected => {
+                    self.publish_snapshot(snapshot).await;
                 }
+                // Then the condition above decides.
+                () = self.outgoing.closed(), if !is_closed => is_closed = true,
                 // What waits for nothing needs no connection any more.
                 () = self.outgoing.finished(), if !is_connected => return,
             }
