@@ -303,7 +303,7 @@ fn a_torn_end_is_told_of_once_unless_events_are_missing() {
     disk.damage(&path, |file| file.extend([b'x'; 9]));
     // Too long to move to the next run's file.
     let (mut log, recovered) = Log::open(disk, folder(), 64, BYTES_MAX).expect("it opens");
-    assert_eq!(recovered.faults, [torn.clone()]);
+    assert_eq!(recovered.faults, std::slice::from_ref(&torn));
     log.append(&[event(4)], 5, 0).expect("it takes everything");
     let again = |disk| {
         Log::open(disk, folder(), 64, BYTES_MAX)
