@@ -24,6 +24,7 @@ mod secure;
 mod send;
 mod simulate;
 mod snapshot;
+mod trial;
 mod update;
 mod web;
 mod wire;

@@ -30,7 +30,7 @@ fn allow_updates(bench: &mut Bench) {
     bench.set("UPDATE__LATENCY_MS_MAX", "60000");
 }
 
-fn model_state(heard: &Heard) -> Option<Value> {
+pub(crate) fn model_state(heard: &Heard) -> Option<Value> {
     heard.document("site/pi/model")
 }
 
@@ -44,13 +44,13 @@ pub(crate) fn ending(subscriber: &mut Subscriber, job: &str) -> (String, Value) 
     })
 }
 
-fn expect_running(subscriber: &mut Subscriber, version: u64) {
+pub(crate) fn expect_running(subscriber: &mut Subscriber, version: u64) {
     subscriber.expect(&format!("a document of version {version}"), |heard| {
         (document(heard)?["model"]["version"] == version).then_some(())
     });
 }
 
-fn wait_for_log(daemon: &Daemon, words: &str) {
+pub(crate) fn wait_for_log(daemon: &Daemon, words: &str) {
     wait_for(words, || daemon.log().contains(words).then_some(()));
 }
 
@@ -526,7 +526,7 @@ fn a_damaged_state_folder_never_keeps_the_daemon_from_its_work() {
 }
 
 /// A keyring that the roots 1 and 2 signed.
-fn keyring(version: u64, models: &[u8], revoked: &[u8]) -> Vec<u8> {
+pub(crate) fn keyring(version: u64, models: &[u8], revoked: &[u8]) -> Vec<u8> {
     ternwatch_bundle::testing::keyring(version, models, revoked, &[1, 2])
 }
 
