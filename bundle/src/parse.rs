@@ -157,4 +157,13 @@ pub enum BundleError {
     /// The manifest is not what the schema says.
     #[error("the manifest is wrong: {0}")]
     Manifest(#[source] serde_json::Error),
+    /// The manifest is not what the schema says, and names the least daemon that reads it.
+    #[error("the manifest is wrong, unless it is for {}.{}.{}, the oldest daemon that it asks for: {source}",
+        daemon_min[0], daemon_min[1], daemon_min[2])]
+    ManifestOfDaemon {
+        /// Major, minor and patch version.
+        daemon_min: [u32; 3],
+        /// What this reader does not know.
+        source: serde_json::Error,
+    },
 }

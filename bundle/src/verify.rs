@@ -103,5 +103,22 @@ fn parse_manifest(json: &[u8]) -> Result<Manifest, BundleError> {
     if schema != manifest::SCHEMA {
         return Err(BundleError::ManifestSchema { found: schema });
     }
-    serde_json::from_slice(json).map_err(BundleError::Manifest)
+    serde_json::from_slice(json).map_err(|source| match daemon_min(json) {
+        Some(daemon_min) => BundleError::ManifestOfDaemon { daemon_min, source },
+        None => BundleError::Manifest(source),
+    })
+}
+
+/// The daemon that a manifest asks for, whatever else is in it: keys that only later readers know come with it.
+fn daemon_min(json: &[u8]) -> Option<[u32; 3]> {
+    #[derive(Deserialize)]
+    struct Manifest {
+        release: Release,
+    }
+    #[derive(Deserialize)]
+    struct Release {
+        daemon_min: [u32; 3],
+    }
+    let manifest: Option<Manifest> = serde_json::from_slice(json).ok();
+    manifest.map(|manifest| manifest.release.daemon_min)
 }

@@ -34,6 +34,16 @@ fn every_instruction_set_passes() {
 }
 
 #[test]
+fn a_file_of_the_first_readers_time_gives_its_recorded_answers_today() {
+    let file = include_bytes!("../../bundle/tests/first.tern");
+    let model = load(file, &small_key().public_key());
+    assert_eq!(model.golden().len(), 1);
+    for isa in Isa::available() {
+        golden::check(&model, isa).unwrap_or_else(|error| panic!("{isa}: {error}"));
+    }
+}
+
+#[test]
 fn recording_is_deterministic_and_depends_on_the_seed() {
     let model = small_model(0);
     let [a, b, c] = [5, 5, 6].map(|seed| golden::record(&model, seed, 64, 48).unwrap());

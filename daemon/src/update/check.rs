@@ -3,6 +3,7 @@
 use super::digest::Digest;
 use super::machine::Identity;
 use super::reason::Reason;
+use super::release;
 use crate::model::{self, LoadError, Loaded};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -49,16 +50,37 @@ pub fn check(
     latency_ms_max: f64,
 ) -> Result<Checked, Refusal> {
     let bundle = model::verify(keys, origin, file).map_err(|error| refusal(&error, None))?;
-    let identity = identity(&bundle);
-    let mut loaded = model::prepare(config, isa, origin, &bundle)
+    let release = bundle.manifest().release.clone();
+    let examined = examine(config, isa, origin, &bundle, latency_ms_max);
+    match examined {
+        Ok((loaded, identity)) => Ok(Checked {
+            loaded,
+            identity,
+            release,
+        }),
+        // A later daemon may do what this one cannot: the file is not to be remembered as one that fails.
+        Err(refusal) if release.as_ref().is_some_and(release::is_of_later) => Err(Refusal {
+            reason: Reason::DaemonTooOld,
+            ..refusal
+        }),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// What comes behind the signature.
+fn examine(
+    config: &model::Config,
+    isa: Isa,
+    origin: &Path,
+    bundle: &VerifiedBundle<'_>,
+    latency_ms_max: f64,
+) -> Result<(Loaded, Identity), Refusal> {
+    let identity = identity(bundle);
+    let mut loaded = model::prepare(config, isa, origin, bundle)
         .map_err(|error| refusal(&error, identity.clone()))?;
     let too_slow = latency_ms_max < latency(&mut loaded.detector, loaded.thresholds);
     match identity {
-        Some(identity) if !too_slow => Ok(Checked {
-            loaded,
-            identity,
-            release: bundle.manifest().release.clone(),
-        }),
+        Some(identity) if !too_slow => Ok((loaded, identity)),
         signed => Err(Refusal {
             reason: if too_slow {
                 Reason::TooSlow
@@ -107,8 +129,12 @@ fn bundle_reason(error: &BundleError) -> Reason {
     match error {
         BundleError::FormatVersion { found } if *found > FORMAT_VERSION => Reason::DaemonTooOld,
         BundleError::ManifestSchema { found } if *found > SCHEMA => Reason::DaemonTooOld,
+        BundleError::ManifestOfDaemon { daemon_min, .. } if release::is_later(*daemon_min) => {
+            Reason::DaemonTooOld
+        }
         BundleError::ManifestSchema { .. }
         | BundleError::Manifest(_)
+        | BundleError::ManifestOfDaemon { .. }
         | BundleError::ManifestLength { .. }
         | BundleError::BodyTooShort { .. } => Reason::ModelInvalid,
         _ => Reason::BadSignature,

@@ -16,6 +16,16 @@ pub fn objection_now(release: Option<&Release>, floor_s: u64) -> Option<Reason> 
     objection(release, Now { clock_s, floor_s }, daemon_version())
 }
 
+/// Whether it asks for a later daemon than this one.
+pub fn is_of_later(release: &Release) -> bool {
+    release.daemon_min.is_some_and(is_later)
+}
+
+/// Whether this daemon is older than that version.
+pub fn is_later(daemon: [u32; 3]) -> bool {
+    daemon_version() < daemon
+}
+
 /// What is known of the present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Now {

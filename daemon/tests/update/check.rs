@@ -1,6 +1,8 @@
 //! What a file must pass on this device, and what is remembered of one that does not.
 
+use serde_json::Value;
 use std::path::{Path, PathBuf};
+use ternwatch_bundle::manifest::Release;
 use ternwatch_bundle::testing::{sign_manifest, small_draft, small_key};
 use ternwatch_daemon::model::{Config, trusted_keys};
 use ternwatch_daemon::update::check::{Checked, Refusal, check};
@@ -92,6 +94,52 @@ fn a_model_of_a_later_format_asks_for_a_newer_daemon_and_is_not_called_a_forgery
         Reason::ModelInvalid
     );
     assert_eq!(reason(&sign("no JSON")), Reason::ModelInvalid);
+}
+
+#[test]
+fn what_a_later_daemon_may_do_is_refused_as_its_and_not_remembered_as_a_failure() {
+    let of = |daemon_min: [u32; 3]| {
+        let release = Release {
+            daemon_min: Some(daemon_min),
+            ..Release::default()
+        };
+        let mut draft = small_draft(3);
+        draft.manifest.release = Some(release);
+        draft
+    };
+    let reason = |file: &[u8], latency_ms_max| {
+        checked(file, latency_ms_max)
+            .expect_err("it cannot run here")
+            .reason
+    };
+    for (daemon_min, expected) in [
+        ([0, 0, 1], None),
+        ([1000, 0, 0], Some(Reason::DaemonTooOld)),
+    ] {
+        let or = |reason| expected.unwrap_or(reason);
+        // A key, a layer and a value of later.
+        let manifest = serde_json::to_value(of(daemon_min).manifest).expect("JSON");
+        for (pointer, key, value) in [
+            ("", "colour", 7.into()),
+            ("/release", "colour", 7.into()),
+            ("/layers/0", "op", "attend".into()),
+            ("/layers/0", "activation", "swish".into()),
+        ] {
+            let mut manifest: Value = manifest.clone();
+            manifest.pointer_mut(pointer).expect("there")[key] = value;
+            let file = sign_manifest(manifest.to_string().as_bytes(), &[], &small_key());
+            let found = reason(&file.expect("small"), 60_000.0);
+            assert_eq!(found, or(Reason::ModelInvalid), "{pointer} {key}");
+        }
+        // What is read and does not run.
+        let mut cut = of(daemon_min);
+        cut.parameters.truncate(10);
+        let cut = cut.sign(&small_key()).expect("small");
+        assert_eq!(reason(&cut, 60_000.0), or(Reason::ModelInvalid));
+        let unrecorded = of(daemon_min).sign(&small_key()).expect("small");
+        assert_eq!(reason(&unrecorded, 60_000.0), or(Reason::GoldenMismatch));
+    }
+    assert!(!Reason::DaemonTooOld.is_lasting());
 }
 
 #[test]
