@@ -7,7 +7,7 @@ use rustix::fs::{FlockOperation, flock, statvfs};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 /// A file system.
@@ -23,6 +23,8 @@ pub trait Disk {
     fn list(&self, folder: &Path) -> io::Result<Vec<OsString>>;
     /// Bytes that may still be written below a folder.
     fn free_bytes(&self, folder: &Path) -> io::Result<u64>;
+    /// Bytes that a file takes of the disk, which are less than its length where it has holes; 0 if it is not there.
+    fn occupied_bytes(&self, path: &Path) -> io::Result<u64>;
     /// Makes a folder, unless it is there.
     fn create_folder(&mut self, path: &Path) -> io::Result<()>;
     /// Makes a file with these bytes; whatever was there is gone.
@@ -84,6 +86,15 @@ impl Disk for SystemDisk {
         Ok(free.f_bavail.saturating_mul(free.f_frsize))
     }
 
+    fn occupied_bytes(&self, path: &Path) -> io::Result<u64> {
+        match fs::metadata(path) {
+            // As the system counts them, whatever the file system's blocks.
+            Ok(metadata) => Ok(metadata.blocks().saturating_mul(512)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
     fn create_folder(&mut self, path: &Path) -> io::Result<()> {
         unless(ErrorKind::AlreadyExists, fs::create_dir(path))
     }
@@ -130,7 +141,8 @@ fn unless(wanted: ErrorKind, result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Puts a file into a folder in one step: whoever looks later finds the old file or the new one, whole and durable.
+/// Puts a file into a folder in one step: whoever looks later finds the old file or the new one, whole and durable. What could not
+/// be written takes no room.
 pub fn write_whole<D: Disk>(
     disk: &mut D,
     folder: &Path,
@@ -138,8 +150,14 @@ pub fn write_whole<D: Disk>(
     bytes: &[u8],
 ) -> io::Result<()> {
     let fresh = folder.join(format!("{name}.new"));
-    disk.write(&fresh, bytes)?;
-    disk.sync_file(&fresh)?;
-    disk.rename(&fresh, &folder.join(name))?;
+    let written = disk
+        .write(&fresh, bytes)
+        .and_then(|()| disk.sync_file(&fresh))
+        .and_then(|()| disk.rename(&fresh, &folder.join(name)));
+    if written.is_err() {
+        // The card may be full, and then a half file is in everybody's way. That the write failed is what matters.
+        let _ = disk.remove_file(&fresh);
+    }
+    written?;
     disk.sync_folder(folder)
 }

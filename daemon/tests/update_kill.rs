@@ -47,6 +47,9 @@ impl Disk for DeadlyDisk {
     fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
         SystemDisk.free_bytes(folder)
     }
+    fn occupied_bytes(&self, path: &Path) -> io::Result<u64> {
+        SystemDisk.occupied_bytes(path)
+    }
     fn create_folder(&mut self, path: &Path) -> io::Result<()> {
         self.step(SystemDisk.create_folder(path))
     }

@@ -72,6 +72,19 @@ impl Download {
         Ok(download)
     }
 
+    /// Bytes that all downloads below `root` take of the disk.
+    pub fn occupied_bytes<D: Disk>(disk: &D, root: &Path) -> io::Result<u64> {
+        let incoming = root.join("incoming");
+        let mut bytes = 0_u64;
+        for name in disk.list(&incoming)? {
+            let folder = incoming.join(name);
+            for file in disk.list(&folder)? {
+                bytes = bytes.saturating_add(disk.occupied_bytes(&folder.join(file))?);
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Checks the chunks whose bits are set.
     fn recall<D: Disk>(&mut self, disk: &mut D) -> io::Result<()> {
         let bitmap_len = self.here.len().div_ceil(8);

@@ -5,9 +5,10 @@
 //! not undo each other's. A power cut at any moment leaves the state before or the state after. A damaged state file
 //! costs the updates, never the start: the packaged model is always there.
 
+use super::chunks::Download;
 use super::digest::Digest;
 use super::machine::{Event, Identity, Machine, NotNow, Record};
-use super::offer::OFFER_BYTES_MAX;
+use super::offer::{OFFER_BYTES_MAX, Offer};
 use crate::disk::{Disk, write_whole};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ const STATE_BYTES_MAX: usize = 64 << 10;
 const STATE_TITLE: &str = "ternwatch model state 1 ";
 /// Room that must remain after a model was stored: for the state file and for everybody else.
 const SPARE_BYTES: u64 = 1 << 20;
+/// What a download takes beside its chunks: its offer, its bitmap, their folders, and the ends of blocks.
+const DOWNLOAD_BYTES: u64 = 128 << 10;
 /// The name of a model's file in its folder.
 const MODEL_FILE: &str = "model.tern";
 /// The document of the offer that waits, whole as it came.
@@ -211,12 +214,24 @@ impl<D: Disk> Store<D> {
             .map_err(failed("read", &path))
     }
 
+    /// Begins a download or goes on with it, if there is room for what is missing of it and for the model once it is stored.
+    pub fn download(&mut self, offer: Offer) -> Result<Download, StoreError> {
+        // All that was downloaded is either a part of this file or makes room for it, and is not touched before there is enough.
+        let incoming = self.root.join("incoming");
+        let freed = Download::occupied_bytes(&self.disk, &self.root)
+            .map_err(failed("look at", &incoming))?;
+        // Once as chunks and once as a model.
+        let twice = (offer.bytes as u64).saturating_mul(2);
+        self.require_space(twice.saturating_add(DOWNLOAD_BYTES), freed)?;
+        Download::open(&mut self.disk, &self.root, offer).map_err(failed("write below", &incoming))
+    }
+
     fn put(&mut self, sha256: &Digest, file: &[u8]) -> Result<(), StoreError> {
         // An immutable file that is whole need not be written again.
         if self.model(sha256).is_ok() {
             return Ok(());
         }
-        self.require_space(file.len() as u64)?;
+        self.require_space(file.len() as u64, 0)?;
         let models = self.root.join("models");
         let folder = models.join(sha256.to_string());
         let root = self.root.clone();
@@ -232,12 +247,13 @@ impl<D: Disk> Store<D> {
             .map_err(failed("write", &folder.join(MODEL_FILE)))
     }
 
-    /// Whether so many bytes can be written, and room remains.
-    pub fn require_space(&self, bytes: u64) -> Result<(), StoreError> {
+    /// Whether so many bytes can be written, and room remains; `freed` are there in other files that make room for them.
+    fn require_space(&self, bytes: u64, freed: u64) -> Result<(), StoreError> {
         let free = self
             .disk
             .free_bytes(&self.root)
-            .map_err(failed("look at", &self.root))?;
+            .map_err(failed("look at", &self.root))?
+            .saturating_add(freed);
         let needed = bytes.saturating_add(SPARE_BYTES);
         if free < needed {
             let path = self.root.clone();

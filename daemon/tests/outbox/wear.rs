@@ -44,6 +44,9 @@ impl Disk for Meter {
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
         Ok(u64::MAX)
     }
+    fn occupied_bytes(&self, _: &Path) -> io::Result<u64> {
+        Ok(0)
+    }
     fn create_folder(&mut self, _: &Path) -> io::Result<()> {
         Ok(())
     }

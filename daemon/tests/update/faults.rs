@@ -59,7 +59,8 @@ pub(crate) struct SimulatedDisk {
     files: Vec<File>,
     pub(crate) steps: usize,
     pub(crate) fault: Fault,
-    pub(crate) free: u64,
+    /// Bytes that it holds.
+    pub(crate) capacity: u64,
 }
 
 impl SimulatedDisk {
@@ -71,7 +72,7 @@ impl SimulatedDisk {
             files: Vec::new(),
             steps: 0,
             fault: Fault::Never,
-            free: u64::MAX,
+            capacity: u64::MAX,
         }
     }
 
@@ -134,6 +135,24 @@ impl SimulatedDisk {
         Ok(())
     }
 
+    /// Bytes of its files, holes included.
+    pub(crate) fn used(&self) -> u64 {
+        let len = |entry: &Entry| match entry {
+            Entry::File(index) => self.files[*index].live.len() as u64,
+            Entry::Folder => 0,
+        };
+        self.entries.values().map(len).sum()
+    }
+
+    /// Whether a file can have this length.
+    fn has_room(&self, index: usize, len: usize) -> io::Result<()> {
+        let others = self.used() - self.files[index].live.len() as u64;
+        if others + len as u64 > self.capacity {
+            return Err(io::Error::from(ErrorKind::StorageFull));
+        }
+        Ok(())
+    }
+
     fn file(&self, path: &Path) -> io::Result<usize> {
         match self.entries.get(path) {
             Some(Entry::File(index)) => Ok(*index),
@@ -182,7 +201,13 @@ impl Disk for SimulatedDisk {
     }
 
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
-        Ok(self.free)
+        Ok(self.capacity.saturating_sub(self.used()))
+    }
+
+    fn occupied_bytes(&self, path: &Path) -> io::Result<u64> {
+        Ok(self
+            .file(path)
+            .map_or(0, |index| self.files[index].live.len() as u64))
     }
 
     fn create_folder(&mut self, path: &Path) -> io::Result<()> {
@@ -194,7 +219,7 @@ impl Disk for SimulatedDisk {
     fn write(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         // A file that was there keeps its bytes on the card until the new ones are synchronized.
         let index = self.make(path)?;
-        if let Err(error) = self.step() {
+        if let Err(error) = self.step().and_then(|()| self.has_room(index, bytes.len())) {
             // Out of space or of power in the middle of it.
             self.files[index].live = bytes[..bytes.len() / 2].to_vec();
             return Err(error);
@@ -205,7 +230,8 @@ impl Disk for SimulatedDisk {
 
     fn write_at(&mut self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let index = self.make(path)?;
-        let is_cut = self.step();
+        let end = offset as usize + bytes.len();
+        let is_cut = self.step().and_then(|()| self.has_room(index, end));
         let bytes = if is_cut.is_err() {
             &bytes[..bytes.len() / 2]
         } else {

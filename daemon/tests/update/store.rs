@@ -2,9 +2,13 @@
 //! system may make of it, the next start finds a usable model and never a half-written one.
 
 use crate::faults::{CUTS, Cut, Fault, SimulatedDisk};
+use std::ffi::OsString;
 use std::path::Path;
+use ternwatch_daemon::disk::Disk;
+use ternwatch_daemon::update::chunks::{Chunk, Download};
 use ternwatch_daemon::update::digest::Digest;
 use ternwatch_daemon::update::machine::{Ending, Event, Identity, Machine, Phase};
+use ternwatch_daemon::update::offer::{CHUNK_BYTES, Offer};
 use ternwatch_daemon::update::reason::Reason;
 use ternwatch_daemon::update::store::{Store, StoreError};
 
@@ -277,10 +281,122 @@ fn a_file_under_another_models_name_is_refused() {
 #[test]
 fn a_full_card_is_noticed_before_anything_is_written() {
     let mut store = fresh();
-    store.disk().free = file(2).len() as u64 + (1 << 20) - 1;
+    store.disk().capacity = file(2).len() as u64 + (1 << 20) - 1;
     let error = admit(&mut store, 2).expect_err("full");
     assert!(matches!(error, StoreError::NoSpace { .. }), "{error:?}");
     assert_eq!(store.disk().steps, 0, "nothing was written");
+}
+
+/// A file of so many chunks, and its offer.
+fn long(version: u64, chunks: usize) -> (Vec<u8>, Offer) {
+    let file = vec![version as u8; chunks * CHUNK_BYTES];
+    let offer = Offer::of("job", "person", version, &file);
+    (file, offer)
+}
+
+/// Fetches chunks until so many are here.
+fn fetch(store: &mut Store<SimulatedDisk>, download: &mut Download, file: &[u8], count: usize) {
+    let chunks = file.chunks(CHUNK_BYTES).enumerate().take(count);
+    for (index, chunk) in chunks {
+        let taken = download.take(store.disk(), index, chunk);
+        assert_ne!(taken.expect("there is room"), Chunk::Wrong);
+    }
+}
+
+/// The least card on which a download of this offer begins.
+fn least_capacity(store: &mut Store<SimulatedDisk>, offer: &Offer) -> u64 {
+    let clean = store.disk().clone();
+    let begins = |capacity| {
+        let mut store = open(clean.clone());
+        store.disk().capacity = capacity;
+        store.download(offer.clone()).is_ok()
+    };
+    let (mut too_small, mut enough) = (0, 1 << 30);
+    while too_small + 1 < enough {
+        let middle = u64::midpoint(too_small, enough);
+        if begins(middle) {
+            enough = middle;
+        } else {
+            too_small = middle;
+        }
+    }
+    enough
+}
+
+const CHUNKS: usize = 40;
+
+#[test]
+fn where_a_download_begins_it_comes_to_its_end_however_often_it_is_interrupted() {
+    let (file, offer) = long(2, CHUNKS);
+    let mut store = fresh();
+    store.disk().capacity = least_capacity(&mut store, &offer);
+    for cut in CUTS {
+        for count in [0, 1, 8, 30, CHUNKS] {
+            let mut store = open(store.disk().clone());
+            let mut download = store.download(offer.clone()).expect("room for all of it");
+            fetch(&mut store, &mut download, &file, count);
+            let mut store = open(store.disk().after(cut));
+            let place = format!("{count} chunks, {cut:?}");
+            let mut download = store
+                .download(offer.clone())
+                .unwrap_or_else(|error| panic!("{place}: {error:#}"));
+            assert!(download.received() >= count / 8 * 8, "{place}");
+            fetch(&mut store, &mut download, &file, CHUNKS);
+            let whole = download.finish(store.disk()).expect("the disk works");
+            assert_eq!(whole.as_ref(), Some(&file), "{place}");
+            store
+                .admit("job", &offer.identity(), &file)
+                .unwrap_or_else(|error| panic!("{place}: {error:#}"));
+        }
+    }
+}
+
+#[test]
+fn a_download_that_gives_way_makes_room_and_is_not_touched_for_one_that_does_not_fit() {
+    let ((other, stale), (file, offer)) = (long(2, CHUNKS), long(3, CHUNKS));
+    let mut store = fresh();
+    let capacity = least_capacity(&mut store, &offer);
+    store.disk().capacity = capacity;
+    let mut download = store.download(stale.clone()).expect("an empty card");
+    fetch(&mut store, &mut download, &other, CHUNKS - 1);
+    download.synchronize(store.disk()).expect("the disk works");
+    let mut crowded = open(store.disk().clone());
+
+    let mut download = store.download(offer.clone()).expect("the other one goes");
+    fetch(&mut store, &mut download, &file, CHUNKS);
+    store
+        .admit("job", &offer.identity(), &file)
+        .expect("as much room as on an empty card");
+
+    let (_, larger) = long(4, CHUNKS + 1);
+    crowded.disk().steps = 0;
+    let error = crowded.download(larger).expect_err("no room");
+    assert!(matches!(error, StoreError::NoSpace { .. }), "{error:?}");
+    assert_eq!(crowded.disk().steps, 0, "nothing was written or removed");
+    let download = crowded.download(stale).expect("it goes on");
+    assert_eq!(download.received(), CHUNKS - 1);
+}
+
+#[test]
+fn what_could_not_be_written_takes_no_room() {
+    let mut refused = 0;
+    for step in 0.. {
+        let mut store = with_history();
+        store.disk().steps = 0;
+        store.disk().fault = Fault::Once(step);
+        if admit(&mut store, 4).is_ok() {
+            break;
+        }
+        refused += 1;
+        let folder = store.model_path(&model(4).sha256);
+        let folder = folder.parent().expect("a folder of its own");
+        for folder in [Path::new(ROOT), folder] {
+            let names = store.disk().list(folder).expect("the disk works");
+            let is_half = |name: &OsString| name.to_string_lossy().ends_with(".new");
+            assert!(!names.iter().any(is_half), "step {step}: {names:?}");
+        }
+    }
+    assert!(refused > 6, "only {refused} steps");
 }
 
 #[test]

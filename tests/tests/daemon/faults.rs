@@ -10,6 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
 use system_tests::broker::{Broker, Heard, Subscriber, wait_for};
+use ternwatch_bundle::hex;
 
 /// Two chunks, so that a download can be in the middle.
 const CHUNKS: usize = 2;
@@ -202,4 +203,27 @@ fn a_card_that_is_full_from_any_write_on_leaves_the_model_in_use_at_work() {
     }
     println!("{refused} places");
     assert!(refused >= 8, "only {refused} writes");
+}
+
+#[test]
+fn without_room_a_model_is_refused_before_anything_is_written_and_taken_when_there_is_some() {
+    if !may_trace() {
+        return;
+    }
+    // What the kernel tells of a file system: type, bytes a block, blocks, free ones, and free ones for everybody.
+    let full = [0xef53_u64, 4096, 1 << 20, 0, 0].map(|number| hex::encode(&number.to_ne_bytes()));
+    let mut site = Site::new();
+    let daemon = site.run("full", &format!("statfs:poke_exit=@arg2={}", full.concat()));
+    let (name, state) = update::ending(&mut site.subscriber, "full");
+    assert_eq!(
+        (name.as_str(), &state["reason"]),
+        ("rejected", &"no_space".into())
+    );
+    let incoming = site.bench.path("state/incoming");
+    assert!(!incoming.exists(), "something was written");
+    let still = site.subscriber.expect("a frame", document);
+    assert_eq!(still["model"]["version"], 1);
+    daemon.terminate();
+    expect_state(&mut site.subscriber, "offline");
+    site.run_to_the_end("full", "with room");
 }

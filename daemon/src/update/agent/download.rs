@@ -39,13 +39,8 @@ impl Agent {
         }
         // The newest offer takes the place of those before.
         self.waiting = None;
-        let room = offer.bytes as u64;
-        // Once as chunks and once as a model.
-        if let Err(error) = self.store.require_space(room.saturating_mul(2)) {
-            return self.refuse(&offer.job, &error);
-        }
-        let root = self.store.root().to_owned();
-        match Download::open(self.store.disk(), &root, offer) {
+        let job = offer.job.clone();
+        match self.store.download(offer) {
             Ok(download) => {
                 log::info!(
                     "fetching model {} {}: {} of {} chunks are here",
@@ -61,8 +56,11 @@ impl Agent {
                 self.finish_if_complete();
             }
             Err(error) => {
-                self.complain(&error);
-                self.reject(&self.job(), None, Reason::StoreFailed);
+                self.refuse(&job, &error);
+                // What is too large has not touched the one before.
+                if let StoreError::NoSpace { .. } = error {
+                    self.resume_later(before);
+                }
             }
         }
     }
