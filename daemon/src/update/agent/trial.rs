@@ -34,46 +34,74 @@ pub(super) enum Trial {
 }
 
 impl Agent {
-    /// Brings the model that is to be in use to the frames, unless a trial is going on.
+    /// Brings the model that is to be in use to the frames, or behind the candidate that looks at them.
     pub(super) fn follow(&mut self) {
+        self.follow_candidate();
         let record = self.store.machine().record();
-        if let Trial::Frames { sha256, .. } | Trial::Comparison { sha256, .. } = &self.trial {
-            let candidate = record.candidate.as_ref();
-            if candidate.is_some_and(|c| c.is_on_trial && c.identity.sha256 == *sha256) {
-                return;
-            }
-            log::info!("the trial was ended by hand");
-            self.trial = Trial::None;
-        }
-        let wanted = record.committed.clone();
-        let packaged = self.store.machine().packaged();
-        let Some(target) = wanted.as_ref().or(packaged).map(|model| model.sha256) else {
+        let committed = record.committed.as_ref().map(|model| model.sha256);
+        let packaged = self.store.machine().packaged().map(|model| model.sha256);
+        let Some(target) = committed.or(packaged) else {
             return;
         };
-        if target.to_string() == self.running.sha256 {
-            return;
-        }
         let name = target.to_string();
+        match &self.trial {
+            Trial::Frames { .. } => {
+                let is_it = |before: &Loaded| before.identity.sha256 == name;
+                if !self.before.as_deref().is_some_and(is_it) {
+                    // The threat is a revoked model that a failed trial would return to.
+                    self.before = None;
+                    self.before = self.load(target, committed.is_some());
+                }
+                return;
+            }
+            _ if self.running.sha256 == name => return,
+            Trial::Comparison { .. } => {
+                // Its statistics would be those of two models, and the one that is not in use any more may not wait for the end.
+                log::info!("another model is in use: the trial begins anew");
+                self.trial = Trial::None;
+                self.step(Event::Interrupt);
+            }
+            Trial::None => {}
+        }
         let kept = self
             .before
             .take()
             .filter(|kept| kept.identity.sha256 == name);
-        let loaded = match (kept, &wanted) {
-            (Some(kept), _) => kept,
-            (None, Some(_)) => match load_stored(&self.model, self.isa, &self.store, &target) {
-                Ok(loaded) => Box::new(loaded),
-                Err(refusal) => {
-                    log::error!("the model in use is lost: {}", refusal.message);
-                    self.step(Event::Lose(target, refusal.reason));
-                    return;
+        if let Some(loaded) = kept.or_else(|| self.load(target, committed.is_some())) {
+            self.exchange(loaded);
+        }
+    }
+
+    /// Gives a trial up whose candidate is none any more.
+    fn follow_candidate(&mut self) {
+        if let Trial::Frames { sha256, .. } | Trial::Comparison { sha256, .. } = &self.trial {
+            let candidate = self.store.machine().record().candidate.as_ref();
+            if !candidate.is_some_and(|c| c.is_on_trial && c.identity.sha256 == *sha256) {
+                log::info!("the trial was ended by hand, or its model is not trusted any more");
+                self.trial = Trial::None;
+            }
+        }
+    }
+
+    /// Loads the model that is to be in use: the stored one, or the packaged one. One that is lost makes room for the one before.
+    fn load(&mut self, target: Digest, is_stored: bool) -> Option<Box<Loaded>> {
+        if !is_stored {
+            return match model::load(&self.model, self.isa) {
+                Ok(loaded) => Some(Box::new(loaded)),
+                Err(error) => {
+                    self.complain(&error);
+                    None
                 }
-            },
-            (None, None) => match model::load(&self.model, self.isa) {
-                Ok(loaded) => Box::new(loaded),
-                Err(error) => return self.complain(&error),
-            },
-        };
-        self.exchange(loaded);
+            };
+        }
+        match load_stored(&self.model, self.isa, &self.store, &target) {
+            Ok(loaded) => Some(Box::new(loaded)),
+            Err(refusal) => {
+                log::error!("the model in use is lost: {}", refusal.message);
+                self.step(Event::Lose(target, refusal.reason));
+                None
+            }
+        }
     }
 
     /// Gives the frames to this model; the one that had them is kept in `before`. `false` if nobody took it: then it
