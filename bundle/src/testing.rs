@@ -28,13 +28,16 @@ pub fn secret(seed: u8) -> SecretKey {
     SecretKey::from_bytes(&[seed; 32])
 }
 
+/// When the keyrings of [`keyring`] were signed, in seconds since 1970.
+pub const KEYRING_SIGNED_AT_S: u64 = 1_790_000_000;
+
 /// A keyring that trusts and revokes the keys of these seeds, signed by the roots of those.
 pub fn keyring(version: u64, models: &[u8], revoked: &[u8], roots: &[u8]) -> Vec<u8> {
     let text = |seed: &u8| hex::encode(&secret(*seed).public_key().to_bytes());
     let body = Body {
         schema: keyring::SCHEMA,
         version,
-        signed_at_s: 1_790_000_000,
+        signed_at_s: KEYRING_SIGNED_AT_S,
         models: models.iter().map(text).collect(),
         revoked: revoked.iter().map(text).collect(),
         resets: BTreeMap::new(),

@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 use ternwatch_daemon::disk::{Disk, SystemDisk};
 use ternwatch_daemon::update::chunks::{Chunk, Download};
 use ternwatch_daemon::update::digest::Digest;
-use ternwatch_daemon::update::machine::{Event, Identity, StoredKeyring};
+use ternwatch_daemon::update::machine::{Event, Identity, StoredKeyring, Trust};
 use ternwatch_daemon::update::offer::{CHUNK_BYTES, Offer};
 use ternwatch_daemon::update::reason::Reason;
 use ternwatch_daemon::update::store::{Store, StoreError};
@@ -128,14 +128,15 @@ fn operate<D: Disk>(store: &mut Store<D>, operation: &str) -> Result<(), StoreEr
         "fail" => store.step(Event::Fail(Reason::Flood)),
         "collect" => store.collect(),
         "rollback" => store.step(Event::RollBack),
-        "trust" => store.step(Event::Trust {
+        "trust" => store.step(Event::Trust(Trust {
             keyring: StoredKeyring {
                 version: 1,
                 file: String::new(),
             },
             signed_at_s: 1,
+            is_revocation: false,
             resets: [("person".to_string(), 2)].into(),
-        }),
+        })),
         other => panic!("no operation {other}"),
     }
 }

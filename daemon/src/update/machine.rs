@@ -7,6 +7,7 @@
 //! a model that kills the process is tried a bounded number of times.
 
 mod offers;
+mod trust;
 
 use super::digest::Digest;
 use super::reason::Reason;
@@ -14,8 +15,8 @@ pub use super::record::{
     Candidate, Ending, Identity, JOB_BYTES_MAX, NAMES_MAX, Offered, Outcome, QUARANTINE_MAX,
     Quarantined, Record, StoredKeyring, VERSION_MAX,
 };
-use std::collections::BTreeMap;
 use thiserror::Error;
+pub use trust::Trust;
 
 /// Where the current job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,14 +129,7 @@ pub enum Event {
     /// The stored file of this model is gone or damaged, or does not run any more.
     Lose(Digest, Reason),
     /// Enough roots signed a keyring.
-    Trust {
-        /// What is kept of it.
-        keyring: StoredKeyring,
-        /// When it was signed, in seconds since 1970.
-        signed_at_s: u64,
-        /// By name of a model: the least version that is taken from now on.
-        resets: BTreeMap<String, u64>,
-    },
+    Trust(Trust),
     /// A trusted key signed something at that time, in seconds since 1970.
     SignedAt(u64),
 }
@@ -286,29 +280,6 @@ impl Machine {
         known.any(|known| known.is_namesake_of(identity))
     }
 
-    fn trust(
-        &mut self,
-        keyring: StoredKeyring,
-        signed_at_s: u64,
-        resets: BTreeMap<String, u64>,
-    ) -> Result<(), NotNow> {
-        if let Some(present) = &self.record.keyring
-            && keyring.version <= present.version
-        {
-            return Err(NotNow::OldKeyring(present.version));
-        }
-        let record = &mut self.record;
-        record.keyring = Some(keyring);
-        record.time_floor_s = signed_at_s.max(record.time_floor_s);
-        for (name, version) in resets {
-            // A name that was never accepted has no floor that could be in the way.
-            if let Some(floor) = record.floors.get_mut(&name) {
-                *floor = version;
-            }
-        }
-        Ok(())
-    }
-
     fn floor(&self, name: &str) -> u64 {
         let accepted = self.record.floors.get(name).copied().unwrap_or(0);
         let packaged = self.packaged.as_ref().filter(|model| model.name == name);
@@ -356,11 +327,7 @@ impl Machine {
                 self.lose(sha256, reason);
                 Ok(())
             }
-            Event::Trust {
-                keyring,
-                signed_at_s,
-                resets,
-            } => self.trust(keyring, signed_at_s, resets),
+            Event::Trust(trust) => self.trust(trust),
             Event::SignedAt(at_s) => {
                 self.record.time_floor_s = at_s.max(self.record.time_floor_s);
                 Ok(())

@@ -4,10 +4,10 @@
 //! place: it names the keys, and those that were revoked for good. The packaged model is checked with the packaged key
 //! whatever the keyring says: both came with the program, and a device has to have a model to begin with.
 
-use super::machine::{Event, Record, StoredKeyring};
+use super::machine::{Event, Record, StoredKeyring, Trust};
 use crate::model::{self, LoadError};
 use ternwatch_bundle::keyring::{Keyring, KeyringError, Roots};
-use ternwatch_bundle::{TrustedKeys, hex};
+use ternwatch_bundle::{PublicKey, TrustedKeys, hex};
 use thiserror::Error;
 
 /// Longest file of roots in bytes: a title and a line a key.
@@ -54,8 +54,9 @@ pub fn model_keys(config: &model::Config, record: &Record) -> Result<TrustedKeys
 pub fn consider(config: &model::Config, record: &Record, file: &[u8]) -> Result<Event, TrustError> {
     let roots = roots(config)?.ok_or(TrustError::NoRoots)?;
     let keyring = Keyring::verify(file, &roots)?;
-    if let Some(present) = effective(record, &roots)
-        && !keyring.follows(&present)
+    let present = effective(record, &roots);
+    if let Some(present) = &present
+        && !keyring.follows(present)
     {
         return Err(TrustError::DoesNotFollow {
             found: keyring.body().version,
@@ -63,14 +64,18 @@ pub fn consider(config: &model::Config, record: &Record, file: &[u8]) -> Result<
         });
     }
     let body = keyring.body();
-    Ok(Event::Trust {
+    let is_trusted = |key: &PublicKey| keyring.models().iter().any(|trusted| trusted == key);
+    let is_revocation = !model_keys(config, record)?.iter().all(is_trusted);
+    let before_s = present.map_or(0, |present| present.body().signed_at_s);
+    Ok(Event::Trust(Trust {
         keyring: StoredKeyring {
             version: body.version,
             file: hex::encode(file),
         },
-        signed_at_s: body.signed_at_s,
+        signed_at_s: body.signed_at_s.max(before_s),
+        is_revocation,
         resets: body.resets.clone(),
-    })
+    }))
 }
 
 /// The stored keyring, if these roots signed it. The record bounds its length.

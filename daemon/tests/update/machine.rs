@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ternwatch_daemon::update::digest::Digest;
 use ternwatch_daemon::update::machine::{
     Ending, Event, Identity, Machine, NAMES_MAX, NotNow, Offered, Phase, QUARANTINE_MAX, Record,
-    StoredKeyring,
+    StoredKeyring, Trust,
 };
 use ternwatch_daemon::update::reason::Reason;
 
@@ -114,8 +114,8 @@ impl Witness {
                     self.attempts.remove(&identity.sha256);
                 }
             }
-            (Event::Trust { resets, .. }, _, true) => {
-                for (name, least) in resets {
+            (Event::Trust(trust), _, true) => {
+                for (name, least) in &trust.resets {
                     // The only way back, and never below the packaged one.
                     self.highest
                         .entry(name.clone())
@@ -501,13 +501,25 @@ fn a_version_names_one_file() {
 
 fn keyring(version: u64, resets: &[(&str, u64)]) -> Event {
     let resets = resets.iter().map(|(name, least)| ((*name).into(), *least));
-    Event::Trust {
+    Event::Trust(Trust {
         keyring: StoredKeyring {
             version,
             file: String::new(),
         },
         signed_at_s: 1000 * version,
+        is_revocation: false,
         resets: resets.collect(),
+    })
+}
+
+/// The same, by which a key that was trusted before is not any more.
+fn revocation(version: u64) -> Event {
+    match keyring(version, &[]) {
+        Event::Trust(trust) => Event::Trust(Trust {
+            is_revocation: true,
+            ..trust
+        }),
+        other => other,
     }
 }
 
@@ -542,7 +554,7 @@ fn a_replayed_old_model_is_refused_until_a_keyring_opens_the_way_back() {
 }
 
 #[test]
-fn a_replayed_keyring_is_refused_and_signed_times_only_grow() {
+fn a_replayed_keyring_is_refused_and_signed_times_grow_until_a_key_is_revoked() {
     let mut machine = machine(Record::default());
     machine.step(keyring(2, &[])).expect("the first one");
     for version in [1, 2] {
@@ -557,6 +569,14 @@ fn a_replayed_keyring_is_refused_and_signed_times_only_grow() {
         .step(Event::SignedAt(4000))
         .expect("always possible");
     machine.step(keyring(3, &[])).expect("newer");
+    assert_eq!(machine.record().time_floor_s, 5000);
+    // What a key says of the time is forgotten with it.
+    machine
+        .step(Event::SignedAt(u64::MAX))
+        .expect("always possible");
+    machine.step(keyring(4, &[])).expect("newer");
+    assert_eq!(machine.record().time_floor_s, u64::MAX);
+    machine.step(revocation(5)).expect("newer");
     assert_eq!(machine.record().time_floor_s, 5000);
 }
 
@@ -605,6 +625,12 @@ fn a_quarantine_that_is_full_forgets_a_file_and_still_refuses_it() {
     assert_eq!(machine.record().quarantine.len(), QUARANTINE_MAX);
     let first = model("person", 10, 0);
     assert_eq!(machine.objection(&first), Some(Reason::VersionTooOld));
+    // The roots may open the way back to it, but not to what is remembered.
+    let reset = keyring(1, &[("person", 10)]);
+    machine.step(reset).expect("the first one");
+    assert_eq!(machine.objection(&first), None);
+    let second = model("person", 11, 0);
+    assert_eq!(machine.objection(&second), Some(Reason::Quarantined));
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::path::Path;
 use ternwatch_bundle::PublicKey;
 use ternwatch_bundle::keyring::Roots;
-use ternwatch_bundle::testing::{keyring, secret, small_key};
+use ternwatch_bundle::testing::{KEYRING_SIGNED_AT_S, keyring, secret, small_key};
 use ternwatch_daemon::model::Config;
-use ternwatch_daemon::update::machine::{Machine, Record};
+use ternwatch_daemon::update::machine::{Event, Machine, Record};
 use ternwatch_daemon::update::trust::{TrustError, consider, model_keys};
 
 fn config(folder: &Path, roots: &[u8]) -> Config {
@@ -61,6 +61,34 @@ fn a_keyring_takes_the_place_of_the_key_and_a_revoked_key_never_returns() {
         );
     }
     assert_eq!(keys(&config, &machine), [secret(21).public_key()]);
+}
+
+#[test]
+fn what_a_key_said_of_the_time_is_forgotten_with_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = config(folder.path(), &[1, 2, 3]);
+    // By the packaged key, and by one that a keyring named.
+    for earlier in [None, Some(keyring(1, &[20], &[], &[1, 2]))] {
+        let mut machine = Machine::new(Record::default(), None, 3);
+        if let Some(earlier) = earlier {
+            take(&config, &mut machine, &earlier).expect("the first");
+        }
+        let ahead = Event::SignedAt(u64::MAX);
+        machine.step(ahead).expect("always possible");
+        let all = [7, 20, 21];
+        take(&config, &mut machine, &keyring(2, &all, &[], &[1, 2])).expect("a newer one");
+        assert_eq!(
+            machine.record().time_floor_s,
+            u64::MAX,
+            "none lost its trust"
+        );
+        take(&config, &mut machine, &keyring(3, &[21], &[20], &[1, 2])).expect("a newer one");
+        assert_eq!(
+            machine.record().time_floor_s,
+            KEYRING_SIGNED_AT_S,
+            "the roots' own"
+        );
+    }
 }
 
 #[test]

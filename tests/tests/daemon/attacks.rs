@@ -2,8 +2,7 @@
 //! comes, every frame is examined, and by a model that was kept here.
 
 use crate::bench::{Bench, Daemon};
-use crate::push::{CHUNK_BYTES, Pusher, bundle, long_bundle, offer_of, sha256};
-use crate::sequences;
+use crate::push::{CHUNK_BYTES, Pusher, bundle, bundle_signed_by, long_bundle, offer_of, sha256};
 use crate::update;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -12,7 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use system_tests::broker::{Broker, Subscriber, wait_for};
 use ternwatch_bundle::keyring::{self, Body, Roots};
 use ternwatch_bundle::manifest::Release;
-use ternwatch_bundle::testing::{load, secret, sign_manifest, small_draft, small_key};
+use ternwatch_bundle::testing::{
+    KEYRING_SIGNED_AT_S, load, secret, sign_manifest, small_draft, small_key,
+};
 use ternwatch_bundle::{SecretKey, hex};
 use ternwatch_detector::golden;
 
@@ -95,16 +96,7 @@ impl Site {
             (last == versions.last().copied()).then_some(())
         });
         let log = daemon.terminate();
-        let frames = bench.frames_on_stdout();
-        let expected: Vec<u64> = (0..frames.len() as u64).collect();
-        assert_eq!(sequences(&frames), expected, "a frame is missing");
-        assert!(frames.iter().all(|frame| frame["dropped"] == 0));
-        let mut seen: Vec<u64> = frames
-            .iter()
-            .map(|frame| frame["model"]["version"].as_u64().expect("a number"))
-            .collect();
-        seen.dedup();
-        assert_eq!(seen, versions, "{log}");
+        assert_eq!(update::versions_of_every_frame(&bench), versions, "{log}");
         log
     }
 }
@@ -268,7 +260,7 @@ fn keyring(version: u64, resets: &[(&str, u64)]) -> Vec<u8> {
     let body = Body {
         schema: keyring::SCHEMA,
         version,
-        signed_at_s: 1_790_000_000,
+        signed_at_s: KEYRING_SIGNED_AT_S,
         models: vec![hex::encode(&small_key().public_key().to_bytes())],
         revoked: Vec::new(),
         resets: resets
@@ -432,6 +424,40 @@ fn a_clock_ten_years_ahead_refuses_what_would_expire_and_leaves_no_trace() {
     // What is written down is when they were signed, not what the clock said: once it is right, nothing is in the way.
     assert_eq!(time_floor_s(&site.bench), today_s + 1);
     site.end(&[1, 3, 4]);
+}
+
+/// Whoever has a key that leaked can say that these are the last days: everything with an end would be over.
+#[test]
+fn a_leaked_key_that_signs_a_time_far_ahead_keeps_nothing_away_once_it_is_revoked() {
+    let mut site = Site::with(|bench| {
+        let roots = [1, 2, 3].map(|seed| secret(seed).public_key());
+        let roots = Roots::new(roots.into(), 2).expect("two of three");
+        fs::write(bench.path("roots"), roots.to_text()).expect("written");
+        let path = bench.path("roots");
+        bench.set("MODEL__ROOTS", path.to_str().expect("UTF-8"));
+    });
+    site.pusher.keyring(update::keyring(1, &[20, 21], &[]));
+    update::wait_for_log(&site.daemon, "a new keyring is in effect");
+    let released = |seed, version, signed_at_s, not_after_s| {
+        bundle_signed_by(&secret(seed), version, |manifest| {
+            manifest.release = Some(Release {
+                signed_at_s,
+                not_after_s,
+                daemon_min: None,
+            });
+        })
+    };
+    site.expect_kept("far-ahead", 2, &released(20, 2, u64::MAX, None));
+    assert_eq!(time_floor_s(&site.bench), u64::MAX);
+    let today_s = clock_s().max(KEYRING_SIGNED_AT_S);
+    let fresh = released(21, 3, today_s, Some(today_s + 30 * DAY_S));
+    site.expect_refused("locked-out", 3, &fresh, "expired");
+    site.pusher.keyring(update::keyring(2, &[21], &[20]));
+    update::expect_running(&mut site.subscriber, 1);
+    assert_eq!(time_floor_s(&site.bench), KEYRING_SIGNED_AT_S);
+    site.expect_kept("fresh", 3, &fresh);
+    assert_eq!(time_floor_s(&site.bench), today_s);
+    site.end(&[1, 2, 1, 3]);
 }
 
 /// The same network for a picture of 1280 x 960.

@@ -54,6 +54,19 @@ pub(crate) fn wait_for_log(daemon: &Daemon, words: &str) {
     wait_for(words, || daemon.log().contains(words).then_some(()));
 }
 
+/// The versions that looked at the frames of a daemon that has ended, one after the other. No frame was lost; those that the broker
+/// may lose are on standard output (`stdout.enabled`).
+pub(crate) fn versions_of_every_frame(bench: &Bench) -> Vec<u64> {
+    let frames = bench.frames_on_stdout();
+    let expected: Vec<u64> = (0..frames.len() as u64).collect();
+    assert_eq!(sequences(&frames), expected, "a frame is missing");
+    assert!(frames.iter().all(|frame| frame["dropped"] == 0));
+    let version = |frame: &Value| frame["model"]["version"].as_u64().expect("a number");
+    let mut versions: Vec<u64> = frames.iter().map(version).collect();
+    versions.dedup();
+    versions
+}
+
 fn a_pushed_model_is_tried_and_kept_and_no_frame_is_lost(protocol: &str) {
     let broker = Broker::start();
     let mut subscriber = Subscriber::connect(broker.port(), "test");
