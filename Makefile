@@ -34,7 +34,7 @@ demo: ## watch a street video, show the detections over MQTT, draw target/demo/c
 	$(DEMO_BUILD)
 	$(DEMO) --video "$(DEMO_VIDEO)" --seconds $(DEMO_SECONDS)
 
-demo-ota: ## send new models to a running daemon over MQTT: a good one is kept, broken ones are taken back
+demo-ota: ## send the second bundled model over MQTT to a daemon at work: it is kept, and broken ones are taken back
 	@deploy/install-deps.sh build demo
 	$(DEMO_BUILD)
 	$(DEMO) --ota --video "$(DEMO_VIDEO)" --out target/demo-ota

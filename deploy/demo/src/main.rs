@@ -48,13 +48,16 @@ struct Arguments {
     /// The model.
     #[arg(long, default_value = "models/person.tern")]
     bundle: PathBuf,
-    /// The public key that the model must be signed with.
+    /// The model that --ota sends.
+    #[arg(long, default_value = "models/person-lite.tern")]
+    second: PathBuf,
+    /// The public key that the models must be signed with.
     #[arg(long, default_value = "models/default.pub")]
     key: PathBuf,
     /// Where the contact sheet, the documents and the logs go.
     #[arg(long, default_value = "target/demo")]
     out: PathBuf,
-    /// Send new models to the daemon while it watches, good ones and broken ones, instead of showing detections.
+    /// Send the second model to the daemon while it watches, and then broken ones, instead of showing detections.
     #[arg(long)]
     ota: bool,
 }
@@ -82,6 +85,8 @@ fn run(arguments: &Arguments) -> Result<()> {
         .with_context(|| format!("cannot make {}", arguments.out.display()))?;
 
     if arguments.ota {
+        let second = &arguments.second;
+        ensure!(second.exists(), "{} is not there", second.display());
         return ota::run(arguments);
     }
     let broker = Broker::start(&arguments.out)?;

@@ -1,11 +1,13 @@
-//! Models over the air: the daemon watches the video while new models are sent to it, signed by a key that is made here
-//! and thrown away. One is good and is kept; one does not give its recorded answers, one floods: both are taken back.
+//! Models over the air: the daemon watches the video with one of the models that come along while the other one is sent to it, both
+//! signed anew by a key that is made here and thrown away. It is kept. Then come two broken ones of it: one does not give its
+//! recorded answers, one floods; both are taken back.
 
 use crate::broker::{self, Broker, Heard};
 use crate::daemon::{self, DEVICE, Models, TOPIC_PREFIX};
 use crate::{Arguments, END_WITHIN, FIRST_DOCUMENT_WITHIN, expect_subscribed};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
+use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -24,13 +26,30 @@ const JOB_WITHIN: Duration = Duration::from_secs(60);
 struct Seen {
     sequence: u64,
     dropped: u64,
-    model: Version,
+    model: Model,
     detections: Vec<serde::de::IgnoredAny>,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-struct Version {
+struct Model {
+    name: String,
     version: u64,
+}
+
+impl Model {
+    fn of(draft: &Draft) -> Self {
+        let model = &draft.manifest.model;
+        Self {
+            name: model.name.clone(),
+            version: model.version,
+        }
+    }
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.version)
+    }
 }
 
 /// A model to send, and how that must end.
@@ -44,13 +63,13 @@ struct Case {
 /// Runs the demonstration; an error if anything ends in another way than it should.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let key = throw_away_key()?;
-    let draft = shipped(arguments)?;
-    let first = draft.manifest.model.version;
+    let first = shipped(arguments, &arguments.bundle)?;
+    let second = shipped(arguments, &arguments.second)?;
     let (bundle, public) = (
         arguments.out.join("first.tern"),
         arguments.out.join("demo.pub"),
     );
-    write(&bundle, &draft.sign(&key)?)?;
+    write(&bundle, &first.sign(&key)?)?;
     write(&public, key.public_key().to_text().as_bytes())?;
     let state_dir = fresh_folder(&arguments.out)?;
 
@@ -64,11 +83,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let daemon = daemon::start(arguments, &models, broker.port)?;
     println!(
-        "daemon   watches {} with version {first}, signed by a key of this demonstration",
-        arguments.video.display()
+        "daemon   watches {} with {}, signed by a key of this demonstration",
+        arguments.video.display(),
+        Model::of(&first)
     );
     let mut seen = vec![first_document(arguments, &messages)?];
-    for case in cases(draft) {
+    let kept = Model::of(&second);
+    for case in cases(second) {
         send(&broker, &key, &case)?;
         ensure!(
             tell_switches(&messages, &mut seen)?,
@@ -81,7 +102,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     tell_switches(&messages, &mut seen)?;
     let status = daemon.stop(END_WITHIN)?;
     ensure!(status.success(), "the daemon ended with {status}");
-    conclude(&seen, first)
+    conclude(&seen, &kept)
 }
 
 fn throw_away_key() -> Result<SecretKey> {
@@ -92,16 +113,16 @@ fn throw_away_key() -> Result<SecretKey> {
     Ok(SecretKey::from_bytes(&entropy))
 }
 
-/// The model that comes along, its signature checked.
-fn shipped(arguments: &Arguments) -> Result<Draft> {
+/// A model that comes along, its signature checked.
+fn shipped(arguments: &Arguments, bundle: &Path) -> Result<Draft> {
     let name = |path: &Path| path.display().to_string();
     let text = fs::read_to_string(&arguments.key).with_context(|| name(&arguments.key))?;
     let key = PublicKey::from_text(&text).with_context(|| name(&arguments.key))?;
-    let file = fs::read(&arguments.bundle).with_context(|| name(&arguments.bundle))?;
-    let bundle = UnverifiedBundle::from_bytes(&file)
+    let file = fs::read(bundle).with_context(|| name(bundle))?;
+    let verified = UnverifiedBundle::from_bytes(&file)
         .and_then(|bundle| bundle.verify(&TrustedKeys::from_iter([key])))
-        .with_context(|| name(&arguments.bundle))?;
-    Ok(Draft::of(&bundle))
+        .with_context(|| name(bundle))?;
+    Ok(Draft::of(&verified))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -128,17 +149,17 @@ fn cases(draft: Draft) -> Vec<Case> {
         draft.manifest.model.version += add;
         draft
     };
-    let mut wrong = version(2);
+    let mut wrong = version(1);
     for golden in &mut wrong.manifest.golden {
         golden.detections = "0".repeat(64);
     }
-    let mut flood = version(3);
+    let mut flood = version(2);
     flood.manifest.thresholds.score = 0.001;
     vec![
         Case {
             job: "good",
-            what: "the same network, a version newer",
-            draft: version(1),
+            what: "the second model that comes along",
+            draft: version(0),
             expected: Ending::Committed,
         },
         Case {
@@ -164,9 +185,9 @@ fn send(broker: &Broker, key: &SecretKey, case: &Case) -> Result<()> {
         draft,
         expected,
     } = case;
-    let model = &draft.manifest.model;
     let file = draft.sign(key)?;
-    println!("\nsend     version {}: {what}", model.version);
+    let model = Model::of(draft);
+    println!("\nsend     {model}: {what}");
     let package = Package::new(job, &model.name, model.version, file).context("a job is a word")?;
     let mut sender = Sender::new(TOPIC_PREFIX, &[DEVICE.into()], package, false);
     let address = push::Broker {
@@ -196,8 +217,7 @@ fn send(broker: &Broker, key: &SecretKey, case: &Case) -> Result<()> {
     let found = sender.devices().get(DEVICE).and_then(Device::ending);
     ensure!(
         found.as_ref() == Some(expected),
-        "version {} ended with {found:?}, not with {expected:?}",
-        model.version
+        "{model} ended with {found:?}, not with {expected:?}"
     );
     Ok(())
 }
@@ -254,8 +274,8 @@ fn tell_switches(messages: &Receiver<Heard>, seen: &mut Vec<Seen>) -> Result<boo
             && last.model != document.model
         {
             println!(
-                "         frame {} was looked at by version {}, frame {} by version {}",
-                last.sequence, last.model.version, document.sequence, document.model.version
+                "         frame {} was looked at by {}, frame {} by {}",
+                last.sequence, last.model, document.sequence, document.model
             );
         }
         seen.push(document);
@@ -263,8 +283,8 @@ fn tell_switches(messages: &Receiver<Heard>, seen: &mut Vec<Seen>) -> Result<boo
     Ok(seen.len() > before)
 }
 
-/// Every frame was published once, or counted as dropped by a busy detector, and the good model is in use.
-fn conclude(seen: &[Seen], first: u64) -> Result<()> {
+/// Every frame was published once, or counted as dropped by a busy detector, and the model `kept` is in use.
+fn conclude(seen: &[Seen], kept: &Model) -> Result<()> {
     let mut missing = 0;
     for pair in seen.windows(2) {
         let [a, b] = pair else { continue };
@@ -278,16 +298,15 @@ fn conclude(seen: &[Seen], first: u64) -> Result<()> {
         "{missing} frames are missing, {dropped} were dropped by a busy detector"
     );
     ensure!(
-        last.model.version == first + 1,
-        "version {} is in use at the end",
-        last.model.version
+        last.model == *kept,
+        "{} is in use at the end, and not {kept}",
+        last.model
     );
     let detections: usize = seen.iter().map(|document| document.detections.len()).sum();
     println!(
         "\n{} frames, {detections} detections, {missing} frames dropped by a busy detector, none lost in an exchange;\n\
-         version {} is in use, and the broken ones are not tried again here",
-        seen.len(),
-        last.model.version
+         {kept} is in use, and the broken ones are not tried again here",
+        seen.len()
     );
     Ok(())
 }
@@ -296,21 +315,35 @@ fn conclude(seen: &[Seen], first: u64) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn model(version: u64) -> Model {
+        Model {
+            name: "person".into(),
+            version,
+        }
+    }
+
     fn seen(sequence: u64, dropped: u64, version: u64) -> Seen {
         Seen {
             sequence,
             dropped,
-            model: Version { version },
+            model: model(version),
             detections: Vec::new(),
         }
     }
 
     #[test]
     fn a_frame_may_be_dropped_but_not_lost_and_the_good_model_has_to_be_in_use() {
-        conclude(&[seen(0, 0, 1), seen(1, 0, 2)], 1).expect("nothing is missing");
-        conclude(&[seen(0, 0, 1), seen(2, 1, 2)], 1).expect("one was dropped");
-        assert!(conclude(&[seen(0, 0, 1), seen(2, 0, 2)], 1).is_err());
-        assert!(conclude(&[seen(0, 0, 1), seen(0, 0, 2)], 1).is_err());
-        assert!(conclude(&[seen(0, 0, 1), seen(1, 0, 3)], 1).is_err());
+        let ends_well = |frames: &[Seen]| conclude(frames, &model(2)).is_ok();
+        assert!(ends_well(&[seen(0, 0, 1), seen(1, 0, 2)]));
+        assert!(
+            ends_well(&[seen(0, 0, 1), seen(2, 1, 2)]),
+            "one was dropped"
+        );
+        assert!(
+            !ends_well(&[seen(0, 0, 1), seen(2, 0, 2)]),
+            "one is missing"
+        );
+        assert!(!ends_well(&[seen(0, 0, 1), seen(0, 0, 2)]), "twice");
+        assert!(!ends_well(&[seen(0, 0, 1), seen(1, 0, 3)]), "another one");
     }
 }

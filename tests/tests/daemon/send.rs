@@ -1,7 +1,7 @@
 //! `quant-tool push` from outside: a real broker, real daemons, exit codes.
 
 use crate::bench::{Bench, program, without_settings};
-use crate::push::{bundle, bundle_signed_by, long_bundle};
+use crate::push::{CHUNK_BYTES, bundle, bundle_signed_by, long_bundle};
 use crate::{encrypted_broker, expect_state};
 use std::collections::BTreeSet;
 use std::fs;
@@ -239,11 +239,18 @@ fn a_keyring_is_signed_by_the_roots_that_a_device_asks_for() {
 }
 
 #[test]
-fn the_demonstration_keeps_the_good_model_and_takes_the_broken_ones_back() {
+fn the_demonstration_keeps_the_second_model_and_takes_the_broken_ones_back() {
     let bench = Bench::with_video(3000, 1);
-    // Finds nothing, so that the one that reports everything stands out.
+    // They find nothing, so that the one that reports everything stands out.
     let first = bundle(1, |manifest| manifest.thresholds.score = 1.0);
     fs::write(bench.path("first.tern"), first).expect("written");
+    let second = bundle(1, |manifest| {
+        manifest.thresholds.score = 1.0;
+        manifest.model.name = "small-second".into();
+        // Long enough to see it come.
+        manifest.card = "x".repeat(24 * CHUNK_BYTES).into();
+    });
+    fs::write(bench.path("second.tern"), second).expect("written");
     let mut command = Command::new(program("ternwatch-demo"));
     without_settings(&mut command);
     let output = command
@@ -254,6 +261,8 @@ fn the_demonstration_keeps_the_good_model_and_takes_the_broken_ones_back() {
         .arg(program("ternwatchd"))
         .arg("--bundle")
         .arg(bench.path("first.tern"))
+        .arg("--second")
+        .arg(bench.path("second.tern"))
         .arg("--key")
         .arg(bench.path("small.pub"))
         .arg("--out")
@@ -265,11 +274,18 @@ fn the_demonstration_keeps_the_good_model_and_takes_the_broken_ones_back() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     let mut rest = said.as_str();
     for words in [
+        "with small-test 1",
+        "send     small-second 1",
+        "downloading, 8 of 25 chunks",
+        "trial",
         "committed",
+        "by small-test 1, frame",
+        "by small-second 1\n",
         "rolled_back: golden_mismatch",
         "rolled_back: flood",
-        "by version 4, frame",
-        "version 2 is in use, and the broken ones are not tried again here",
+        "by small-second 3, frame",
+        "by small-second 1\n",
+        "small-second 1 is in use, and the broken ones are not tried again here",
     ] {
         let at = rest
             .find(words)
