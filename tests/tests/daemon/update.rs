@@ -1,11 +1,12 @@
 //! Models over the air and by hand, to the real daemon: whatever is sent, the frames go on with a model that works.
 
 use crate::bench::{Bench, Daemon};
-use crate::push::{Pusher, bundle, bundle_signed_by, long_bundle};
+use crate::push::{CHUNK_BYTES, Pusher, bundle, bundle_signed_by, long_bundle};
 use crate::{document, events, expect_state, sequences, state};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
+use std::time::{Duration, Instant};
 use system_tests::broker::{Broker, Cable, DEADLINE, Heard, Subscriber, wait_for};
 use ternwatch_bundle::SecretKey;
 use ternwatch_bundle::keyring::Roots;
@@ -293,6 +294,41 @@ fn on_a_slow_line_chunks_come_once_and_keep_nothing_else_waiting() {
     let answered = pusher.answered();
     assert!(answered <= CHUNKS + 2, "{answered} chunks were sent");
     assert!(frames > 100, "{frames} frames meanwhile");
+}
+
+#[test]
+fn on_a_slow_line_a_download_neither_loses_events_nor_keeps_them_waiting() {
+    const CHUNKS: usize = 4;
+    const BYTES_PER_SECOND: u32 = 6 << 10;
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut cable = Cable::slow(broker.port(), BYTES_PER_SECOND);
+    cable.plug();
+    // News of somebody every second.
+    let mut bench = events::still_picture_of(3000, cable.port());
+    allow_updates(&mut bench);
+    bench.set("MQTT__KEEP_ALIVE_S", "15");
+    let daemon = bench.run();
+    expect_state(&mut subscriber, "online");
+    let pusher = Pusher::connect(broker.port());
+    pusher.offer("job-1", 2, &long_bundle(2, CHUNKS));
+    let (mut numbers, mut longest, mut last) = (Vec::new(), Duration::ZERO, Instant::now());
+    subscriber.expect_within(4 * DEADLINE, "the trial", |heard| {
+        if let Some(event) = heard.document("site/pi/door/events") {
+            numbers.push(event["sequence"].as_u64().expect("a number"));
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+        (model_state(heard)?["state"] == "trial").then_some(())
+    });
+    let expected: Vec<u64> = (0..numbers.len() as u64).collect();
+    assert_eq!(numbers, expected, "an event is missing");
+    // The confirmations of events come behind the chunk that is on its way, and never behind the whole file.
+    let chunk = Duration::from_secs_f64(CHUNK_BYTES as f64 / f64::from(BYTES_PER_SECOND));
+    assert!(longest < 3 * chunk, "no event for {longest:?}");
+    assert!(numbers.len() > 4 * CHUNKS, "{} events", numbers.len());
+    assert_eq!(ending(&mut subscriber, "job-1").0, "committed");
+    daemon.terminate();
 }
 
 #[test]
