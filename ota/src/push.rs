@@ -126,7 +126,12 @@ enum Event {
     Connected,
     Subscribed,
     Forbidden(String),
-    Message { topic: String, payload: Vec<u8> },
+    /// The broker does not take what was published there.
+    Refused(String),
+    Message {
+        topic: String,
+        payload: Vec<u8>,
+    },
     Lost(String),
 }
 
@@ -150,7 +155,7 @@ impl Run {
         let (outgoing, messages) = mpsc::channel(QUEUE_MAX);
         Ok(Self {
             polling: tokio::spawn(poll(event_loop, told.clone())),
-            publishing: tokio::spawn(publish(client.clone(), messages)),
+            publishing: tokio::spawn(publish(client.clone(), messages, told.clone())),
             client,
             events,
             told,
@@ -185,6 +190,10 @@ impl Run {
                     // What was offered or asked for on the connection before may be lost.
                     Event::Subscribed => sender.offer(),
                     Event::Forbidden(filter) => return Err(PushError::Forbidden(filter)),
+                    Event::Refused(topic) => {
+                        let name = sender.refused(&topic);
+                        show(sender, watch, name);
+                    }
                     Event::Message { topic, payload } => tell(sender, watch, &topic, &payload),
                     Event::Lost(_) => {}
                 },
@@ -223,6 +232,8 @@ impl Run {
                 Event::Subscribed => is_subscribed = true,
                 Event::Forbidden(filter) => return Err(PushError::Forbidden(filter)),
                 Event::Message { topic, payload } => tell(sender, watch, &topic, &payload),
+                // Nothing is published before everybody was heard.
+                Event::Refused(_) => {}
                 Event::Lost(reason) => last = reason,
             }
         }
@@ -289,7 +300,12 @@ impl Run {
 }
 
 fn tell(sender: &mut Sender, watch: &mut dyn FnMut(&str, &Device), topic: &str, payload: &[u8]) {
-    if let Some(name) = sender.hear(topic, payload)
+    let name = sender.hear(topic, payload);
+    show(sender, watch, name);
+}
+
+fn show(sender: &Sender, watch: &mut dyn FnMut(&str, &Device), name: Option<String>) {
+    if let Some(name) = name
         && let Some(device) = sender.devices().get(&name)
     {
         watch(&name, device);
@@ -344,7 +360,11 @@ async fn poll(mut event_loop: EventLoop, told: mpsc::Sender<Event>) {
     }
 }
 
-async fn publish(client: AsyncClient, mut messages: mpsc::Receiver<Message>) {
+async fn publish(
+    client: AsyncClient,
+    mut messages: mpsc::Receiver<Message>,
+    told: mpsc::Sender<Event>,
+) {
     while let Some(message) = messages.recv().await {
         let mut options = if message.is_confirmed {
             PublishOptions::at_least_once()
@@ -354,10 +374,17 @@ async fn publish(client: AsyncClient, mut messages: mpsc::Receiver<Message>) {
         if message.is_retained {
             options = options.retained();
         }
+        let topic = message.topic.clone();
         let published = client.publish_tracked(message.topic, message.payload, options);
-        // What is lost with the connection is offered or asked for again on the next one.
-        if let Ok(notice) = published.await {
-            let _ = notice.wait_completion_async().await;
+        let Ok(notice) = published.await else {
+            continue;
+        };
+        use rumqttc::{PubAckReason, PublishNoticeError};
+        // What is lost with the connection is offered or asked for again on the next one. What is forbidden stays so.
+        if let Err(PublishNoticeError::V5PubAck(PubAckReason::NotAuthorized)) =
+            notice.wait_completion_async().await
+        {
+            let _ = told.send(Event::Refused(topic)).await;
         }
     }
 }

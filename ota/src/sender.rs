@@ -54,6 +54,8 @@ pub struct Device {
     pub state: Option<State>,
     /// Chunks that were sent to it.
     pub sent: u64,
+    /// Whether the broker does not let this account offer it anything.
+    pub is_forbidden: bool,
     /// Whether its state is about this job.
     is_ours: bool,
     wanted: VecDeque<usize>,
@@ -74,6 +76,11 @@ impl Device {
             "rolled_back" => Ending::RolledBack(reason()),
             _ => Ending::Rejected(reason()),
         })
+    }
+
+    /// Whether the job may still come to an end there.
+    fn is_open(&self) -> bool {
+        self.ending().is_none() && !self.is_forbidden
     }
 }
 
@@ -162,16 +169,24 @@ impl Sender {
 
     /// Offers the model to every device whose job has not ended. The same offer again changes nothing for a device.
     pub fn offer(&mut self) {
-        let open =
-            |(name, device): (&String, &Device)| device.ending().is_none().then(|| name.clone());
+        let open = |(name, device): (&String, &Device)| device.is_open().then(|| name.clone());
         self.offers = self.devices.iter().filter_map(open).collect();
     }
 
-    /// Whether the job has ended everywhere.
+    /// Whether nothing more can come of the job: it has ended everywhere where it may be offered.
     pub fn is_over(&self) -> bool {
-        self.devices
-            .values()
-            .all(|device| device.ending().is_some())
+        !self.devices.values().any(Device::is_open)
+    }
+
+    /// The broker does not take what was published there; the name of the device if that was an offer.
+    pub fn refused(&mut self, topic: &str) -> Option<String> {
+        let (name, rest) = topic::split(&self.prefix, topic)?;
+        let device = self
+            .devices
+            .get_mut(name)
+            .filter(|_| rest == "model/offer")?;
+        device.is_forbidden = true;
+        Some(name.into())
     }
 
     /// What removes the offers from the broker.
@@ -232,7 +247,7 @@ impl Sender {
                 let is_online = payload == b"online";
                 let returns = device.is_online == Some(false) && is_online;
                 device.is_online = Some(is_online);
-                if returns && device.ending().is_none() && !self.offers.contains(&name.into()) {
+                if returns && device.is_open() && !self.offers.contains(&name.into()) {
                     // It may have forgotten an offer that the broker does not keep.
                     self.offers.push_back(name.into());
                 }
@@ -399,6 +414,26 @@ mod tests {
         let names: Vec<&String> = sender.devices().keys().collect();
         assert_eq!(names, ["a"]);
         assert_eq!(sender.devices()["a"].is_online, Some(true));
+    }
+
+    #[test]
+    fn a_device_that_may_not_be_offered_anything_is_not_waited_for() {
+        let mut sender = sender(&["a", "b"], false);
+        let sha256 = sender.package.offer.sha256;
+        sender.offer();
+        topics(&mut sender);
+        assert_eq!(sender.refused("site/a/model/chunk/0"), None);
+        assert_eq!(sender.refused("site/c/model/offer"), None);
+        assert_eq!(sender.refused("site/a/model/offer"), Some("a".into()));
+        assert!(sender.devices()["a"].is_forbidden && !sender.is_over());
+        // Neither on another connection nor when it returns.
+        sender.offer();
+        sender.hear("site/a/state", b"offline");
+        sender.hear("site/a/state", b"online");
+        assert_eq!(topics(&mut sender), ["site/b/model/offer"]);
+        sender.hear("site/b/model", &state("committed", None, "job-1", sha256));
+        assert!(sender.is_over());
+        assert_eq!(sender.devices()["a"].ending(), None);
     }
 
     #[test]

@@ -68,8 +68,11 @@ fn code(error: &anyhow::Error) -> u8 {
     if is(|e| e.is::<clap::Error>()) {
         return USAGE;
     }
-    if let Some(NotEverywhere { failed, .. }) = error.downcast_ref() {
-        return if *failed > 0 { NOT_KEPT } else { NOT_DECIDED };
+    match error.downcast_ref() {
+        Some(NotEverywhere { failed: 1.., .. }) => return NOT_KEPT,
+        Some(NotEverywhere { forbidden: 1.., .. }) => return NO_PERMISSION,
+        Some(NotEverywhere { .. }) => return NOT_DECIDED,
+        None => {}
     }
     match error.downcast_ref() {
         Some(PushError::Options(_)) => return CONFIG,

@@ -32,6 +32,8 @@ pub struct NotEverywhere {
     pub undecided: usize,
     /// Those of them that wait until their owner has it installed.
     pub waiting: usize,
+    /// Devices to which the broker does not let this account offer anything.
+    pub forbidden: usize,
 }
 
 impl fmt::Display for NotEverywhere {
@@ -41,12 +43,19 @@ impl fmt::Display for NotEverywhere {
             failed,
             undecided,
             waiting,
+            forbidden,
         } = self;
         write!(
             f,
             "the model is in use on {committed} of {} devices: {failed} do not keep it, {undecided} have not decided",
-            committed + failed + undecided
+            committed + failed + undecided + forbidden
         )?;
+        if *forbidden > 0 {
+            write!(
+                f,
+                ", the broker does not let this account offer it to {forbidden}"
+            )?;
+        }
         if *waiting > 0 {
             write!(
                 f,
@@ -222,6 +231,7 @@ fn describe(device: &Device) -> String {
         (Some(Ending::Committed), _) => "committed".into(),
         (Some(Ending::RolledBack(reason)), _) => format!("rolled back: {reason}"),
         (Some(Ending::Rejected(reason)), _) => format!("rejected: {reason}"),
+        (None, _) if device.is_forbidden => "the broker does not let this account offer it".into(),
         (None, Some(state)) if state.waits_for_owner() => {
             format!("{offline}offered, waits until its owner has it installed")
         }
@@ -241,16 +251,19 @@ fn judge(sender: &Sender) -> Result<()> {
     let committed = endings()
         .filter(|end| *end == Some(Ending::Committed))
         .count();
-    let undecided = endings().filter(Option::is_none).count();
+    let forbids = |device: &&Device| device.is_forbidden && device.ending().is_none();
+    let forbidden = sender.devices().values().filter(forbids).count();
+    let undecided = endings().filter(Option::is_none).count() - forbidden;
     let waits = |device: &&Device| device.job().is_some_and(State::waits_for_owner);
     let waiting = sender.devices().values().filter(waits).count();
-    let failed = sender.devices().len() - committed - undecided;
-    if failed + undecided > 0 {
+    let failed = sender.devices().len() - committed - undecided - forbidden;
+    if failed + undecided + forbidden > 0 {
         return Err(NotEverywhere {
             committed,
             failed,
             undecided,
             waiting,
+            forbidden,
         }
         .into());
     }
@@ -387,6 +400,18 @@ mod tests {
         );
         let words = describe(&sender.devices()["d1"]);
         assert_eq!(words, "offered, waits until its owner has it installed");
+    }
+
+    #[test]
+    fn a_device_that_may_not_be_offered_anything_is_not_one_that_did_not_decide() {
+        let mut sender = sender_that_heard(&[("committed", None), ("idle", None)]);
+        assert_eq!(sender.refused("site/d1/model/offer"), Some("d1".into()));
+        let error = judge(&sender).unwrap_err();
+        let counts = error.downcast_ref::<NotEverywhere>().unwrap();
+        assert_eq!((counts.undecided, counts.forbidden), (0, 1));
+        assert!(error.to_string().contains("offer it to 1"), "{error}");
+        let words = describe(&sender.devices()["d1"]);
+        assert_eq!(words, "the broker does not let this account offer it");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use rumqttc::{
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 use system_tests::broker::{Broker, Subscriber, free_port, wait_for};
 
 /// What the script does not make: certificates that must not work.
@@ -561,7 +562,8 @@ fn without_a_certificate_the_broker_lets_nobody_in() {
 }
 
 #[test]
-fn whoever_sends_models_shows_a_certificate_too() {
+fn whoever_sends_models_shows_a_certificate_too_and_has_to_be_allowed_to_offer() {
+    const TIMEOUT_S: u64 = 60;
     let site = Site::start();
     let mut bench = crate::update::bench(1);
     site.settle(&mut bench);
@@ -574,11 +576,21 @@ fn whoever_sends_models_shows_a_certificate_too() {
         ]
         .map(|f| site.path(f));
         let arguments = format!(
-            "--tls --ca-file {ca} --client-certificate {certificate} --client-key {key} --device pi --timeout-s 60"
+            "--tls --ca-file {ca} --client-certificate {certificate} --client-key {key} --device pi --timeout-s {TIMEOUT_S}"
         );
         let arguments: Vec<&str> = arguments.split(' ').collect();
         push(&bench.path("."), &bundle(2, |_| {}), site.port, &arguments)
     };
+    // It may listen, and not offer: nobody waits for an answer.
+    let begin = Instant::now();
+    let (code, said) = as_whom("dashboard");
+    assert_eq!(code, Some(77), "{said}");
+    assert!(
+        said.contains("does not let this account offer it"),
+        "{said}"
+    );
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(TIMEOUT_S), "{took:?}");
     let (code, said) = as_whom("releases");
     assert_eq!(code, Some(0), "{said}\n{}", daemon.log());
     assert!(said.contains("pi: committed"), "{said}");

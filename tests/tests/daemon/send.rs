@@ -3,11 +3,12 @@
 use crate::bench::{Bench, program, without_settings};
 use crate::push::{CHUNK_BYTES, bundle, bundle_signed_by, long_bundle};
 use crate::{encrypted_broker, expect_state};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use system_tests::broker::{Broker, Subscriber};
+use system_tests::broker::{Broker, Heard, Subscriber, free_port};
 use ternwatch_bundle::SecretKey;
 use ternwatch_bundle::keyring::{Keyring, Roots};
 use ternwatch_bundle::testing::small_key;
@@ -41,14 +42,28 @@ pub(crate) fn push(
     port: u16,
     arguments: &[&str],
 ) -> (Option<i32>, String) {
+    quant_tool(
+        folder,
+        push_arguments(folder, file, "site", port, arguments),
+    )
+}
+
+/// What `quant-tool push` is to be told, in whose folder the file now lies.
+fn push_arguments(
+    folder: &Path,
+    file: &[u8],
+    prefix: &str,
+    port: u16,
+    arguments: &[&str],
+) -> Vec<String> {
     fs::write(folder.join("sent.tern"), file).expect("written");
     fs::write(folder.join("sent.pub"), small_key().public_key().to_text()).expect("written");
     let fixed = format!(
-        "push --prefix site --host 127.0.0.1 --port {port} --bundle sent.tern --key sent.pub"
+        "push --prefix {prefix} --host 127.0.0.1 --port {port} --bundle sent.tern --key sent.pub"
     );
     let arguments = arguments.iter().copied();
-    let all = fixed.split_whitespace().chain(arguments).map(String::from);
-    quant_tool(folder, all)
+    let all = fixed.split_whitespace().chain(arguments);
+    all.map(String::from).collect()
 }
 
 /// What the broker keeps on the offer topic of this device: nothing, if it answers with the later message first.
@@ -125,6 +140,129 @@ fn the_exit_code_tells_refusal_from_silence_and_nothing_unsigned_is_sent() {
     assert_no_offer_is_kept(broker.port(), "pi");
 
     daemon.terminate();
+}
+
+#[test]
+fn a_dry_run_publishes_nothing() {
+    let broker = Broker::start_with("allow_anonymous true\nlog_type all\n");
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let bench = bench(broker.port(), "pi");
+    let daemon = bench.run();
+    subscriber.expect("its model", |heard| {
+        (heard.topic == "site/pi/model").then_some(())
+    });
+    let arguments = ["--all", "--dry-run", "--retain"];
+    let (code, said) = push(
+        &bench.path("."),
+        &bundle(2, |_| {}),
+        broker.port(),
+        &arguments,
+    );
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("pi: online; would fetch it"), "{said}");
+    daemon.terminate();
+    // All that was published until the device left is a device's.
+    subscriber.expect("the end", |heard| {
+        let (_, rest) = heard.topic.split_once("/pi/").expect("below its name");
+        let is_senders = ["model/offer", "model/keyring", "model/chunk"]
+            .iter()
+            .any(|topic| rest.starts_with(topic));
+        assert!(!is_senders, "{}", heard.topic);
+        (rest == "state" && heard.payload == b"offline").then_some(())
+    });
+    let log = broker.log();
+    assert!(log.contains("SUBSCRIBE from quant-tool-push"), "{log}");
+    assert!(!log.contains("PUBLISH from quant-tool-push"), "{log}");
+}
+
+#[test]
+fn a_push_that_is_stopped_leaves_no_offer_behind() {
+    let broker = Broker::start();
+    let bench = bench(broker.port(), "pi");
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let daemon = bench.run();
+    expect_state(&mut subscriber, "online");
+    for signal in [Signal::TERM, Signal::INT] {
+        let folder = bench.path(".");
+        let arguments = ["--device", "attic", "--retain"];
+        let file = bundle(2, |_| {});
+        let arguments = push_arguments(&folder, &file, "site", broker.port(), &arguments);
+        let pushing = Command::new(program("quant-tool"))
+            .args(arguments)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("quant-tool starts");
+        let offer =
+            |heard: &Heard| (heard.topic == "site/attic/model/offer").then(|| heard.clone());
+        let offered = subscriber.expect("the offer", offer);
+        assert!(!offered.payload.is_empty());
+        kill_process(Pid::from_child(&pushing), signal).expect("it runs");
+        let removed = subscriber.expect("its removal", offer);
+        assert_eq!(removed.text(), "");
+        let output = pushing.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(75), "{said}");
+        assert!(said.contains("stopped by a signal"), "{said}");
+        assert_no_offer_is_kept(broker.port(), "pi");
+    }
+    daemon.terminate();
+}
+
+#[test]
+fn without_a_broker_or_a_device_it_is_unavailable() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let two = bundle(2, |_| {});
+    let (code, said) = push(folder.path(), &two, free_port(), &["--device", "pi"]);
+    assert_eq!(code, Some(69), "{said}");
+    assert!(said.contains("no connection to the broker"), "{said}");
+    let broker = Broker::start();
+    let (code, said) = push(folder.path(), &two, broker.port(), &["--all"]);
+    assert_eq!(code, Some(69), "{said}");
+    assert!(said.contains("no device has told of its model"), "{said}");
+}
+
+#[test]
+fn a_prefix_is_a_group_of_devices_and_the_others_hear_nothing() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let benches = [("north", "pi"), ("south", "gate")].map(|(group, device)| {
+        let mut bench = bench(broker.port(), device);
+        bench.set("MQTT__PREFIX", &format!("site/{group}"));
+        bench
+    });
+    let daemons = benches.each_ref().map(Bench::run);
+    let mut silent = BTreeSet::from(["site/north/pi/model", "site/south/gate/model"]);
+    subscriber.expect("the models of both", |heard| {
+        silent.remove(heard.topic.as_str());
+        silent.is_empty().then_some(())
+    });
+    let folder = benches[0].path(".");
+    let (file, port) = (bundle(2, |_| {}), broker.port());
+    let arguments = push_arguments(&folder, &file, "site/north", port, &["--all"]);
+    let (code, said) = quant_tool(&folder, arguments);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("pi: committed"), "{said}");
+    let [north, south] = daemons;
+    north.terminate();
+    south.terminate();
+    let mut left = BTreeSet::from(["site/north/pi/state", "site/south/gate/state"]);
+    subscriber.expect("the end of both", |heard| {
+        let is_south = heard.topic.starts_with("site/south/");
+        assert!(
+            !is_south || !heard.topic.contains("/model/"),
+            "{}",
+            heard.topic
+        );
+        if heard.payload == b"offline" {
+            left.remove(heard.topic.as_str());
+        }
+        left.is_empty().then_some(())
+    });
+    let (_, list) = benches[1].model(&["list"]);
+    assert!(!list.contains("small-test 2"), "{list}");
 }
 
 #[test]
