@@ -5,6 +5,7 @@ use crate::bench::Bench;
 use crate::push::{Pusher, long_bundle, sha256};
 use crate::{document, expect_state, update};
 use rustix::process::Signal;
+use serde_json::Value;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -50,9 +51,16 @@ impl Site {
                 .map(|name| format!("{folder}/{name}"))
                 .collect()
         };
-        let mut all: Vec<String> = ["", "state", "state.new", "models", "incoming"]
-            .map(String::from)
-            .into();
+        let names = [
+            "",
+            "state",
+            "state.new",
+            "offered",
+            "offered.new",
+            "models",
+            "incoming",
+        ];
+        let mut all: Vec<String> = names.map(String::from).into();
         all.extend(below(&models, &["", "model.tern", "model.tern.new"]));
         let parts = ["", "offer", "offer.new", "data", "bitmap", "bitmap.new"];
         all.extend(below(&incoming, &parts));
@@ -80,12 +88,34 @@ impl Site {
         self.bench.run_traced(&options)
     }
 
-    /// The next run, when all is well again: a model that works looks at the frames, and the update comes to its end.
+    /// The next run, when all is well again: a model that works looks at the frames, and the update comes to its end. Until then it
+    /// is the one before, unless the job had ended in the run before.
     fn run_to_the_end(&mut self, job: &str, place: &str) {
+        let (_, list) = self.bench.model(&["list"]);
+        let was_committed = list.contains("committed    small-test 2");
         let daemon = self.bench.run();
         expect_state(&mut self.subscriber, "online");
-        let (name, state) = update::ending(&mut self.subscriber, job);
-        assert_eq!(name, "committed", "{place}: {state}");
+        let (mut versions, mut ended) = (Vec::new(), None);
+        let state = self
+            .subscriber
+            .expect("the first frame and the end of the job", |heard| {
+                versions.extend(
+                    document(heard).and_then(|document| document["model"]["version"].as_u64()),
+                );
+                let state = heard.document("site/pi/model");
+                let is_over = |state: &Value| {
+                    ["committed", "rolled_back", "rejected"]
+                        .iter()
+                        .any(|name| state["state"] == *name)
+                };
+                let state = state.filter(|state| state["job"] == job && is_over(state));
+                ended = ended.take().or(state);
+                (!versions.is_empty()).then(|| ended.clone())?
+            });
+        assert_eq!(state["state"], "committed", "{place}: {state}");
+        let first = if was_committed { 2 } else { 1 };
+        assert_eq!(versions.first(), Some(&first), "{place}: {versions:?}");
+        assert!(versions.is_sorted(), "{place}: {versions:?}");
         self.subscriber.expect("a frame of it", |heard| {
             (document(heard)?["model"]["version"] == 2).then_some(())
         });
@@ -97,20 +127,43 @@ impl Site {
     }
 }
 
+/// Who says that a model is to be installed.
+#[derive(Clone, Copy)]
+enum Consent {
+    /// Nobody is asked.
+    Given,
+    /// The owner, who says so as soon as it is offered.
+    Asked,
+}
+
 /// Kills the daemon as it makes this system call for the `first`th time, then for the time `stride` later, and so on, as long as an
 /// update makes so many. Gives how many those were.
-fn killed_at_every(call: &str, first: usize, stride: usize) -> usize {
+fn killed_at_every(call: &str, first: usize, stride: usize, consent: Consent) -> usize {
     let mut site = Site::new();
     for count in (first..).step_by(stride) {
         let job = format!("{call}-{count}");
+        let is_automatic = matches!(consent, Consent::Given).to_string();
+        site.bench.set("UPDATE__AUTOMATIC", &is_automatic);
         let mut daemon = site.run(&job, &format!("{call}:signal=SIGKILL:when={count}"));
-        let is_committed = |heard: &Heard| {
+        let news = |heard: &Heard| {
             let state = heard.document("site/pi/model")?;
-            (state["job"] == job.as_str() && state["state"] == "committed").then_some(true)
+            let name = state["state"]
+                .as_str()
+                .filter(|_| state["job"] == job.as_str())?;
+            ["offered", "committed"]
+                .contains(&name)
+                .then(|| name.to_owned())
         };
         let mut is_done = false;
         let status = wait_for("the kill, or the end of the job", || {
-            is_done |= site.subscriber.heard(is_committed).is_some();
+            match site.subscriber.heard(news).as_deref() {
+                Some("offered") => {
+                    let (code, said) = site.bench.model(&["approve"]);
+                    assert_eq!(code, Some(0), "{job}: {said}");
+                }
+                Some(_) => is_done = true,
+                None => {}
+            }
             let status = daemon.ended();
             (is_done || status.is_some()).then_some(status)
         });
@@ -126,10 +179,15 @@ fn killed_at_every(call: &str, first: usize, stride: usize) -> usize {
             daemon.log()
         );
         drop(daemon);
+        // Nobody is left who would be asked.
+        site.bench.set("UPDATE__AUTOMATIC", "true");
         site.run_to_the_end(&job, &job);
     }
     unreachable!("an update has an end")
 }
+
+/// Where this is set, a test that cannot run is one that fails: nobody reads what was skipped there.
+const REQUIRED: &str = "TESTS_MUST_TRACE";
 
 /// Whether processes may be traced here; in some containers they may not.
 fn may_trace() -> bool {
@@ -137,6 +195,10 @@ fn may_trace() -> bool {
         .args(["-o", "/dev/null", "true"])
         .output();
     let may = tried.expect("strace starts").status.success();
+    assert!(
+        may || std::env::var_os(REQUIRED).is_none(),
+        "strace may not trace here, and {REQUIRED} is set"
+    );
     if !may {
         eprintln!("skipped: strace may not trace here");
     }
@@ -149,18 +211,20 @@ fn a_daemon_that_is_killed_at_every_fsync_and_rename_of_an_update_ends_with_it()
         return;
     }
     std::thread::scope(|scope| {
-        let lanes = [("fsync", 1, 2), ("fsync", 2, 2), ("rename", 1, 1)];
-        let lanes = lanes.map(|(call, first, stride)| {
-            (
-                call,
-                scope.spawn(move || killed_at_every(call, first, stride)),
-            )
+        let lanes = [
+            ("fsync", 1, 2, Consent::Given, 17),
+            ("fsync", 2, 2, Consent::Given, 17),
+            ("rename", 1, 1, Consent::Given, 6),
+            ("rename", 1, 1, Consent::Asked, 8),
+        ];
+        let lanes = lanes.map(|(call, first, stride, consent, least)| {
+            let lane = scope.spawn(move || killed_at_every(call, first, stride, consent));
+            (call, least, lane)
         });
-        for (call, lane) in lanes {
+        for (call, least, lane) in lanes {
             let count = lane.join().expect("the lane ends well");
             println!("{call}: {count}");
-            let before = if call == "fsync" { 17 } else { 6 };
-            assert!(count > before, "only {count} times {call}");
+            assert!(count > least, "only {count} times {call}");
         }
     });
 }
