@@ -49,6 +49,8 @@ pub enum Reason {
     TooManyDownloads,
     /// Whoever offered it took it back.
     Cancelled,
+    /// One that a later daemon wrote down, before an older package took its place.
+    Unknown,
 }
 
 impl Choice for Reason {
@@ -74,6 +76,7 @@ impl Choice for Reason {
         ("daemon_too_old", Self::DaemonTooOld),
         ("too_many_downloads", Self::TooManyDownloads),
         ("cancelled", Self::Cancelled),
+        ("unknown", Self::Unknown),
     ];
 }
 
@@ -102,7 +105,10 @@ impl Serialize for Reason {
 
 impl<'de> Deserialize<'de> for Reason {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        choice::deserialize(deserializer)
+        // The record must not be lost for a name: a file that failed is refused whatever the reason was.
+        let name = String::deserialize(deserializer)?;
+        let named = Self::NAMED.iter().find(|(known, _)| *known == name);
+        Ok(named.map_or(Self::Unknown, |(_, reason)| *reason))
     }
 }
 
@@ -126,6 +132,6 @@ mod tests {
             assert_eq!(reason.name(), *name);
         }
         // The last variant: a new one behind it must be given a name too.
-        assert_eq!(Reason::Cancelled as usize + 1, Reason::NAMED.len());
+        assert_eq!(Reason::Unknown as usize + 1, Reason::NAMED.len());
     }
 }

@@ -371,6 +371,32 @@ mod tests {
     }
 
     #[test]
+    fn a_reason_and_keys_of_a_later_daemon_cost_neither_the_state_nor_the_quarantine() {
+        use super::super::machine::Quarantined;
+        use super::super::reason::Reason;
+        let record = Record {
+            quarantine: vec![Quarantined {
+                identity: Identity {
+                    name: "person".into(),
+                    version: 3,
+                    sha256: Digest::of(b"failed"),
+                },
+                reason: Reason::Flood,
+            }],
+            ..Record::default()
+        };
+        let json = serde_json::to_string(&record).expect("JSON");
+        let later = json
+            .replace("\"flood\"", "\"too_loud\"")
+            .replacen('{', "{\"moon\":1,", 1);
+        assert_ne!(later, json);
+        let file = format!("{STATE_TITLE}{}\n{later}", Digest::of(later.as_bytes()));
+        let mut expected = record;
+        expected.quarantine[0].reason = Reason::Unknown;
+        assert_eq!(parse_state(file.as_bytes()), Ok(expected));
+    }
+
+    #[test]
     fn the_longest_record_fits_the_state_file() {
         use super::super::machine::{
             Candidate, NAMES_MAX, Offered, QUARANTINE_MAX, Quarantined, StoredKeyring,
