@@ -335,7 +335,8 @@ fn on_a_slow_line_a_download_neither_loses_events_nor_keeps_them_waiting() {
 fn what_must_not_run_is_refused_and_the_old_model_runs_on() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::connect(broker.port(), "test");
-    let bench = bench(broker.port());
+    let mut bench = bench(broker.port());
+    bench.set("STDOUT__ENABLED", "true");
     let daemon = bench.run();
     let pusher = Pusher::connect(broker.port());
     let stranger = SecretKey::from_bytes(&[8; 32]);
@@ -405,6 +406,13 @@ fn what_must_not_run_is_refused_and_the_old_model_runs_on() {
     pusher.offer("good", 7, &bundle(7, |_| {}));
     assert_eq!(ending(&mut subscriber, "good").0, "committed");
     daemon.terminate();
+    assert_eq!(versions_of_every_frame(&bench), [1, 7]);
+    let (_, list) = bench.model(&["list"]);
+    let quarantined = list.lines().filter(|line| line.starts_with("quarantined"));
+    let quarantined: Vec<&str> = quarantined
+        .filter_map(|line| line.split(' ').nth(3))
+        .collect();
+    assert_eq!(quarantined, ["5", "6"], "{list}");
 }
 
 /// The model in use with the threshold `usual`, then one with `other`, which is taken back because of `reason`.
@@ -412,6 +420,7 @@ fn a_model_is_taken_back(usual: f32, other: f32, reason: &str) {
     let broker = Broker::start();
     let mut subscriber = Subscriber::connect(broker.port(), "test");
     let mut bench = bench(broker.port());
+    bench.set("STDOUT__ENABLED", "true");
     // Each model's own thresholds.
     bench.set("MODEL__SCORE_MIN", "0.0");
     let usual = bundle(1, |manifest| manifest.thresholds.score = usual);
@@ -427,7 +436,10 @@ fn a_model_is_taken_back(usual: f32, other: f32, reason: &str) {
         ("rolled_back", &reason.into())
     );
     expect_running(&mut subscriber, 1);
+    pusher.offer("again", 2, &other);
+    assert_eq!(ending(&mut subscriber, "again").1["reason"], "quarantined");
     let log = daemon.terminate();
+    assert_eq!(versions_of_every_frame(&bench), [1, 2, 1]);
     let told = format!("is taken back: {reason}");
     assert!(log.contains(&told), "{log}");
     let (code, list) = bench.model(&["list"]);
