@@ -82,6 +82,9 @@ impl Disk for SharedCard {
     fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
         self.card().disk.free_bytes(folder)
     }
+    fn occupied_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.card().disk.occupied_bytes(path)
+    }
     fn create_folder(&mut self, path: &Path) -> io::Result<()> {
         self.card().disk.create_folder(path)
     }
