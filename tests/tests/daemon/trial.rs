@@ -67,6 +67,7 @@ fn install_by_a_key_to_be_revoked(bench: &mut Bench, subscriber: &mut Subscriber
     let path = bench.path("roots");
     bench.set("MODEL__ROOTS", path.to_str().expect("UTF-8"));
     let daemon = bench.run();
+    expect_state(subscriber, "online");
     let pusher = Pusher::connect(port);
     pusher.keyring(keyring(1, &[20, 21], &[]));
     wait_for_log(&daemon, "a new keyring is in effect");
