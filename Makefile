@@ -15,8 +15,8 @@ RECIPE ?= models/$(MODEL).toml
 RUN ?= target/$(MODEL)
 DEMO_PROFILE ?= release
 ifeq ($(DEMO_PROFILE),dev)
-# What the tests run, with the whole workspace's features: nothing is built twice.
-DEMO_BUILD = $(CARGO) build --workspace --locked --bins
+# What the tests run; the example brings the features of the tests' own dependencies, so that nothing is built twice.
+DEMO_BUILD = $(CARGO) build --workspace --locked --bins --example vm
 DEMO = target/debug/ternwatch-demo --daemon target/debug/ternwatchd
 else
 # One after the other: together, cargo would give the daemon the demonstration's ability to sign.
