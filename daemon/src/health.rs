@@ -207,13 +207,11 @@ impl Health {
 
     /// Frames that the inference thread was done with so far, examined or not.
     pub fn looked_at(&self) -> u64 {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         count(&self.examined) + count(&self.skipped) + count(&self.at_rest)
     }
 
     /// What became of the frames, for people.
     pub fn frames(&self) -> String {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut frames = format!(
             "{} examined, {} skipped, {} dropped",
             count(&self.examined),
@@ -336,6 +334,10 @@ fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         log::debug!("cannot notify the service manager: {error}");
     }
+}
+
+fn count(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }
 
 #[cfg(test)]

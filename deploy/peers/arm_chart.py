@@ -52,6 +52,7 @@ def chart(cycles):
             value = engines[engine]
             length = WIDTH * value / longest
             text = f"{value:.1f}"
+            parts.append(f'<rect x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR - 4}" fill="{COLOURS[engine]}"/>')
             if engine != "ours":
                 text += f"   {value / engines['ours']:.1f} times ours"
                 wanted = TARGETS[engine].get(core)
@@ -59,8 +60,6 @@ def chart(cycles):
                     text += f", wanted {wanted:g}"
                     x = LEFT + length / wanted
                     parts.append(f'<path d="M{x:.1f} {y - 2}V{y + BAR}" stroke="black" stroke-width="2"/>')
-            bar = f'<rect x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR - 4}" fill="{COLOURS[engine]}"/>'
-            parts.insert(-1 if parts[-1].startswith("<path") else len(parts), bar)
             parts.append(f'<text x="{LEFT - 8}" y="{y + 13}" text-anchor="end">{TITLES[engine]}</text>')
             parts.append(f'<text x="{LEFT + length + 8:.1f}" y="{y + 13}">{text}</text>')
             y += BAR

@@ -350,6 +350,10 @@ mod tests {
         weights.extend((0..shape.items_len()).map(|item| Trit::ALL[item % 3]));
         let plan = Plan::new(&shape, &weights, &Tiling::new(&shape));
         for block in &plan.blocks {
+            for pass in &block.passes {
+                // Only the third channel has zeros, and never three of them in a row.
+                assert!(pass.pairs.len() <= PASS_ITEMS_MAX);
+            }
             let items: usize = block.passes.iter().map(|pass| pass.pairs.len()).sum();
             assert!(2 * items >= shape.items_len() * 2 / 3);
         }

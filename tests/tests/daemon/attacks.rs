@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 use system_tests::broker::{Broker, Subscriber, wait_for};
-use ternwatch_bundle::keyring::{self, Body, Roots};
+use ternwatch_bundle::keyring::{self, Body};
 use ternwatch_bundle::manifest::Release;
 use ternwatch_bundle::testing::{
     KEYRING_SIGNED_AT_S, load, secret, sign_manifest, small_draft, small_key,
@@ -274,13 +274,7 @@ fn keyring(version: u64, resets: &[(&str, u64)]) -> Vec<u8> {
 
 #[test]
 fn an_old_model_that_is_played_back_is_refused_until_the_roots_open_the_way() {
-    let mut site = Site::with(|bench| {
-        let roots = [1, 2, 3].map(|seed| secret(seed).public_key());
-        let roots = Roots::new(roots.into(), 2).expect("two of three");
-        fs::write(bench.path("roots"), roots.to_text()).expect("written");
-        let path = bench.path("roots");
-        bench.set("MODEL__ROOTS", path.to_str().expect("UTF-8"));
-    });
+    let mut site = Site::with(update::trust_roots);
     let [two, three, four] = [2, 3, 4].map(|version| bundle(version, |_| {}));
     site.expect_kept("two", 2, &two);
     site.expect_kept("four", 4, &four);
@@ -429,13 +423,7 @@ fn a_clock_ten_years_ahead_refuses_what_would_expire_and_leaves_no_trace() {
 /// Whoever has a key that leaked can say that these are the last days: everything with an end would be over.
 #[test]
 fn a_leaked_key_that_signs_a_time_far_ahead_keeps_nothing_away_once_it_is_revoked() {
-    let mut site = Site::with(|bench| {
-        let roots = [1, 2, 3].map(|seed| secret(seed).public_key());
-        let roots = Roots::new(roots.into(), 2).expect("two of three");
-        fs::write(bench.path("roots"), roots.to_text()).expect("written");
-        let path = bench.path("roots");
-        bench.set("MODEL__ROOTS", path.to_str().expect("UTF-8"));
-    });
+    let mut site = Site::with(update::trust_roots);
     site.pusher.keyring(update::keyring(1, &[20, 21], &[]));
     update::wait_for_log(&site.daemon, "a new keyring is in effect");
     let released = |seed, version, signed_at_s, not_after_s| {

@@ -1,12 +1,12 @@
 //! What a subscriber gets of a daemon at work: the documents of frames, the device's state, and all of it until the end.
 
 use crate::bench::{Bench, HEIGHT, WIDTH};
+use crate::push::sha256;
 use crate::schema::violations;
 use crate::{FAILING_FFMPEG, document, documents_of_a_run, expect_state, long_run, state};
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::fs;
 use std::process::Command;
 use system_tests::broker::{Broker, Subscriber, wait_for};
@@ -115,10 +115,7 @@ fn live_documents_are_as_their_schema_says_and_plausible() {
     let mut subscriber = Subscriber::connect(broker.port(), "test");
     let bench = long_run(broker.port());
     let bundle = fs::read(bench.path("small.tern")).expect("readable");
-    let sha256: String = Sha256::digest(&bundle)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let sha256 = sha256(&bundle);
     let (mut captured_at_before, mut monotonic_before) = (wall_clock(), monotonic_ns());
     let mut sequence_before = None;
     let mut found = 0;

@@ -2,13 +2,14 @@
 
 use crate::bench::Bench;
 use crate::push::{Pusher, bundle, bundle_signed_by};
-use crate::update::{bench, ending, expect_running, keyring, model_state, wait_for_log};
+use crate::update::{
+    bench, ending, expect_running, keyring, model_state, trust_roots, wait_for_log,
+};
 use crate::{document, expect_state};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 use system_tests::broker::{Broker, Subscriber};
-use ternwatch_bundle::keyring::Roots;
 use ternwatch_bundle::testing::secret;
 
 #[test]
@@ -61,11 +62,7 @@ fn install_by_a_key_to_be_revoked(bench: &mut Bench, subscriber: &mut Subscriber
     let quiet = bundle(1, |manifest| manifest.thresholds.score = 1.0);
     fs::write(bench.path("small.tern"), quiet).expect("written");
     bench.set("MODEL__SCORE_MIN", "0.0");
-    let roots = [1, 2, 3].map(|seed| secret(seed).public_key());
-    let roots = Roots::new(roots.into(), 2).expect("two of three");
-    fs::write(bench.path("roots"), roots.to_text()).expect("written");
-    let path = bench.path("roots");
-    bench.set("MODEL__ROOTS", path.to_str().expect("UTF-8"));
+    trust_roots(bench);
     let daemon = bench.run();
     expect_state(subscriber, "online");
     let pusher = Pusher::connect(port);

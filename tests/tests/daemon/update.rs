@@ -586,6 +586,15 @@ fn a_damaged_state_folder_never_keeps_the_daemon_from_its_work() {
     assert!(daemon.terminate().contains("updates begin anew"));
 }
 
+/// Has the daemon believe any two of the roots 1, 2 and 3.
+pub(crate) fn trust_roots(bench: &mut Bench) {
+    let roots = [1, 2, 3].map(|seed| secret(seed).public_key());
+    let roots = Roots::new(roots.into(), 2).expect("two of three");
+    fs::write(bench.path("roots"), roots.to_text()).expect("written");
+    let path = bench.path("roots");
+    bench.set("MODEL__ROOTS", path.to_str().expect("UTF-8"));
+}
+
 /// A keyring that the roots 1 and 2 signed.
 pub(crate) fn keyring(version: u64, models: &[u8], revoked: &[u8]) -> Vec<u8> {
     ternwatch_bundle::testing::keyring(version, models, revoked, &[1, 2])
@@ -596,11 +605,7 @@ fn a_revoked_key_loses_its_models() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::connect(broker.port(), "test");
     let mut bench = bench(broker.port());
-    let roots = [1, 2, 3].map(|seed| secret(seed).public_key());
-    let roots = Roots::new(roots.into(), 2).expect("two of three");
-    fs::write(bench.path("roots"), roots.to_text()).expect("written");
-    let path = bench.path("roots");
-    bench.set("MODEL__ROOTS", path.to_str().expect("UTF-8"));
+    trust_roots(&mut bench);
     let daemon = bench.run();
     expect_running(&mut subscriber, 1);
     let pusher = Pusher::connect(broker.port());
