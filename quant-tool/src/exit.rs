@@ -11,7 +11,11 @@ use ternwatch_ota::push::PushError;
 use crate::data::{BadData, dataset::NotAnnotated};
 use crate::import::ImportError;
 use crate::push::NotEverywhere;
-use crate::train::{check::BadValue, config::ConfigError};
+use crate::reproduce::{BadWay, OtherSettings};
+use crate::run::Unfinished;
+use crate::train::{
+    check::BadValue, config::ConfigError, parameters::BadCheckpoint, stage::Diverged,
+};
 
 /// A device refused the model or took it back.
 const NOT_KEPT: u8 = 1;
@@ -62,7 +66,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 
 fn code(error: &anyhow::Error) -> u8 {
     let is = |test: fn(&(dyn std::error::Error + 'static)) -> bool| error.chain().any(test);
-    if is(|e| e.is::<ConfigError>() || e.is::<BadValue>()) {
+    if is(|e| {
+        e.is::<ConfigError>() || e.is::<BadValue>() || e.is::<BadWay>() || e.is::<OtherSettings>()
+    }) {
         return CONFIG;
     }
     if is(|e| e.is::<clap::Error>()) {
@@ -102,9 +108,11 @@ fn code(error: &anyhow::Error) -> u8 {
             || e.is::<KeyError>()
             || e.is::<GoldenMismatch>()
             || e.is::<ImportError>()
+            || e.is::<Diverged>()
+            || e.is::<Unfinished>()
     }) || is(|e| e.is::<serde_json::Error>() || e.is::<image::ImageError>());
     // Contexts are no links of the chain.
-    if data || error.is::<BadData>() {
+    if data || error.is::<BadData>() || error.is::<BadCheckpoint>() {
         DATA
     } else {
         SOFTWARE

@@ -1,7 +1,7 @@
 //! A run's folder: training into it, exporting from it, evaluating what came out.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -113,11 +113,7 @@ pub(crate) fn claim(run: &Path, config: &Config) -> Result<()> {
     let path = run.join("config.toml");
     if path.exists() {
         let same = Config::read(&path)?.trains_like(config);
-        ensure!(
-            same,
-            "{} is another configuration than the one given: choose another run folder",
-            path.display()
-        );
+        ensure!(same, ConfigError::Mixed(path));
     }
     files::write(&path, toml::to_string(config)?.as_bytes())
 }
@@ -128,11 +124,12 @@ pub fn export(args: &cli::Export) -> Result<()> {
     let network = config.network(&args.run)?;
     let key = files::secret_key(&args.key)?;
     let state = State::read(&Stage::Hard.path(&args.run), &network, &config.recipe())?;
-    if !(state.quantizer.is_ternary() || args.unfinished) {
-        bail!(
-            "{}: not all weights are fixed yet; let `quantize` end",
-            args.run.display()
-        );
+    let stored = config.imported.is_some();
+    let stored = stored.then(|| Stored::read(&args.run, &config.classes));
+    let stored = stored.transpose()?;
+    let is_rounded = stored.as_ref().is_some_and(|stored| stored.rounded);
+    if !(is_rounded || args.unfinished) {
+        may_be_exported(&state, &config, &args.run)?;
     }
     let float = State::read(&Stage::Float.path(&args.run), &network, &config.recipe())?;
     // An average of weights that are still free has other levels than the network that learns.
@@ -149,8 +146,7 @@ pub fn export(args: &cli::Export) -> Result<()> {
         quantizer: &state.quantizer,
         card: card(&config, &network, (&float, &state), &args.run)?,
     };
-    if config.imported.is_some() {
-        let stored = Stored::read(&args.run, &config.classes)?;
+    if let Some(stored) = stored {
         source.card["imported"] =
             json!({ "source": stored.source, "rounded_without_data": stored.rounded });
     }
@@ -169,6 +165,28 @@ pub fn export(args: &cli::Export) -> Result<()> {
     files::write(&args.out, &bytes)?;
     println!("{}: {} bytes", args.out.display(), bytes.len());
     Ok(())
+}
+
+/// Refuses a run whose hard stage has not come to its end.
+fn may_be_exported(state: &State, config: &Config, run: &Path) -> Result<(), Unfinished> {
+    let (done, steps) = (state.step, config.quantize.hard_steps);
+    if done >= steps && state.calibrated && state.quantizer.is_ternary() {
+        return Ok(());
+    }
+    let run = run.into();
+    Err(Unfinished { run, done, steps })
+}
+
+/// A run that is not to be exported yet.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{}: the hard stage has done {done} of {steps} steps, and after the last one its normalization is measured; let `quantize` \
+     end, or look at what there is with --unfinished", .run.display()
+)]
+pub(crate) struct Unfinished {
+    run: PathBuf,
+    done: u64,
+    steps: u64,
 }
 
 /// The model card's record of how the model came to be.

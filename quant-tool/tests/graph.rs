@@ -90,47 +90,91 @@ fn random(network: &Network, seed: u64) -> Parameters {
     parameters
 }
 
+/// A detector of the kind that is trained here: coarse maps are added to finer ones.
+fn detector() -> Network {
+    let config = quant_tool::network::Config {
+        width: 64,
+        height: 64,
+        stem: [4, 5],
+        stage8: vec![6],
+        stage16: vec![6],
+        stage32: vec![8],
+        neck: 6,
+    };
+    let network = Network::new(&config, 1);
+    let is_merge = |layer: &Layer| matches!(layer, Layer::AddUpsampled { .. });
+    assert!(network.layers.iter().any(is_merge));
+    network
+}
+
 #[test]
-fn gradients_of_a_branched_network_are_the_slopes_that_differences_show() {
-    let network = branched();
+fn gradients_of_every_layer_are_the_slopes_that_differences_show() {
+    compare_with_differences(&branched(), (24, 16), Statistics::Running, 4);
+    compare_with_differences(&branched(), (24, 16), Statistics::Batch, 4);
+    compare_with_differences(&detector(), (64, 64), Statistics::Running, 2);
+    compare_with_differences(&detector(), (64, 64), Statistics::Batch, 2);
+}
+
+/// Lengths of the steps that differences are taken of.
+const STEPS: [f32; 5] = [2e-3, 5e-4, 2e-4, 1e-4, 2e-5];
+
+/// Compares along the gradient of each parameter.
+fn compare_with_differences(
+    network: &Network,
+    size: (usize, usize),
+    statistics: Statistics,
+    seeds: u64,
+) {
+    let (width, height) = size;
     let mut rng = fastrand::Rng::with_seed(6);
     let picture = Images {
-        data: (0..2 * 3 * 16 * 24).map(|_| rng.f32()).collect(),
+        data: (0..2 * 3 * height * width).map(|_| rng.f32()).collect(),
         count: 2,
-        height: 16,
-        width: 24,
+        height,
+        width,
     };
     let run = |parameters: &Parameters| {
-        let mode = (Activations::Float, Statistics::Running);
-        forward(&network, parameters, picture.clone(), mode, Gradients::Kept).unwrap()
+        let mode = (Activations::Float, statistics);
+        forward(network, parameters, picture.clone(), mode, Gradients::Kept).unwrap()
     };
-    for seed in 0..4 {
-        let parameters = random(&network, seed);
+    for seed in 0..seeds {
+        let parameters = random(network, seed);
         let pass = run(&parameters);
-        let slopes: Vec<f32> = (0..pass.outputs[0].data.len())
-            .map(|_| rng.f32() - 0.5)
+        let slopes: Vec<Vec<f32>> = pass
+            .outputs
+            .iter()
+            .map(|output| output.data.iter().map(|_| rng.f32() - 0.5).collect())
             .collect();
         let loss = |parameters: &Parameters| -> f64 {
-            let output = run(parameters).outputs.remove(0);
-            let terms = output.data.iter().zip(&slopes);
+            let outputs = run(parameters).outputs;
+            let terms = outputs
+                .iter()
+                .zip(&slopes)
+                .flat_map(|(o, s)| o.data.iter().zip(s));
             terms.map(|(v, s)| f64::from(*v) * f64::from(*s)).sum()
         };
-        let gradients = pass.backward(vec![slopes.clone()]).unwrap();
+        let gradients = pass.backward(slopes.clone()).unwrap();
         for (index, gradient) in gradients.iter().enumerate() {
             let Some(gradient) = gradient else { continue };
-            // Along the gradient, as far as changes the loss well beyond rounding.
+            // Along the gradient: a long step passes kinks of ReLU, the difference of a short one is lost in rounding.
             let length = gradient.iter().map(|g| g * g).sum::<f32>().sqrt();
-            let step = 2e-3;
-            let moved = |sign: f32| {
-                let mut moved = parameters.clone();
-                let values = moved.0[index].value.iter_mut().zip(gradient);
-                values.for_each(|(v, g)| *v += sign * step * g / length);
-                loss(&moved)
+            let shown = |step: f32| {
+                let moved = |sign: f32| {
+                    let mut moved = parameters.clone();
+                    let values = moved.0[index].value.iter_mut().zip(gradient);
+                    values.for_each(|(v, g)| *v += sign * step * g / length);
+                    loss(&moved)
+                };
+                (moved(1.0) - moved(-1.0)) / f64::from(2.0 * step)
             };
-            let shown = (moved(1.0) - moved(-1.0)) / f64::from(2.0 * step);
-            let ratio = shown / f64::from(length);
+            let mut ratios = STEPS.map(|step| shown(step) / f64::from(length));
+            ratios.sort_by(f64::total_cmp);
             let name = &parameters.0[index].name;
-            assert!((ratio - 1.0).abs() < 0.03, "seed {seed}, {name}: {ratio}");
+            let median = ratios[STEPS.len() / 2];
+            assert!(
+                (median - 1.0).abs() < 0.1,
+                "{statistics:?}, seed {seed}, {name}: {ratios:?}"
+            );
         }
     }
 }

@@ -721,13 +721,22 @@ fn what_cannot_be_imported_is_named() {
             Box::new(|f, _| f.node("Relu", &["nothing"], "x", &[])),
         ),
     ];
+    let mut seen = std::collections::BTreeSet::new();
     for (operator, why, add) in cases {
         let error = refusal(add);
+        // Every case's node is called by its output, which is x where it is the one that is wrong.
+        let named = error
+            .split_once("node \"")
+            .and_then(|(_, rest)| rest.split_once('"'));
+        let (name, rest) = named.unwrap_or_else(|| panic!("no node is named: {error}"));
+        assert!(!name.is_empty(), "{error}");
         assert!(
-            error.contains(&format!("({operator}): ")) && error.contains(why),
+            rest.starts_with(&format!(" ({operator}): ")) && error.contains(why),
             "{operator}, {why}: {error}"
         );
+        seen.insert(name.to_owned());
     }
+    assert!(seen.contains("x"), "{seen:?}");
 }
 
 #[test]

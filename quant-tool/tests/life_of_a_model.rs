@@ -110,14 +110,28 @@ fn an_exported_bundle_is_inspected_and_evaluated() {
     let bench = tiny();
     stage(&bench, "train", "run", "");
     bench.fail(&export("early.tern"), 66, "hard.safetensors");
+    // All weights are fixed then, but one step is to come.
+    stage(&bench, "quantize", "run", "--max-steps 7");
+    assert!(state(&bench, "run").quantizer.is_ternary());
+    bench.fail(&export("early.tern"), 65, "4 of 5 steps");
+    bench.succeed(&format!("{} --unfinished", export("early.tern")));
     stage(&bench, "quantize", "run", "");
     bench.succeed(&format!("{} --evaluate data", export("default.tern")));
 
     let (text, _) = bench.succeed("inspect --bundle default.tern --key key.pub");
-    assert!(
-        text.contains("tiny version 3") && text.contains("golden vectors match"),
-        "{text}"
-    );
+    for part in [
+        "tiny version 3",
+        "about: what the test draws",
+        "thresholds: score 0.3, IoU 0.5",
+        "signature good",
+        "golden vectors match",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let bytes = std::fs::metadata(bench.path("default.tern")).unwrap().len();
+    assert!(text.contains(&format!("{bytes} bytes, ")), "{text}");
+    assert_zeros_are_told(&bench, &text);
+    assert_layers_are_told(&bench);
     let (text, _) = bench
         .succeed("evaluate --bundle default.tern --key key.pub --data data --json --coco coco");
     let scores: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -142,6 +156,41 @@ fn an_exported_bundle_is_inspected_and_evaluated() {
     assert_levels_are_in_the_bundle(&state(&bench, "run"), &model);
     assert_resized(&bench, &model);
     assert_a_reader_may_leave(&bench);
+}
+
+/// Whether a layer's part of zeros is that of the checkpoint.
+fn assert_zeros_are_told(bench: &Bench, inspected: &str) {
+    let state = state(bench, "run");
+    for (name, trits) in state
+        .average
+        .0
+        .iter()
+        .filter(|p| p.role == Role::Weight)
+        .map(|p| p.name.trim_end_matches(".weight"))
+        .zip(state.quantizer.trits(&state.average))
+    {
+        let zeros = trits.iter().filter(|t| **t as i8 == 0).count();
+        let zeros = format!("{:.1}%", 100.0 * zeros as f64 / trits.len() as f64);
+        let line = inspected
+            .lines()
+            .find(|l| l.split(' ').next() == Some(name));
+        let line = line.unwrap_or_else(|| panic!("no layer {name}: {inspected}"));
+        assert!(line.ends_with(&zeros), "{name}: {zeros} in {line}");
+    }
+}
+
+/// Whether the run tells of every layer at the end of both stages.
+fn assert_layers_are_told(bench: &Bench) {
+    let table = bench.text("run/layers.csv");
+    let layers = state(bench, "run").quantizer.layers.len();
+    for (stage, near) in [("soft,3,", 0.0..=1.0), ("hard,5,", 1.0..=1.0)] {
+        let lines: Vec<&str> = table.lines().filter(|l| l.starts_with(stage)).collect();
+        assert_eq!(lines.len(), layers, "{stage}: {table}");
+        for line in lines {
+            let value: f64 = line.split(',').nth(3).unwrap().parse().unwrap();
+            assert!(near.contains(&value), "{line}");
+        }
+    }
 }
 
 /// Whether the files have every box, and detections of no others than their images.
@@ -268,8 +317,14 @@ fn mistakes_are_named_and_nothing_is_overwritten() {
     bench.fail(
         &train("tiny.toml", "far"),
         65,
-        "lies outside of its 96 x 72 pixels",
+        "0.png: annotation 0, [400.0, 8.0, 414.0, 38.0], lies outside of its 96 x 72 pixels",
     );
+    let picture = bench.path("far/images/0.png");
+    std::fs::rename(&picture, bench.path("away.png")).unwrap();
+    bench.fail(&train("tiny.toml", "far"), 66, "images/0.png");
+    bench.write("far/images/0.png", "no picture");
+    bench.fail(&train("tiny.toml", "far"), 65, "images/0.png");
+    std::fs::rename(bench.path("away.png"), &picture).unwrap();
     far["annotations"][0]["category_id"] = 9.into();
     bench.write("far/annotations.json", far.to_string());
     bench.fail(
@@ -287,5 +342,161 @@ fn mistakes_are_named_and_nothing_is_overwritten() {
     // Another recipe must not go on from this one's checkpoints.
     stage(&bench, "train", "run", "--max-steps 1");
     bench.write("other.toml", TINY.replace("seed = 5", "seed = 6"));
-    bench.fail(&train("other.toml", "data"), 70, "another configuration");
+    bench.fail(&train("other.toml", "data"), 78, "another configuration");
+    assert_bad_checkpoints_are_named(&bench, &train("tiny.toml", "data"));
+}
+
+/// Whether a checkpoint that was cut off, and one whose network computes no numbers, are refused by name and stay what they are.
+fn assert_bad_checkpoints_are_named(bench: &Bench, train: &str) {
+    let path = bench.path("run/float.safetensors");
+    let whole = std::fs::read(&path).unwrap();
+    for len in [0, 7, 900, whole.len() - 1] {
+        std::fs::write(&path, &whole[..len]).unwrap();
+        bench.fail(train, 65, "run/float.safetensors cannot be used");
+    }
+    std::fs::write(&path, &whole).unwrap();
+    let config = Config::read(&bench.path("tiny.toml")).unwrap();
+    let network = config.network(&bench.path("run")).unwrap();
+    let mut state = State::read(&path, &network, &config.recipe()).unwrap();
+    for p in &mut state.parameters.0 {
+        p.value.fill(3e38);
+    }
+    state.write(&path).unwrap();
+    let huge = std::fs::read(&path).unwrap();
+    bench.fail(
+        train,
+        65,
+        "in step 1 of the float stage; run/float.safetensors",
+    );
+    assert_eq!(std::fs::read(&path).unwrap(), huge);
+}
+
+/// The same photographs as COCO, Pascal VOC and YOLO describe them, of two classes, and a model learned from each.
+#[test]
+fn every_layout_of_annotations_trains_the_same_model() {
+    let bench = tiny();
+    let mut coco: serde_json::Value =
+        serde_json::from_str(&bench.text("data/annotations.json")).unwrap();
+    coco["categories"] =
+        serde_json::json!([{ "id": 1, "name": "person" }, { "id": 2, "name": "dog" }]);
+    for (index, annotation) in coco["annotations"]
+        .as_array_mut()
+        .unwrap()
+        .iter_mut()
+        .enumerate()
+    {
+        annotation["category_id"] = (1 + index % 2).into();
+    }
+    for image in coco["images"].as_array_mut().unwrap() {
+        image["source"] = "all".into();
+    }
+    bench.write("data/annotations.json", coco.to_string());
+    for folder in [
+        "voc/Annotations",
+        "voc/JPEGImages",
+        "yolo/labels",
+        "yolo/images",
+    ] {
+        std::fs::create_dir_all(bench.path(folder)).unwrap();
+    }
+    bench.write("yolo/classes.txt", "dog\nperson\n");
+    for (index, annotation) in coco["annotations"].as_array().unwrap().iter().enumerate() {
+        let picture = std::fs::read(bench.path(&format!("data/images/{index}.png"))).unwrap();
+        bench.write(&format!("voc/JPEGImages/{index}.png"), &picture);
+        bench.write(&format!("yolo/images/{index}.png"), &picture);
+        let sides: Vec<f64> = serde_json::from_value(annotation["bbox"].clone()).unwrap();
+        let [x, y, w, h] = sides[..].try_into().unwrap();
+        let class = ["person", "dog"][index % 2];
+        let (right, bottom) = (x + w, y + h);
+        let (left, top) = (x + 1.0, y + 1.0);
+        let xml = format!(
+            "<annotation><folder>all</folder><filename>{index}.png</filename><object><name>{class}</name><bndbox><xmin>{left}</xmin>\
+             <ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox></object></annotation>"
+        );
+        bench.write(&format!("voc/Annotations/{index}.xml"), xml);
+        let (cx, cy) = ((x + w / 2.0) / 96.0, (y + h / 2.0) / 72.0);
+        let line = format!("{} {cx} {cy} {} {}\n", 1 - index % 2, w / 96.0, h / 72.0);
+        bench.write(&format!("yolo/labels/{index}.txt"), line);
+    }
+    bench.write(
+        "tiny.toml",
+        TINY.replace("[network]", "classes = [\"person\", \"dog\"]\n[network]"),
+    );
+    for layout in ["data", "voc", "yolo"] {
+        for command in ["train", "quantize"] {
+            let call = format!("{command} --config tiny.toml --data {layout} --run {layout}-run");
+            bench.succeed(&call);
+        }
+    }
+    let [coco, voc, yolo] = ["data-run", "voc-run", "yolo-run"].map(|run| state(&bench, run));
+    for ((a, b), c) in coco
+        .average
+        .0
+        .iter()
+        .zip(&voc.average.0)
+        .zip(&yolo.average.0)
+    {
+        assert_eq!(a.value, b.value, "{}: Pascal VOC", a.name);
+        // Parts of the picture's size are rounded.
+        let near = a
+            .value
+            .iter()
+            .zip(&c.value)
+            .all(|(a, c)| (a - c).abs() <= 1e-3 * a.abs().max(1.0));
+        assert!(near, "{}: YOLO", a.name);
+    }
+    bench.write(
+        "tiny.toml",
+        TINY.replace("[network]", "classes = [\"persn\"]\n[network]"),
+    );
+    bench.fail(
+        "train --config tiny.toml --data voc --run x",
+        65,
+        "no object is a \"persn\"; there are: dog, person",
+    );
+    bench.fail(
+        "train --config tiny.toml --data yolo --run x",
+        65,
+        "no class \"persn\"",
+    );
+}
+
+#[test]
+fn a_run_that_was_killed_ends_like_an_uninterrupted_one() {
+    let bench = Bench::new();
+    let long = TINY
+        .replace("steps = 6", "steps = 60")
+        .replace("hard_steps = 5", "hard_steps = 60");
+    let taught = long.replace(
+        "[augment]",
+        "distillation = 1.0\nlevels = \"refit\"\n[augment]",
+    );
+    bench.write("tiny.toml", taught);
+    for command in ["train", "quantize"] {
+        stage(&bench, command, "straight", "");
+        let call = format!("{command} --config tiny.toml --data data --run killed");
+        // Checkpoints are written once a minute: what a kill loses is done again, from the same samples.
+        stage(&bench, command, "killed", "--max-steps 9");
+        for after_ms in [150, 400] {
+            let mut child = bench
+                .command(&call)
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(after_ms));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        bench.succeed(&call);
+    }
+    let (a, b) = (state(&bench, "straight"), state(&bench, "killed"));
+    for (a, b) in a.average.0.iter().zip(&b.average.0) {
+        assert_eq!(a.value, b.value, "{}", a.name);
+    }
+    let steps = |run: &str| -> Vec<String> {
+        let log = bench.text(&format!("{run}/log.csv"));
+        let named = |line: &str| line.split(',').take(2).collect::<Vec<_>>().join(" ");
+        log.lines().map(named).collect()
+    };
+    assert_eq!(steps("killed"), steps("straight"), "no step is told twice");
 }

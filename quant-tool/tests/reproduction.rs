@@ -74,7 +74,12 @@ fn reproduce(bench: &Bench, what: &str) -> Vec<f64> {
         let bundle = bench.path("run/seed-1").join(way).join("model.tern");
         assert!(bundle.exists(), "{}", bundle.display());
     }
+    let outcome = bench.path("run/seed-1/hard/outcome.json");
+    let measured = std::fs::metadata(&outcome).unwrap().modified().unwrap();
     assert_eq!(call("again"), report, "nothing is trained twice");
+    let again = std::fs::metadata(&outcome).unwrap().modified().unwrap();
+    assert_eq!(again, measured, "nothing is measured twice");
+    assert_settings_are_not_mixed(bench, what);
     let rows = report.lines().filter(|line| line.starts_with("| "));
     let measured = rows.filter_map(|line| {
         let cell = line.split('|').nth(2)?.trim();
@@ -83,6 +88,30 @@ fn reproduce(bench: &Bench, what: &str) -> Vec<f64> {
     let measured: Vec<f64> = measured.collect();
     assert_eq!(measured.len(), 1 + WAYS.len(), "{report}");
     measured
+}
+
+/// Whether checkpoints of other settings are refused, and whether a file adds a way.
+fn assert_settings_are_not_mixed(bench: &Bench, what: &str) {
+    let call = |more: &str| format!("reproduce {what} --data set --run run --out more {more}");
+    bench.fail(
+        &call("--steps 101"),
+        78,
+        "run/seed-1/float holds checkpoints of other settings (float.steps)",
+    );
+    let also = |width: f32| {
+        bench.write(
+            "also.toml",
+            format!("[zeros]\nlike = \"hard\"\nzero_width = {width}\n"),
+        );
+        call("--steps 100 --also also.toml")
+    };
+    bench.succeed(&also(0.7));
+    assert!(bench.text("more/report.md").contains("| zeros |"));
+    bench.fail(
+        &also(0.8),
+        78,
+        "run/seed-1/zeros holds checkpoints of other settings (quantize.zero_width)",
+    );
 }
 
 #[test]

@@ -97,6 +97,7 @@ fn records(file: File, folder: &Path, classes: &[String]) -> Result<Vec<ImageRec
                 xyxy: [x, y, x + w, y + h],
                 class,
                 ignore: a.ignore != 0 || a.iscrowd != 0,
+                number: a.id,
             });
         }
     }
@@ -128,7 +129,8 @@ mod tests {
             [Annotation {
                 xyxy: [1.0, 2.0, 4.0, 6.0],
                 class: 0,
-                ignore: true
+                ignore: true,
+                number: 1
             }]
         );
     }

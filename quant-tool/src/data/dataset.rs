@@ -37,6 +37,8 @@ pub struct Annotation {
     pub class: u16,
     /// Neither a hit nor a miss.
     pub ignore: bool,
+    /// What it is in its annotation file: COCO's id, VOC's object from 0 on, YOLO's line from 1 on.
+    pub number: i64,
 }
 
 impl Dataset {
@@ -71,16 +73,19 @@ impl ImageRecord {
     }
 
     fn decode_any(&self) -> Result<image::RgbImage> {
-        let image = image::open(&self.path);
-        let image = image.with_context(|| format!("decoding {}", self.path.display()))?;
+        let place = || format!("decoding {}", self.path.display());
+        let reader = image::ImageReader::open(&self.path).with_context(place)?;
+        let image = reader.decode().with_context(place)?;
         let (width, height) = (image.width(), image.height());
         let outside = |b: &Annotation| {
             let [left, top, right, bottom] = b.xyxy;
             left >= width as f32 || top >= height as f32 || right <= 0.0 || bottom <= 0.0
         };
-        if let Some(at) = self.boxes.iter().position(outside) {
-            let (path, b) = (self.path.display(), self.boxes[at].xyxy);
-            bail!("{path}: box {at}, {b:?}, lies outside of its {width} x {height} pixels");
+        if let Some(b) = self.boxes.iter().find(|b| outside(b)) {
+            let (path, number, sides) = (self.path.display(), b.number, b.xyxy);
+            bail!(
+                "{path}: annotation {number}, {sides:?}, lies outside of its {width} x {height} pixels"
+            );
         }
         Ok(image.into_rgb8())
     }

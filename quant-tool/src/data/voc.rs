@@ -1,6 +1,7 @@
 //! Pascal VOC annotations (Everingham et al. 2010, development kit, section 3): one XML file a picture in `Annotations/`,
 //! pictures in `JPEGImages/`. Objects marked `difficult` are neither hits nor misses, as the challenge has it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -13,16 +14,32 @@ const XML_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads all of `folder/Annotations`.
 pub(super) fn read(folder: &Path, classes: &[String]) -> Result<Vec<ImageRecord>> {
-    let files = files_with(&folder.join("Annotations"), "xml")?;
-    let read = |path| {
-        let text = read_text(path, XML_BYTES_MAX)?;
-        record(&text, &folder.join("JPEGImages"), classes)
-            .with_context(|| format!("{}", Path::new(path).display()))
-    };
-    files.iter().map(|path| read(path)).collect()
+    let annotations = folder.join("Annotations");
+    let mut names = BTreeSet::new();
+    let mut images = Vec::new();
+    for path in files_with(&annotations, "xml")? {
+        let text = read_text(&path, XML_BYTES_MAX)?;
+        let image = record(&text, &folder.join("JPEGImages"), classes, &mut names);
+        images.push(image.with_context(|| path.display().to_string())?);
+    }
+    // There is no list of classes that a name could be looked up in.
+    ensure!(
+        names.is_empty() || classes.iter().any(|class| names.contains(class)),
+        "{}: no object is a \"{}\"; there are: {}",
+        annotations.display(),
+        classes.join("\" or a \""),
+        names.into_iter().collect::<Vec<_>>().join(", ")
+    );
+    Ok(images)
 }
 
-fn record(text: &str, folder: &Path, classes: &[String]) -> Result<ImageRecord> {
+/// One picture's annotations. The names of its objects are added to `names`, whatever their class.
+fn record(
+    text: &str,
+    folder: &Path,
+    classes: &[String],
+    names: &mut BTreeSet<String>,
+) -> Result<ImageRecord> {
     let document = Document::parse(text).context("not XML")?;
     let root = document.root_element();
     let source = child(root, "folder").and_then(|n| n.text());
@@ -31,6 +48,9 @@ fn record(text: &str, folder: &Path, classes: &[String]) -> Result<ImageRecord> 
     for (index, object) in objects.enumerate() {
         let place = || format!("object {index}");
         let name = text_of(object, "name").with_context(place)?;
+        if !names.contains(name) {
+            names.insert(name.to_owned());
+        }
         let bounds = child(object, "bndbox").context("no bndbox");
         let bounds = bounds.with_context(place)?;
         let side = |key| {
@@ -54,6 +74,7 @@ fn record(text: &str, folder: &Path, classes: &[String]) -> Result<ImageRecord> 
                 xyxy,
                 class,
                 ignore: child(object, "difficult").and_then(|n| n.text()) == Some("1"),
+                number: index as i64,
             });
         }
     }
@@ -82,7 +103,12 @@ mod tests {
             "<annotation><folder>street</folder><filename>a.jpg</filename>{objects}</annotation>"
         );
         let classes = ["person".to_owned(), "dog".to_owned()];
-        record(&text, Path::new("JPEGImages"), &classes)
+        record(
+            &text,
+            Path::new("JPEGImages"),
+            &classes,
+            &mut BTreeSet::new(),
+        )
     }
 
     fn object(name: &str, sides: [&str; 4], more: &str) -> String {

@@ -87,6 +87,7 @@ fn boxes(text: &str, size: (u32, u32), known: &[Option<u16>]) -> Result<Vec<Anno
                 ],
                 class,
                 ignore: false,
+                number: number as i64,
             });
         }
     }

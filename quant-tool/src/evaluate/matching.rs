@@ -178,6 +178,7 @@ mod tests {
             xyxy,
             class: 0,
             ignore,
+            number: 0,
         }
     }
 
@@ -199,6 +200,7 @@ mod tests {
                 xyxy: [80.0, 0.0, 90.0, 10.0],
                 class: 1,
                 ignore: false,
+                number: 0,
             },
         ];
         let detections = [

@@ -38,6 +38,7 @@ mod tests {
             xyxy,
             class: 0,
             ignore,
+            number: 0,
         }
     }
 

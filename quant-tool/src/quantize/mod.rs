@@ -440,7 +440,6 @@ impl Config {
         )?;
         let parts = [
             ("quantize.pull", self.pull),
-            ("quantize.zero_width", self.zero_width),
             ("quantize.soft_rate", self.soft_rate),
             ("quantize.soft_rate_end", self.soft_rate_end),
             ("quantize.hard_rate", self.hard_rate),
@@ -448,12 +447,24 @@ impl Config {
         for (key, value) in parts {
             check((0.0..=1.0).contains(&value), key, &value, "from 0 to 1")?;
         }
+        check(
+            (0.0..1.0).contains(&self.zero_width),
+            "quantize.zero_width",
+            &self.zero_width,
+            "from 0 to below 1",
+        )?;
         let own_levels = self.scales == Scales::Channel && self.levels == Rule::Frozen;
         check(
             self.fit == Fit::Weights || own_levels,
             "quantize.fit",
             &self.fit,
             "outputs are fitted with scales = channel and levels = frozen only",
+        )?;
+        check(
+            self.fit == Fit::Weights || self.zero_width == half(),
+            "quantize.zero_width",
+            &self.zero_width,
+            "levels that are fitted to outputs are the nearest ones: 0.5",
         )?;
         check(
             (0.0..=100.0).contains(&self.distillation),

@@ -1,11 +1,11 @@
 //! The ways to make a float network ternary that are compared.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::quantize::{Config, Fit, Free, Order, Rule, Scales, Soft};
+use crate::train::config::ConfigError;
 
 /// Learning rate at the start of what follows the float training, from the nearest levels.
 const RATE: f32 = 0.002;
@@ -104,7 +104,7 @@ pub(super) fn all(budget: u64) -> Vec<Method> {
             Kind::Ablation,
             "soft",
             "soft only",
-            "the whole budget in the soft stage, then rounded",
+            "the whole budget in the soft stage, with the float network as teacher, then rounded",
             Config {
                 soft_steps: budget.saturating_sub(1),
                 ..round()
@@ -149,32 +149,77 @@ pub(super) fn all(budget: u64) -> Vec<Method> {
     ]
 }
 
-/// Further ways, from a file with a table of settings each.
-pub(super) fn read(path: &Path) -> Result<Vec<Method>> {
+/// Further ways, from a file with a table of settings each, or of what is other than in one of the `known` ways: `like` names it.
+pub(super) fn read(path: &Path, known: &[Method]) -> Result<Vec<Method>> {
     let place = || path.display().to_string();
     let text = std::fs::read_to_string(path).with_context(place)?;
-    let tables: BTreeMap<String, Config> = toml::from_str(&text).with_context(place)?;
-    let plain = |key: &str| key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-    tables
-        .into_iter()
-        .map(|(key, settings)| {
-            anyhow::ensure!(
-                plain(&key),
-                "{}: [{key}]: letters, digits and - only",
-                place()
-            );
-            settings
-                .check()
-                .with_context(|| format!("{}: [{key}]", place()))?;
-            Ok(Method {
-                name: key.clone(),
-                about: format!("settings of [{key}] in the file given with --also"),
-                key,
-                settings,
-                kind: Kind::Tried,
-            })
-        })
-        .collect()
+    let tables: toml::Table = toml::from_str(&text)
+        .map_err(ConfigError::from)
+        .with_context(place)?;
+    let method = |(key, table): (String, toml::Value)| {
+        let way = tried(&key, table, known);
+        way.with_context(|| format!("{}: [{key}]", path.display()))
+    };
+    tables.into_iter().map(method).collect()
+}
+
+/// The way that a table describes.
+fn tried(key: &str, table: toml::Value, known: &[Method]) -> Result<Method, BadWay> {
+    let is_plain = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    // The float network has a folder beside those of the ways.
+    let is_taken = key == "float" || known.iter().any(|method| method.key == key);
+    if key.is_empty() || !is_plain || is_taken {
+        return Err(BadWay::Key);
+    }
+    let toml::Value::Table(mut own) = table else {
+        return Err(BadWay::NoTable);
+    };
+    let like = own.remove("like");
+    let mut settings = match &like {
+        None => toml::Table::new(),
+        Some(like) => {
+            let named = |method: &&Method| like.as_str() == Some(&method.key);
+            let keys = || {
+                known
+                    .iter()
+                    .map(|method| method.key.as_str())
+                    .collect::<Vec<_>>()
+            };
+            let method = known.iter().find(named);
+            let method = method.ok_or_else(|| BadWay::Like(like.to_string(), keys().join(", ")))?;
+            toml::Table::try_from(&method.settings)?
+        }
+    };
+    settings.extend(own);
+    let settings: Config = settings.try_into().map_err(ConfigError::from)?;
+    settings.check().map_err(ConfigError::from)?;
+    Ok(Method {
+        name: key.into(),
+        about: format!("settings of [{key}] in the file given with --also"),
+        key: key.into(),
+        settings,
+        kind: Kind::Tried,
+    })
+}
+
+/// Why a table of a file with further ways is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BadWay {
+    /// A name that is no folder's, or another way's.
+    #[error("a way is named with letters, digits and -, and not as another one or float")]
+    Key,
+    /// A value outside of all tables.
+    #[error("no table of settings")]
+    NoTable,
+    /// A way to begin with that there is not.
+    #[error("like = {0}: no such way; there are {1}")]
+    Like(String, String),
+    /// Settings that are none.
+    #[error(transparent)]
+    Settings(#[from] ConfigError),
+    /// Settings of a known way that cannot be written.
+    #[error(transparent)]
+    Written(#[from] toml::ser::Error),
 }
 
 /// The two stages, over which the learning rate has one descent.
@@ -226,5 +271,56 @@ fn round() -> Config {
         hard_rate: 0.0,
         groups: vec![1.0],
         ..hard(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> Result<Vec<Method>> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        read(file.path(), &all(30))
+    }
+
+    #[test]
+    fn a_table_says_what_is_other_than_in_a_known_way() {
+        let ways = read_text("[more-zeros]\nlike = \"soft-hard\"\nzero_width = 0.7\n").unwrap();
+        let known = all(30);
+        let like = known.iter().find(|m| m.key == "soft-hard").unwrap();
+        let expected = Config {
+            zero_width: 0.7,
+            ..like.settings.clone()
+        };
+        assert_eq!(ways[0].settings, expected);
+        assert_eq!(
+            (ways[0].key.as_str(), ways[0].kind),
+            ("more-zeros", Kind::Tried)
+        );
+    }
+
+    #[test]
+    fn a_bad_table_is_named() {
+        for (text, part) in [
+            (
+                "[a]\nlike = \"hrad\"",
+                "[a]: like = \"hrad\": no such way; there are round, ",
+            ),
+            ("[a]\nlike = \"hard\"\nzero_with = 0.7", "zero_with"),
+            (
+                "[a]\nlike = \"hard\"\nzero_width = 7",
+                "quantize.zero_width = 7.0",
+            ),
+            ("[a]\nzero_width = 0.5", "missing field"),
+            ("[hard]\nlike = \"hard\"", "[hard]: a way is named"),
+            ("[float]\nlike = \"hard\"", "[float]: a way is named"),
+            ("[\"\"]\nlike = \"hard\"", "a way is named"),
+            ("a = 1", "[a]: no table"),
+            ("[a", "expected"),
+        ] {
+            let error = read_text(text).unwrap_err();
+            assert!(format!("{error:#}").contains(part), "{error:#}");
+        }
     }
 }

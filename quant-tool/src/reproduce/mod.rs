@@ -4,6 +4,7 @@
 //! the integer arithmetic that the daemon runs. Everything is kept in the run's folder, so that a stopped call goes on.
 
 mod experiment;
+mod kept;
 mod measure;
 mod methods;
 mod plots;
@@ -14,10 +15,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use ternwatch_bundle::manifest::ModelId;
 use ternwatch_bundle::{Model, SecretKey};
 
 use self::experiment::Experiment;
+pub(crate) use self::kept::OtherSettings;
+pub(crate) use self::methods::BadWay;
 use self::methods::Method;
 use self::subject::{Finding, Naming, Subject};
 use crate::network::Network;
@@ -31,6 +36,7 @@ use crate::{cli, export, files, quantize};
 const PERSON: &str = include_str!("../../../models/person.toml");
 
 /// What one way to quantize came to, with one seed.
+#[derive(Serialize, Deserialize)]
 struct Outcome {
     /// Key of the way.
     method: String,
@@ -49,6 +55,7 @@ struct Outcome {
 }
 
 /// The float network of one seed.
+#[derive(Serialize, Deserialize)]
 struct FloatOutcome {
     /// Which seed.
     seed: u64,
@@ -102,7 +109,8 @@ fn compare<S: Subject>(
     args: &cli::Reproduce,
 ) -> Result<()> {
     if let Some(file) = &args.also {
-        experiment.methods.extend(methods::read(file)?);
+        let also = methods::read(file, &experiment.methods)?;
+        experiment.methods.extend(also);
         experiment.options += &format!(" --also {}", file.display());
     }
     let mut results = Results {
@@ -118,6 +126,7 @@ fn compare<S: Subject>(
         let trial = Trial {
             experiment: &experiment,
             subject,
+            examined_with: &subject.examined_with(),
             seed,
         };
         let folder = args.run.join(format!("seed-{seed}"));
@@ -142,6 +151,8 @@ fn compare<S: Subject>(
 struct Trial<'a, S> {
     experiment: &'a Experiment,
     subject: &'a S,
+    /// SHA-256 of the pictures to examine with.
+    examined_with: &'a str,
     seed: u64,
 }
 
@@ -166,7 +177,10 @@ impl<S: Subject> Trial<'_, S> {
 
     /// Trains the float network and measures it.
     fn float(&self, folder: &Path) -> Result<FloatOutcome> {
-        create(folder)?;
+        kept::claim(folder, &self.float_settings())?;
+        if let Some(outcome) = kept::outcome(folder, self.examined_with)? {
+            return Ok(outcome);
+        }
         let settings = &self.experiment.methods[0].settings;
         let state = self
             .session(settings, folder)
@@ -174,17 +188,28 @@ impl<S: Subject> Trial<'_, S> {
         let rounded = Quantizer::fit(&state.average, settings);
         let (_, model) = self.bundle("float", &state.average, &rounded)?;
         let network = &self.experiment.network;
-        Ok(FloatOutcome {
+        let outcome = FloatOutcome {
             seed: self.seed,
             measured: self.subject.float(network, &state.average, &model)?,
             seconds: state.seconds,
-        })
+        };
+        kept::keep(folder, self.examined_with, outcome)
+    }
+
+    /// What the float network depends on.
+    fn float_settings(&self) -> serde_json::Value {
+        let Experiment { float, network, .. } = self.experiment;
+        json!({ "seed": self.seed, "float": float, "layers": network.layers })
     }
 
     /// Quantizes the float network in one way, and measures what came of it.
     fn quantize(&self, seed_folder: &Path, method: &Method) -> Result<Outcome> {
         let folder = seed_folder.join(&method.key);
-        create(&folder)?;
+        let settings = json!({ "float": self.float_settings(), "quantize": method.settings });
+        kept::claim(&folder, &settings)?;
+        if let Some(outcome) = kept::outcome(&folder, self.examined_with)? {
+            return Ok(outcome);
+        }
         let float = Stage::Float.path(&seed_folder.join("float"));
         let copy = Stage::Float.path(&folder);
         std::fs::copy(&float, &copy).with_context(|| copy.display().to_string())?;
@@ -194,7 +219,7 @@ impl<S: Subject> Trial<'_, S> {
         session.calibrate(Stage::Hard, &mut hard)?;
         let (file, model) = self.bundle(&method.key, &hard.average, &hard.quantizer)?;
         files::write(&folder.join("model.tern"), &file)?;
-        Ok(Outcome {
+        let outcome = Outcome {
             method: method.key.clone(),
             seed: self.seed,
             measured: self.subject.integer(&model)?,
@@ -202,7 +227,8 @@ impl<S: Subject> Trial<'_, S> {
             zeros: zeros(&hard),
             steps: soft.step + hard.step,
             seconds: soft.seconds + hard.seconds,
-        })
+        };
+        kept::keep(&folder, self.examined_with, outcome)
     }
 
     /// A signed bundle, and the model in it.
@@ -229,10 +255,6 @@ impl<S: Subject> Trial<'_, S> {
         let model = files::model_from(&file, key.public_key())?;
         Ok((file, model))
     }
-}
-
-fn create(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())
 }
 
 fn zeros(state: &State) -> f64 {

@@ -184,7 +184,7 @@ fn targets(text: &mut String, e: &Experiment, results: &Results, own: &Method) -
     let best = baselines.max_by(|a, b| mean(a).total_cmp(&mean(b)));
     let len = Spread::of(of(results, own).map(|o| o.file_len as f64)).mean;
     let memory = len / results.float_len as f64;
-    let steps = e.budget as f64 / e.float.steps as f64;
+    let steps = Spread::of(of(results, own).map(|o| o.steps as f64)).mean / e.float.steps as f64;
     let least = e.difference_min;
     let mut line = |what: String, met: bool| {
         let verdict = if met { "met" } else { "**missed**" };

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use ternwatch_bundle::Model;
+use sha2::{Digest, Sha256};
+use ternwatch_bundle::{Model, hex};
 use ternwatch_kernels::Isa;
 
 use super::measure;
@@ -29,6 +30,9 @@ pub(super) trait Subject {
 
     /// How samples are drawn from the pictures, as the end of a sentence.
     fn drawn(&self) -> String;
+
+    /// SHA-256 of the pictures that it is examined with and of what is right.
+    fn examined_with(&self) -> String;
 
     /// Names of the classes.
     fn classes(&self) -> &[String];
@@ -90,6 +94,14 @@ impl Subject for Naming {
         format!("shifted by up to {} pixels{mirrored}", self.task.shift)
     }
 
+    fn examined_with(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(&self.test.pixels);
+        let labels = self.test.labels.iter();
+        labels.for_each(|label| hash.update(u32::from(*label).to_le_bytes()));
+        hex::encode(&hash.finalize())
+    }
+
     fn classes(&self) -> &[String] {
         &self.task.pictures.classes
     }
@@ -130,6 +142,17 @@ impl Subject for Finding {
 
     fn drawn(&self) -> String {
         "drawn as the configuration's [augment] says".into()
+    }
+
+    /// Of the annotations and of the pictures' names and sizes: pictures are not read for it.
+    fn examined_with(&self) -> String {
+        let mut hash = Sha256::new();
+        for image in &self.val.images {
+            let len = std::fs::metadata(&image.path).map_or(0, |file| file.len());
+            let name = image.path.file_name();
+            hash.update(format!("{name:?} {len} {:?}\n", image.boxes));
+        }
+        hex::encode(&hash.finalize())
     }
 
     fn classes(&self) -> &[String] {

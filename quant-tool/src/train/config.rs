@@ -71,6 +71,9 @@ pub enum ConfigError {
     /// A teacher that was taught something else.
     #[error("{}: finds other classes, or answers at other strides, than the network that is to learn from it (teacher)", .0.display())]
     Teacher(PathBuf),
+    /// A run folder with checkpoints of another configuration.
+    #[error("{} is another configuration than the one given: choose another run folder", .0.display())]
+    Mixed(PathBuf),
     /// A network that is trained here cannot be imported.
     #[error("no table [imported], which says what is to be known of the file")]
     NotImported,

@@ -5,7 +5,7 @@
 //! safetensors file, written beside its final name and renamed, so that a stop at any time leaves the last one whole.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -163,25 +163,29 @@ pub fn save(
 /// A checkpoint read back.
 pub struct Checkpoint {
     bytes: Vec<u8>,
-    path: String,
+    path: PathBuf,
     /// The text metadata.
     pub metadata: BTreeMap<String, String>,
 }
 
+/// A checkpoint that is damaged, or belongs to another network.
+#[derive(Debug, thiserror::Error)]
+#[error("the checkpoint {} cannot be used; without that file its stage begins anew", .0.display())]
+pub struct BadCheckpoint(PathBuf);
+
 impl Checkpoint {
     /// Reads a file that [`save`] wrote.
     pub fn read(path: &Path) -> Result<Self> {
-        let size = std::fs::metadata(path)
-            .with_context(|| format!("reading {}", path.display()))?
-            .len();
+        let place = || format!("reading {}", path.display());
+        let size = std::fs::metadata(path).with_context(place)?.len();
         ensure!(
             size <= CHECKPOINT_BYTES_MAX,
             "{}: {size} bytes are too many for a checkpoint",
             path.display()
         );
-        let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-        let (_, header) = SafeTensors::read_metadata(&bytes)
-            .with_context(|| format!("{}: not a checkpoint", path.display()))?;
+        let bytes = std::fs::read(path).with_context(place)?;
+        let bad = || BadCheckpoint(path.into());
+        let (_, header) = SafeTensors::read_metadata(&bytes).with_context(bad)?;
         let metadata = header
             .metadata()
             .clone()
@@ -190,24 +194,27 @@ impl Checkpoint {
             .collect();
         Ok(Self {
             bytes,
-            path: path.display().to_string(),
+            path: path.into(),
             metadata,
         })
     }
 
     /// Overwrites `into` with the set of this prefix; every name and shape must be there.
     pub fn load(&self, prefix: &str, into: &mut Parameters) -> Result<()> {
-        let tensors = SafeTensors::deserialize(&self.bytes)
-            .with_context(|| format!("{}: damaged", self.path))?;
+        self.load_any(prefix, into)
+            .with_context(|| BadCheckpoint(self.path.clone()))
+    }
+
+    fn load_any(&self, prefix: &str, into: &mut Parameters) -> Result<()> {
+        let tensors = SafeTensors::deserialize(&self.bytes)?;
         for p in &mut into.0 {
             let name = format!("{prefix}/{}", p.name);
             let tensor = tensors
                 .tensor(&name)
-                .with_context(|| format!("{}: no tensor {name}", self.path))?;
+                .with_context(|| format!("no tensor {name}"))?;
             if tensor.dtype() != Dtype::F32 || tensor.shape() != p.shape {
                 bail!(
-                    "{}: {name} is {:?} {:?}, expected F32 {:?}",
-                    self.path,
+                    "{name} is {:?} {:?}, expected F32 {:?}",
                     tensor.dtype(),
                     tensor.shape(),
                     p.shape
@@ -218,8 +225,7 @@ impl Checkpoint {
             }
             ensure!(
                 p.value.iter().all(|v| v.is_finite()),
-                "{}: {name} holds a number that is not finite",
-                self.path
+                "{name} holds a number that is not finite"
             );
         }
         Ok(())

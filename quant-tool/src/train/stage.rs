@@ -1,17 +1,17 @@
 //! One stage of training: the loop, its schedule, its checkpoints.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use super::adamw::{self, AdamW};
 use super::batches::{self, Plan};
 use super::config::Recipe;
 use super::graph::{self, Activations, Statistics, forward};
+use super::log::{LAYERS_EVERY, LOG_EVERY, Log};
 use super::parameters::{self, Checkpoint, Parameters, Role};
 use super::readings;
 use super::shards::{Statistic, Workers};
@@ -29,10 +29,10 @@ const RATE_END: f32 = 0.01;
 const GRADIENT_NORM_MAX: f32 = 10.0;
 /// How far the running statistics move to each batch's.
 const STATISTICS_MOMENTUM: f32 = 0.02;
-/// Batches that the exported statistics are measured on.
-const CALIBRATION_BATCHES: u64 = 60;
-/// Steps between two lines of the log.
-const LOG_EVERY: u64 = 50;
+/// Most batches that the exported statistics are measured on.
+const CALIBRATION_BATCHES_MAX: u64 = 60;
+/// Steps of all stages for each of them, where these are few.
+const STEPS_PER_CALIBRATION_BATCH: u64 = 10;
 
 /// A stage of training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,15 @@ impl Stage {
     /// Where a run's folder keeps this stage's checkpoint.
     pub fn path(self, run: &Path) -> PathBuf {
         run.join(self.name()).with_extension("safetensors")
+    }
+
+    /// The setting of its learning rate.
+    fn rate_key(self) -> &'static str {
+        match self {
+            Self::Float => "float.rate",
+            Self::Soft => "quantize.soft_rate",
+            Self::Hard => "quantize.hard_rate",
+        }
     }
 
     fn before(self) -> Option<Self> {
@@ -124,6 +133,21 @@ pub struct State {
     optimizer: AdamW,
     /// Seconds spent in this stage so far.
     pub seconds: f64,
+    /// Whether the average's normalization was measured anew, which is the last that happens to it.
+    pub calibrated: bool,
+}
+
+/// A stage that came to numbers which are none.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{what} in step {step} of the {} stage; {} is as it was written before, and log.csv beside it tells how it came. A lower {} may help",
+    .stage.name(), .checkpoint.display(), .stage.rate_key()
+)]
+pub struct Diverged {
+    what: String,
+    step: u64,
+    stage: Stage,
+    checkpoint: PathBuf,
 }
 
 impl State {
@@ -138,6 +162,7 @@ impl State {
             quantizer,
             optimizer,
             seconds: 0.0,
+            calibrated: false,
         }
     }
 
@@ -168,6 +193,11 @@ impl State {
         state.optimizer.steps = state.step;
         state.averaged = number("averaged")? as u64;
         state.seconds = number("seconds")?;
+        // Checkpoints did not always say so.
+        state.calibrated = checkpoint
+            .metadata
+            .get("calibrated")
+            .is_none_or(|c| c == "true");
         Ok(state)
     }
 
@@ -187,6 +217,7 @@ impl State {
             ("step".to_owned(), self.step.to_string()),
             ("averaged".to_owned(), self.averaged.to_string()),
             ("seconds".to_owned(), self.seconds.to_string()),
+            ("calibrated".to_owned(), self.calibrated.to_string()),
         ]);
         parameters::save(path, &sets, metadata)
     }
@@ -239,9 +270,10 @@ impl<T: Task> Session<'_, T> {
         let path = stage.path(self.folder);
         let steps = stage.steps(&self.recipe);
         let mut state = self.open(stage)?;
+        state.calibrated &= state.step >= steps;
         let end = steps.min(state.step.saturating_add(*steps_left));
         *steps_left -= end.saturating_sub(state.step);
-        let mut log = Log::open(&self.folder.join("log.csv"))?;
+        let mut log = Log::open(self.folder, stage, state.step)?;
         let workers = Workers::start()?;
         let own = self.own_teacher(stage)?;
         let teacher = self.teacher.or(own.as_ref());
@@ -264,7 +296,10 @@ impl<T: Task> Session<'_, T> {
             bar.inc(1);
             if state.step % LOG_EVERY == 0 {
                 bar.set_message(format!("loss {:.3}", loss.total()));
-                log.line(stage, &state, rate, loss)?;
+                log.line(&state, rate, loss)?;
+            }
+            if state.step % LAYERS_EVERY == 0 || state.step == steps {
+                log.layers(&state)?;
             }
             if written.elapsed() > CHECKPOINT_EVERY || state.step == end {
                 state.write(&path)?;
@@ -289,14 +324,17 @@ impl<T: Task> Session<'_, T> {
     /// The running statistics belong to parameters that changed while they were gathered; those that are exported have
     /// their own. Measured on training samples, forward only.
     pub fn calibrate(&self, stage: Stage, state: &mut State) -> Result<()> {
-        let batches = batches::draw(
-            Arc::clone(self.task),
-            self.plan(0xCA, (0, CALIBRATION_BATCHES)),
-        );
+        if state.calibrated {
+            return Ok(());
+        }
+        let stages = [Stage::Float, Stage::Soft, Stage::Hard];
+        let steps: u64 = stages.iter().map(|stage| stage.steps(&self.recipe)).sum();
+        let count = (steps / STEPS_PER_CALIBRATION_BATCH).clamp(1, CALIBRATION_BATCHES_MAX);
+        let batches = batches::draw(Arc::clone(self.task), self.plan(0xCA, (0, count)));
         let mode = (stage.activations(), Statistics::Batch);
         let measured = state.average.clone();
-        let bar = crate::progress::bar(CALIBRATION_BATCHES, "calibrating");
-        for step in 0..CALIBRATION_BATCHES {
+        let bar = crate::progress::bar(count, "calibrating");
+        for step in 0..count {
             let (images, _) = batches::next(&batches)?;
             let pass = forward(
                 self.network,
@@ -314,6 +352,7 @@ impl<T: Task> Session<'_, T> {
             bar.inc(1);
         }
         bar.finish();
+        state.calibrated = true;
         state.write(&stage.path(self.folder))
     }
 
@@ -415,13 +454,21 @@ impl<T: Task> Session<'_, T> {
             images,
             (self.task.as_ref(), &truth),
         )?;
-        let total = loss.total();
-        let step = state.step;
-        ensure!(
-            total.is_finite(),
-            "the loss is {total} in step {step} of the {} stage",
-            stage.name()
-        );
+        let diverged = |what| Diverged {
+            what,
+            step: state.step,
+            stage,
+            checkpoint: stage.path(self.folder),
+        };
+        if !loss.total().is_finite() {
+            bail!(diverged(format!("the loss is {}", loss.total())));
+        }
+        let is_finite =
+            |gradient: &Option<Vec<f32>>| gradient.iter().flatten().all(|g| g.is_finite());
+        if let Some(at) = gradients.iter().position(|g| !is_finite(g)) {
+            let name = &state.parameters.0[at].name;
+            bail!(diverged(format!("the gradient of {name} is not finite")));
+        }
         for statistics in &statistics {
             measure(&mut state.parameters, statistics, STATISTICS_MOMENTUM);
         }
@@ -475,45 +522,5 @@ fn measure(parameters: &mut Parameters, statistics: &[Statistic], momentum: f32)
                 .zip(batch)
                 .for_each(|(r, b)| *r += momentum * (b - *r));
         }
-    }
-}
-
-/// The run's log: one CSV line every [`LOG_EVERY`] steps.
-struct Log(std::fs::File);
-
-impl Log {
-    fn open(path: &Path) -> Result<Self> {
-        let new = !path.exists();
-        let file = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path);
-        let mut file = file.with_context(|| format!("opening {}", path.display()))?;
-        if new {
-            writeln!(
-                file,
-                "stage,step,seconds,rate,score_loss,box_loss,positives,near_levels,zeros"
-            )?;
-        }
-        Ok(Self(file))
-    }
-
-    fn line(&mut self, stage: Stage, state: &State, rate: f32, loss: Loss) -> Result<()> {
-        let report = state.quantizer.report(&state.parameters);
-        let mean = |f: fn(&quantize::LayerReport) -> f32| {
-            report.iter().map(f).sum::<f32>() / report.len() as f32
-        };
-        let (near, zeros) = (mean(|r| r.near), mean(|r| r.zeros));
-        writeln!(
-            self.0,
-            "{},{},{:.0},{rate:.6},{:.4},{:.4},{},{near:.4},{zeros:.4}",
-            stage.name(),
-            state.step,
-            state.seconds,
-            loss.score,
-            loss.bbox,
-            loss.positives
-        )?;
-        Ok(())
     }
 }

@@ -48,6 +48,8 @@ cut_out = 0.3
 noise = 0.05
 source_weights = {}
 stretched = {}
+[card]
+about = "what the test draws"
 "#;
 
 /// A folder with annotated photographs in `data` and a key pair, `key.secret` and `key.pub`.
