@@ -72,7 +72,9 @@ for architecture; do
     deploy/licences.sh "$crate" "$(rust_target "$architecture")" >"$stage/third-party.txt"
     if [ "$package" = ternwatch ]; then
         # The pages and completions come from the command line itself; they are the same everywhere.
-        cargo run --quiet --locked -p ternwatchd --example manual -- "$stage/manual"
+        # With the whole workspace's features, as the tests are: nothing is built twice.
+        cargo build --quiet --workspace --locked --example manual
+        target/debug/examples/manual "$stage/manual"
         mv "$stage/manual/ternwatchd.bash" "$stage/completions/ternwatchd"
     fi
     # One package at a time: cleaning first, so that nothing of the architecture before stays.
