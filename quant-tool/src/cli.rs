@@ -315,6 +315,9 @@ pub struct Export {
     /// Folder to evaluate on; the result goes into the model card.
     #[arg(long)]
     pub evaluate: Option<PathBuf>,
+    /// Also write the network as an ONNX file that gives the bundle's outputs, as `onnx` does.
+    #[arg(long, value_name = "FILE")]
+    pub onnx: Option<PathBuf>,
     /// The bundle to write.
     #[arg(long)]
     pub out: PathBuf,

@@ -17,7 +17,7 @@ use crate::import::stored::Stored;
 use crate::network::{Network, SIZE_RANGES};
 use crate::train::config::{Config, ConfigError};
 use crate::train::stage::{Session, Stage, State, Teacher, average_after};
-use crate::{cli, export, files};
+use crate::{cli, export, files, onnx};
 
 /// Trains through `stages`.
 pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
@@ -164,6 +164,12 @@ pub fn export(args: &cli::Export) -> Result<()> {
     let bytes = export::bundle(&source, &key)?;
     files::write(&args.out, &bytes)?;
     println!("{}: {} bytes", args.out.display(), bytes.len());
+    if let Some(path) = &args.onnx {
+        let model = files::model_from(&bytes, key.public_key())?;
+        let bytes = onnx::encode(&model, onnx::Form::Exact);
+        files::write(path, &bytes)?;
+        println!("{}: {} bytes", path.display(), bytes.len());
+    }
     Ok(())
 }
 

@@ -116,7 +116,11 @@ fn an_exported_bundle_is_inspected_and_evaluated() {
     bench.fail(&export("early.tern"), 65, "4 of 5 steps");
     bench.succeed(&format!("{} --unfinished", export("early.tern")));
     stage(&bench, "quantize", "run", "");
-    bench.succeed(&format!("{} --evaluate data", export("default.tern")));
+    let call = format!("{} --evaluate data --onnx own.onnx", export("default.tern"));
+    bench.succeed(&call);
+    bench.succeed("onnx --bundle default.tern --key key.pub --out later.onnx");
+    let onnx = |name: &str| std::fs::read(bench.path(name)).unwrap();
+    assert_eq!(onnx("own.onnx"), onnx("later.onnx"));
 
     let (text, _) = bench.succeed("inspect --bundle default.tern --key key.pub");
     for part in [

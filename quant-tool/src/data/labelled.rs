@@ -223,6 +223,52 @@ mod tests {
         assert_eq!((idx.sizes, idx.data), (vec![2], vec![7, 9]));
     }
 
+    /// An archive of pictures of one colour each.
+    fn archive(folder: &Path, name: &str, pictures: &[(&str, [u8; 3], u32)]) {
+        let file = std::fs::File::create(folder.join(name)).unwrap();
+        let mut archive = zip::ZipWriter::new(file);
+        let options = zip::write::SimpleFileOptions::default();
+        for (name, colour, side) in pictures {
+            let picture = image::RgbImage::from_pixel(*side, *side, image::Rgb(*colour));
+            let mut bytes = Cursor::new(Vec::new());
+            picture
+                .write_to(&mut bytes, image::ImageFormat::Png)
+                .unwrap();
+            archive.start_file(*name, options).unwrap();
+            std::io::Write::write_all(&mut archive, bytes.get_ref()).unwrap();
+        }
+        archive.finish().unwrap();
+    }
+
+    #[test]
+    fn an_archive_of_pictures_is_read_by_its_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let pictures = [
+            ("test/frog/b.png", [200, 100, 0], 32),
+            ("test/frog/a.png", [2, 4, 6], 32),
+            // Of another size: it is brought to 32 x 32.
+            ("test/cat/a.png", [254, 255, 1], 48),
+        ];
+        archive(folder.path(), "test.zip", &pictures);
+        let read = Labelled::cifar10(folder.path(), Part::Test).unwrap();
+        assert_eq!(read.classes, ["cat", "frog"]);
+        assert_eq!((read.size, read.count()), ((32, 32), 3));
+        assert_eq!(read.labels, [0, 1, 1]);
+        let corners: Vec<u8> = read.pixels.iter().copied().step_by(32 * 32).collect();
+        assert_eq!(corners, [127, 127, 0, 1, 2, 3, 100, 50, 0]);
+        archive(folder.path(), "train.zip", &pictures[..2]);
+        let error = Labelled::cifar10(folder.path(), Part::Train).err().unwrap();
+        assert!(
+            error
+                .to_string()
+                .contains("train.zip: pictures of 1 classes"),
+            "{error}"
+        );
+        std::fs::write(folder.path().join("train.zip"), b"no archive").unwrap();
+        let error = Labelled::cifar10(folder.path(), Part::Train).err().unwrap();
+        assert!(format!("{error:#}").contains("train.zip"), "{error:#}");
+    }
+
     #[test]
     fn a_damaged_idx_file_is_refused_by_name() {
         for bytes in [

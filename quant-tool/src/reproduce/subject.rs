@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use sha2::{Digest, Sha256};
 use ternwatch_bundle::{Model, hex};
 use ternwatch_kernels::Isa;
@@ -68,9 +68,13 @@ impl Naming {
         (shift, mirror): (usize, bool),
     ) -> Result<Self> {
         let part = |part| read(folder, part).with_context(|| BadData(folder.into()));
-        let test = part(Part::Test)?;
+        let (test, pictures) = (part(Part::Test)?, part(Part::Train)?);
+        if test.classes != pictures.classes {
+            let text = "what to test with has other classes than what to learn from";
+            return Err(anyhow!(text).context(BadData(folder.into())));
+        }
         let task = Arc::new(Classification {
-            pictures: part(Part::Train)?,
+            pictures,
             shift,
             mirror,
         });
