@@ -301,6 +301,15 @@ mod tests {
     }
 
     #[test]
+    fn the_reports_files_are_read() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        for (report, ways) in [("mnist", 18), ("cifar10", 12)] {
+            let file = docs.join(report).join("tried.toml");
+            assert_eq!(read(&file, &all(270)).unwrap().len(), ways, "{report}");
+        }
+    }
+
+    #[test]
     fn a_bad_table_is_named() {
         for (text, part) in [
             (
