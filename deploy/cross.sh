@@ -3,7 +3,7 @@
 #
 # TARGET is aarch64-unknown-linux-gnu, armv7-unknown-linux-gnueabihf or x86_64-unknown-linux-gnu. `build` takes the release
 # profile and keeps the machine's folders out of the program: the same sources give the same bytes anywhere. `test` takes the
-# development profile, under qemu-user; `check` takes that of `build`, with which it shares what runs on this machine, and links nothing. Results go to target-cross/TARGET/. One of four
+# development profile, under qemu-user; `check` takes it, too, and links nothing. Results go to target-cross/TARGET/. One of four
 # ways is taken, the first that this machine has (CROSS_WAY=host|rustup|cross|debian forces one):
 #   host    the machine is of that architecture itself
 #   rustup  the target's standard library, added with `rustup target add TARGET`, and Debian's C toolchain
@@ -129,7 +129,7 @@ cargo=(cargo)
 read -ra rustflags <<<"${RUSTFLAGS:-}"
 read -ra rustdocflags <<<"${RUSTDOCFLAGS:-}"
 options=(--target "$target")
-[ "$action" = test ] || options+=(--release)
+[ "$action" != build ] || options+=(--release)
 case $way in
     host) ;;
     rustup) use_debian_c_toolchain ;;
