@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 use ternwatch_bundle::model::ModelLayer;
-use ternwatch_bundle::{Manifest, Model, TrustedKeys, UnverifiedBundle};
 
 use crate::cli::Diff;
-use crate::files;
+use crate::files::{self, Opened};
 
 /// A longer value is not shown.
 const VALUE_CHARS_MAX: usize = 60;
@@ -28,11 +27,6 @@ pub fn print(args: &Diff) -> Result<()> {
     Ok(())
 }
 
-struct Opened {
-    manifest: Manifest,
-    model: Model,
-}
-
 fn read(path: &Path, keys: &[std::path::PathBuf]) -> Result<Opened> {
     let keys = if keys.is_empty() {
         vec![files::public_key(&path.with_file_name("default.pub"))?]
@@ -41,15 +35,7 @@ fn read(path: &Path, keys: &[std::path::PathBuf]) -> Result<Opened> {
             .map(|key| files::public_key(key))
             .collect::<Result<_>>()?
     };
-    let file = files::read(path)?;
-    let opened = || {
-        let bundle = UnverifiedBundle::from_bytes(&file)?.verify(&TrustedKeys::from_iter(keys))?;
-        Ok::<_, anyhow::Error>(Opened {
-            manifest: bundle.manifest().clone(),
-            model: Model::load(&bundle)?,
-        })
-    };
-    opened().with_context(|| path.display().to_string())
+    files::open(path, keys)
 }
 
 /// A line a difference.

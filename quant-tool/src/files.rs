@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use ternwatch_bundle::{Model, PublicKey, SecretKey, TrustedKeys, UnverifiedBundle};
+use ternwatch_bundle::{Manifest, Model, PublicKey, SecretKey, TrustedKeys, UnverifiedBundle};
 
 use crate::cli::BundleFile;
 
@@ -59,6 +59,33 @@ pub fn model(file: &BundleFile) -> Result<Model> {
 pub fn model_from(bytes: &[u8], key: PublicKey) -> Result<Model> {
     let bundle = UnverifiedBundle::from_bytes(bytes)?.verify(&TrustedKeys::from_iter([key]))?;
     Ok(Model::load(&bundle)?)
+}
+
+/// All of a bundle whose signature is good.
+pub struct Opened {
+    /// What the signer says.
+    pub manifest: Manifest,
+    /// The network.
+    pub model: Model,
+    /// Bytes of the file.
+    pub file_len: usize,
+    /// Bytes of it that are parameters.
+    pub parameters_len: usize,
+}
+
+/// Opens a bundle that one of these keys signed.
+pub fn open(path: &Path, keys: impl IntoIterator<Item = PublicKey>) -> Result<Opened> {
+    let file = read(path)?;
+    let opened = || {
+        let bundle = UnverifiedBundle::from_bytes(&file)?.verify(&TrustedKeys::from_iter(keys))?;
+        Ok::<_, anyhow::Error>(Opened {
+            manifest: bundle.manifest().clone(),
+            model: Model::load(&bundle)?,
+            file_len: file.len(),
+            parameters_len: bundle.parameters().len(),
+        })
+    };
+    opened().with_context(|| path.display().to_string())
 }
 
 /// Makes a key pair at `prefix`.secret and `prefix`.pub; never overwrites one.

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use ternwatch_bundle::manifest::Release;
 use ternwatch_bundle::model::{ConvLayer, ModelLayer};
-use ternwatch_bundle::{Manifest, Model, TrustedKeys, UnverifiedBundle, hex};
+use ternwatch_bundle::{Manifest, Model, hex};
 use ternwatch_detector::{Detector, golden};
 use ternwatch_kernels::{Isa, Trit};
 
@@ -12,23 +12,19 @@ use crate::files;
 
 /// Checks a bundle and prints what it says of itself, and its layers.
 pub fn print(file: &BundleFile) -> Result<()> {
-    let bytes = files::read(&file.bundle)?;
-    let keys = TrustedKeys::from_iter([files::key_of(file)?]);
-    let place = || file.bundle.display().to_string();
-    let bundle = UnverifiedBundle::from_bytes(&bytes).with_context(place)?;
-    let bundle = bundle.verify(&keys).with_context(place)?;
-    let model = Model::load(&bundle).with_context(place)?;
+    let opened = files::open(&file.bundle, [files::key_of(file)?])?;
+    let model = opened.model;
     let levels = Isa::available();
     for &isa in &levels {
-        golden::check(&model, isa).with_context(place)?;
+        golden::check(&model, isa).with_context(|| file.bundle.display().to_string())?;
     }
     let detector = Detector::new(&model, Isa::detect())?;
     let names: Vec<String> = levels.iter().map(ToString::to_string).collect();
-    let (parameters, macs) = (bundle.parameters().len(), model.macs() as f64 / 1e6);
-    print_manifest(bundle.manifest());
+    print_manifest(&opened.manifest);
     println!(
-        "{} bytes, {parameters} of them parameters; sha256 {}",
-        bytes.len(),
+        "{} bytes, {} of them parameters; sha256 {}",
+        opened.file_len,
+        opened.parameters_len,
         hex::encode(&model.sha256())
     );
     println!(
@@ -36,7 +32,11 @@ pub fn print(file: &BundleFile) -> Result<()> {
         model.golden().len(),
         names.join(", ")
     );
-    println!("{macs:.1} MMAC, arena {} bytes", detector.arena_len());
+    println!(
+        "{:.1} MMAC, arena {} bytes",
+        model.macs() as f64 / 1e6,
+        detector.arena_len()
+    );
     print_layers(&model);
     Ok(())
 }

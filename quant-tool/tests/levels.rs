@@ -44,24 +44,36 @@ fn settings() -> impl Strategy<Value = Config> {
     let orders = prop::sample::select(vec![Order::Nearest, Order::Layer, Order::Random]);
     let rules = prop::sample::select(vec![Rule::Frozen, Rule::Refit, Rule::Twn]);
     let scales = prop::sample::select(vec![Scales::Channel, Scales::Layer]);
-    (orders, rules, scales, 0.1f32..0.95).prop_map(|(order, levels, scales, zero_width)| Config {
+    let each = (orders, rules, scales, 0.1f32..0.95);
+    each.prop_map(|(order, levels, scales, zero_width)| Config {
+        order,
+        scales,
+        levels,
+        zero_width,
+        ..plain()
+    })
+}
+
+/// Nearest levels, a scale a channel, frozen.
+fn plain() -> Config {
+    Config {
         soft_steps: 1,
         pull: 0.5,
         soft: Soft::Weights,
         hard_steps: 1,
-        groups: vec![0.0, 0.5, 1.0],
+        groups: vec![1.0],
         last_group_at: 0.9,
         soft_rate: 0.001,
         soft_rate_end: 0.01,
         hard_rate: 0.001,
-        free: Free::StraightThrough,
-        order,
+        free: Free::Float,
+        order: Order::Nearest,
         fit: Fit::Weights,
-        scales,
-        levels,
-        zero_width,
+        scales: Scales::Channel,
+        levels: Rule::Frozen,
+        zero_width: 0.5,
         distillation: 0.0,
-    })
+    }
 }
 
 /// Every weight that is fixed, with its layer and place.
@@ -206,11 +218,7 @@ fn exported(seed: u64) -> (Network, Parameters, Quantizer, Model) {
             }
         }
     }
-    let config = Config {
-        order: Order::Nearest,
-        ..settings_of_the_paper()
-    };
-    let mut quantizer = Quantizer::fit(&parameters, &config);
+    let mut quantizer = Quantizer::fit(&parameters, &plain());
     quantizer.fix(&parameters, 1.0, Order::Nearest);
     quantizer.hold(&mut parameters);
     let key = SecretKey::from_bytes(&[9; 32]);
@@ -232,27 +240,6 @@ fn exported(seed: u64) -> (Network, Parameters, Quantizer, Model) {
     let file = export::bundle(&source, &key).unwrap();
     let model = quant_tool::files::model_from(&file, key.public_key()).unwrap();
     (network, parameters, quantizer, model)
-}
-
-fn settings_of_the_paper() -> Config {
-    Config {
-        soft_steps: 1,
-        pull: 0.5,
-        soft: Soft::Weights,
-        hard_steps: 1,
-        groups: vec![1.0],
-        last_group_at: 0.9,
-        soft_rate: 0.001,
-        soft_rate_end: 0.01,
-        hard_rate: 0.001,
-        free: Free::Float,
-        order: Order::Nearest,
-        fit: Fit::Weights,
-        scales: Scales::Channel,
-        levels: Rule::Frozen,
-        zero_width: 0.5,
-        distillation: 0.0,
-    }
 }
 
 /// Every weight of the bundle is the level that was trained, with the opposite sign where normalization turns the channel around;

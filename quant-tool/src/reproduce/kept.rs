@@ -1,5 +1,6 @@
 //! What a folder of the run was made with, and what was measured in it, so that neither is mixed up nor done twice.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -73,35 +74,28 @@ pub(super) fn keep<T: Serialize>(folder: &Path, examined_with: &str, outcome: T)
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let place = || path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(place)?;
-    serde_json::from_str(&text).with_context(place)
+    serde_json::from_str(&files::read_text(path)?).with_context(|| path.display().to_string())
 }
 
 /// Keys whose values are not the same, of tables within tables as `outer.inner`.
 fn differing(a: &Value, b: &Value) -> Vec<String> {
-    let none = Map::new();
-    let table = |value: &Value| value.as_object().cloned();
-    match (table(a), table(b)) {
-        (None, None) if a == b => Vec::new(),
-        (None, None) => vec![String::new()],
-        (a, b) => {
-            let (a, b) = (a.unwrap_or(none.clone()), b.unwrap_or(none));
-            let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
-            keys.sort_unstable();
-            keys.dedup();
-            let inner = keys.into_iter().flat_map(|key| {
-                let value =
-                    |table: &Map<String, Value>| table.get(key).cloned().unwrap_or_default();
-                let inner = differing(&value(&a), &value(&b)).into_iter();
-                inner.map(move |below| match below.is_empty() {
-                    true => key.clone(),
-                    false => format!("{key}.{below}"),
-                })
-            });
-            inner.collect()
-        }
+    let keys = |value: &Value| {
+        let keys = value.as_object().into_iter().flat_map(Map::keys);
+        keys.cloned().collect::<BTreeSet<_>>()
+    };
+    let all: Vec<String> = keys(a).union(&keys(b)).cloned().collect();
+    if all.is_empty() {
+        return (a != b).then(String::new).into_iter().collect();
     }
+    // A key that is missing on one side counts as null there.
+    let inner = all.iter().flat_map(|key| {
+        let inner = differing(&a[key.as_str()], &b[key.as_str()]).into_iter();
+        inner.map(move |below| match below.is_empty() {
+            true => key.clone(),
+            false => format!("{key}.{below}"),
+        })
+    });
+    inner.collect()
 }
 
 #[cfg(test)]

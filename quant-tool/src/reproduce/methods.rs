@@ -179,14 +179,10 @@ fn tried(key: &str, table: toml::Value, known: &[Method]) -> Result<Method, BadW
         None => toml::Table::new(),
         Some(like) => {
             let named = |method: &&Method| like.as_str() == Some(&method.key);
-            let keys = || {
-                known
-                    .iter()
-                    .map(|method| method.key.as_str())
-                    .collect::<Vec<_>>()
-            };
-            let method = known.iter().find(named);
-            let method = method.ok_or_else(|| BadWay::Like(like.to_string(), keys().join(", ")))?;
+            let method = known.iter().find(named).ok_or_else(|| {
+                let keys: Vec<&str> = known.iter().map(|method| method.key.as_str()).collect();
+                BadWay::Like(like.to_string(), keys.join(", "))
+            })?;
             toml::Table::try_from(&method.settings)?
         }
     };

@@ -118,6 +118,7 @@ fn compare<S: Subject>(
         ternary: Vec::new(),
         float_len: float_len(&experiment.network),
     };
+    let examined_with = subject.examined_with();
     let told = |seed: u64, what: &str, measured: f64| {
         let measure = experiment.measure;
         eprintln!("seed {seed}: {what}: {measure} {:.2} %", 100.0 * measured);
@@ -126,7 +127,7 @@ fn compare<S: Subject>(
         let trial = Trial {
             experiment: &experiment,
             subject,
-            examined_with: &subject.examined_with(),
+            examined_with: &examined_with,
             seed,
         };
         let folder = args.run.join(format!("seed-{seed}"));

@@ -101,8 +101,7 @@ impl Subject for Naming {
     fn examined_with(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(&self.test.pixels);
-        let labels = self.test.labels.iter();
-        labels.for_each(|label| hash.update(u32::from(*label).to_le_bytes()));
+        hash.update(&self.test.labels);
         hex::encode(&hash.finalize())
     }
 
