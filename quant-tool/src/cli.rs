@@ -281,6 +281,9 @@ pub struct Reproduce {
     /// File (TOML) with a table of quantization settings for each further way to compare.
     #[arg(long)]
     pub also: Option<PathBuf>,
+    /// Compare these ways only, by the names of their folders and of the tables in --also [default: all].
+    #[arg(long, value_name = "WAY,...", value_delimiter = ',')]
+    pub only: Vec<String>,
     /// Folder for report.md and its pictures.
     #[arg(long)]
     pub out: PathBuf,
@@ -315,6 +318,9 @@ pub struct Export {
     /// Folder to evaluate on; the result goes into the model card.
     #[arg(long)]
     pub evaluate: Option<PathBuf>,
+    /// Also write the float network's parameters, for `start` in other configurations: training on other pictures begins with them.
+    #[arg(long, value_name = "FILE")]
+    pub float: Option<PathBuf>,
     /// Also write the network as an ONNX file that gives the bundle's outputs, as `onnx` does.
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,

@@ -16,6 +16,7 @@ use crate::evaluate::{Evaluation, OVERALL, Score, coco, curve};
 use crate::import::stored::Stored;
 use crate::network::{Network, SIZE_RANGES};
 use crate::train::config::{Config, ConfigError};
+use crate::train::parameters::{self, AVERAGE, Parameters};
 use crate::train::stage::{Session, Stage, State, Teacher, average_after};
 use crate::{cli, export, files, onnx};
 
@@ -43,10 +44,15 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
     let teacher = teacher
         .map(|run| teacher_in(run, &network, &config.classes))
         .transpose()?;
+    let start = config.start.as_deref();
+    let start = start
+        .map(|file| begun_with(file, &network, config.seed))
+        .transpose()?;
     let session = Session {
         recipe: config.recipe(),
         network: &network,
         task: &photos,
+        start: start.as_ref(),
         teacher: teacher.as_ref(),
         folder: &args.run,
     };
@@ -68,6 +74,17 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Parameters from a file; random ones in the heads where it was made for another number of classes.
+fn begun_with(file: &Path, network: &Network, seed: u64) -> Result<Parameters> {
+    let mut parameters = Parameters::init(network, seed);
+    let anew = parameters.begin_with(network, file).context("start")?;
+    if !anew.is_empty() {
+        let (file, layers) = (file.display(), anew.join(", "));
+        eprintln!("{file} is for another number of classes: {layers} begin anew");
+    }
+    Ok(parameters)
 }
 
 /// The float network of another run, which has to answer the same questions as the one that learns.
@@ -164,6 +181,13 @@ pub fn export(args: &cli::Export) -> Result<()> {
     let bytes = export::bundle(&source, &key)?;
     files::write(&args.out, &bytes)?;
     println!("{}: {} bytes", args.out.display(), bytes.len());
+    if let Some(path) = &args.float {
+        let id = config.id();
+        let metadata = [("name", id.name), ("version", id.version.to_string())];
+        let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
+        parameters::save(path, &[(AVERAGE, &float.average)], metadata.into())?;
+        println!("{}: the float network", path.display());
+    }
     if let Some(path) = &args.onnx {
         let model = files::model_from(&bytes, key.public_key())?;
         let bytes = onnx::encode(&model, onnx::Form::Exact);

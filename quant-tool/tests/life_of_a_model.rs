@@ -7,8 +7,8 @@ mod bench;
 
 use bench::{Bench, PHOTOGRAPHS, TINY};
 use quant_tool::train::config::Config;
-use quant_tool::train::parameters::Role;
-use quant_tool::train::stage::{Stage, State};
+use quant_tool::train::parameters::{Parameters, Role};
+use quant_tool::train::stage::{Stage, State, average_after};
 use ternwatch_bundle::model::ModelLayer;
 
 fn tiny() -> Bench {
@@ -33,6 +33,13 @@ fn state(bench: &Bench, run: &str) -> State {
         &config.recipe(),
     )
     .unwrap()
+}
+
+/// What the float stage came to.
+fn learned(bench: &Bench, run: &str) -> Parameters {
+    let config = Config::read(&bench.path("tiny.toml")).unwrap();
+    let run = bench.path(run);
+    average_after(&run, Stage::Float, &config.network(&run).unwrap()).unwrap()
 }
 
 fn export(out: &str) -> String {
@@ -103,6 +110,47 @@ fn another_runs_float_network_may_teach() {
     bench.write("other/config.toml", dogs);
     bench.succeed(&call("train", "wrong"));
     bench.fail(&call("quantize", "wrong"), 78, "other classes");
+}
+
+#[test]
+fn a_run_may_begin_with_what_another_learned() {
+    let bench = tiny();
+    stage(&bench, "train", "run", "");
+    stage(&bench, "quantize", "run", "");
+    bench.succeed(&format!("{} --float learned", export("default.tern")));
+
+    let config = |change: &dyn Fn(&str) -> String| {
+        let start = TINY.replace("[network]", "start = \"learned\"\n[network]");
+        bench.write("next.toml", change(&start));
+    };
+    let train = |run: &str| format!("train --config next.toml --data data --run {run}");
+    config(&|text| text.replacen("steps = 6", "steps = 0", 1));
+    bench.succeed(&train("same"));
+    let (first, same) = (learned(&bench, "run"), learned(&bench, "same"));
+    for (a, b) in first.0.iter().zip(&same.0) {
+        assert_eq!(a.value, b.value, "{}", a.name);
+    }
+
+    config(&|text| {
+        let two = "classes = [\"person\", \"dog\"]\nstart";
+        text.replacen("start", two, 1)
+            .replacen("steps = 6", "steps = 0", 1)
+    });
+    let text = bench.text("data/annotations.json");
+    let mut annotations: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let categories = annotations["categories"].as_array_mut().unwrap();
+    categories.push(serde_json::json!({ "id": 2, "name": "dog" }));
+    bench.write("data/annotations.json", annotations.to_string());
+    let (_, told) = bench.succeed(&train("two"));
+    let anew = "head8, head16, head32 begin anew";
+    assert!(told.contains(anew), "{told}");
+
+    config(&|text| text.replace("stage16 = [6]", "stage16 = [7]"));
+    bench.fail(&train("wider"), 65, "average/stage16_0.weight");
+    config(&|text| text.replace("\"learned\"", "\"nothing\""));
+    bench.fail(&train("none"), 66, "nothing");
+    bench.write("nothing", "no checkpoint");
+    bench.fail(&train("none"), 65, "nothing");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use clap::error::ErrorKind;
 
 use crate::quantize::{Config, Fit, Free, Order, Rule, Scales, Soft};
 use crate::train::config::ConfigError;
@@ -163,6 +164,22 @@ pub(super) fn read(path: &Path, known: &[Method]) -> Result<Vec<Method>> {
     tables.into_iter().map(method).collect()
 }
 
+/// Those of the ways that are named by their keys, in the order of the report.
+pub(super) fn only(keys: &[String], all: Vec<Method>) -> Result<Vec<Method>, clap::Error> {
+    if let Some(key) = keys.iter().find(|key| all.iter().all(|m| m.key != **key)) {
+        let text = format!("--only {key}: no such way; there are {}", listed(&all));
+        return Err(clap::Error::raw(ErrorKind::InvalidValue, text));
+    }
+    let mut methods = all;
+    methods.retain(|method| keys.contains(&method.key));
+    Ok(methods)
+}
+
+fn listed(methods: &[Method]) -> String {
+    let keys: Vec<&str> = methods.iter().map(|method| method.key.as_str()).collect();
+    keys.join(", ")
+}
+
 /// The way that a table describes.
 fn tried(key: &str, table: toml::Value, known: &[Method]) -> Result<Method, BadWay> {
     let is_plain = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
@@ -179,10 +196,8 @@ fn tried(key: &str, table: toml::Value, known: &[Method]) -> Result<Method, BadW
         None => toml::Table::new(),
         Some(like) => {
             let named = |method: &&Method| like.as_str() == Some(&method.key);
-            let method = known.iter().find(named).ok_or_else(|| {
-                let keys: Vec<&str> = known.iter().map(|method| method.key.as_str()).collect();
-                BadWay::Like(like.to_string(), keys.join(", "))
-            })?;
+            let method = known.iter().find(named);
+            let method = method.ok_or_else(|| BadWay::Like(like.to_string(), listed(known)))?;
             toml::Table::try_from(&method.settings)?
         }
     };

@@ -113,6 +113,10 @@ fn compare<S: Subject>(
         experiment.methods.extend(also);
         experiment.options += &format!(" --also {}", file.display());
     }
+    if !args.only.is_empty() {
+        experiment.methods = methods::only(&args.only, experiment.methods)?;
+        experiment.options += &format!(" --only {}", args.only.join(","));
+    }
     let mut results = Results {
         float: Vec::new(),
         ternary: Vec::new(),
@@ -171,6 +175,7 @@ impl<S: Subject> Trial<'_, S> {
             },
             network: &self.experiment.network,
             task: self.subject.task(),
+            start: None,
             teacher: None,
             folder,
         }

@@ -27,6 +27,10 @@ pub struct Config {
     pub classes: Vec<String>,
     /// Default thresholds of the exported model: score, IoU.
     pub thresholds: [f32; 2],
+    /// File of parameters that the float stage begins with in place of random ones: `float.safetensors` of another run, or what
+    /// `export --float` writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<PathBuf>,
     /// Folder of another run whose float network teaches in the soft and hard stages, in place of this run's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<PathBuf>,
@@ -68,6 +72,11 @@ pub enum ConfigError {
         "an [imported] network has its float training behind it; only one that [network] describes is trained from the start"
     )]
     Imported,
+    /// An imported network begins with what was imported.
+    #[error(
+        "start is for a network that [network] describes; an [imported] one begins with its file"
+    )]
+    Start,
     /// A teacher that was taught something else.
     #[error("{}: finds other classes, or answers at other strides, than the network that is to learn from it (teacher)", .0.display())]
     Teacher(PathBuf),
@@ -130,6 +139,9 @@ impl Config {
             (Some(network), None) => network.check()?,
             (None, Some(imported)) => imported.check()?,
             _ => return Err(ConfigError::Network),
+        }
+        if config.imported.is_some() && config.start.is_some() {
+            return Err(ConfigError::Start);
         }
         let f = &config.float;
         check(

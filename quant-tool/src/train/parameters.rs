@@ -14,6 +14,9 @@ use ternwatch_bundle::manifest::HeadKind;
 use crate::files;
 use crate::network::Network;
 
+/// The set of averaged parameters in a checkpoint.
+pub const AVERAGE: &str = "average";
+
 /// The largest checkpoint that is read, in bytes.
 const CHECKPOINT_BYTES_MAX: u64 = 1 << 30;
 
@@ -47,7 +50,11 @@ pub struct Parameter {
 
 impl Parameter {
     fn is(&self, layer: &str, role: Role) -> bool {
-        self.role == role && self.name.strip_suffix(role.suffix()) == Some(layer)
+        self.role == role && self.is_of(layer)
+    }
+
+    fn is_of(&self, layer: &str) -> bool {
+        self.name.strip_suffix(self.role.suffix()) == Some(layer)
     }
 }
 
@@ -113,6 +120,24 @@ impl Parameters {
         &mut found.expect(ALL_FIVE).value
     }
 
+    /// Takes for its own the averaged parameters of a checkpoint, which is of a network like `network`. Heads for another number of
+    /// classes stay as they are; their layers are returned.
+    pub fn begin_with(&mut self, network: &Network, path: &Path) -> Result<Vec<String>> {
+        let checkpoint = Checkpoint::read(path)?;
+        let tensors = checkpoint.tensors()?;
+        let is_other = |p: &Parameter| {
+            let tensor = tensors.tensor(&key(AVERAGE, p));
+            tensor.is_ok_and(|tensor| tensor.shape() != p.shape)
+        };
+        let heads = network.heads.iter().map(|head| &head.layer);
+        let others = heads.filter(|layer| self.0.iter().any(|p| p.is_of(layer) && is_other(p)));
+        let others: Vec<String> = others.cloned().collect();
+        let kept = self.0.iter_mut();
+        let kept = kept.filter(|p| !others.iter().any(|layer| p.is_of(layer)));
+        checkpoint.load_each(AVERAGE, kept)?;
+        Ok(others)
+    }
+
     /// Zeros of the same shapes.
     pub fn zeros_like(&self) -> Self {
         let mut zeros = self.clone();
@@ -139,6 +164,11 @@ fn normal(rng: &mut fastrand::Rng) -> f32 {
     radius * (std::f32::consts::TAU * rng.f32()).cos()
 }
 
+/// What a set's parameter is called in a file.
+fn key(prefix: &str, parameter: &Parameter) -> String {
+    format!("{prefix}/{}", parameter.name)
+}
+
 /// Writes several sets of parameters (prefix, values) and text metadata into one file.
 pub fn save(
     path: &Path,
@@ -149,7 +179,7 @@ pub fn save(
     for (prefix, set) in sets {
         for p in &set.0 {
             let bytes: Vec<u8> = p.value.iter().flat_map(|v| v.to_le_bytes()).collect();
-            tensors.push((format!("{prefix}/{}", p.name), p.shape.clone(), bytes));
+            tensors.push((key(prefix, p), p.shape.clone(), bytes));
         }
     }
     let views = tensors
@@ -170,7 +200,7 @@ pub struct Checkpoint {
 
 /// A checkpoint that is damaged, or belongs to another network.
 #[derive(Debug, thiserror::Error)]
-#[error("the checkpoint {} cannot be used; without that file its stage begins anew", .0.display())]
+#[error("the checkpoint {} cannot be used", .0.display())]
 pub struct BadCheckpoint(PathBuf);
 
 impl Checkpoint {
@@ -201,14 +231,30 @@ impl Checkpoint {
 
     /// Overwrites `into` with the set of this prefix; every name and shape must be there.
     pub fn load(&self, prefix: &str, into: &mut Parameters) -> Result<()> {
+        self.load_each(prefix, into.0.iter_mut())
+    }
+
+    fn load_each<'a>(
+        &self,
+        prefix: &str,
+        into: impl Iterator<Item = &'a mut Parameter>,
+    ) -> Result<()> {
         self.load_any(prefix, into)
             .with_context(|| BadCheckpoint(self.path.clone()))
     }
 
-    fn load_any(&self, prefix: &str, into: &mut Parameters) -> Result<()> {
-        let tensors = SafeTensors::deserialize(&self.bytes)?;
-        for p in &mut into.0 {
-            let name = format!("{prefix}/{}", p.name);
+    fn tensors(&self) -> Result<SafeTensors<'_>> {
+        SafeTensors::deserialize(&self.bytes).with_context(|| BadCheckpoint(self.path.clone()))
+    }
+
+    fn load_any<'a>(
+        &self,
+        prefix: &str,
+        into: impl Iterator<Item = &'a mut Parameter>,
+    ) -> Result<()> {
+        let tensors = self.tensors()?;
+        for p in into {
+            let name = key(prefix, p);
             let tensor = tensors
                 .tensor(&name)
                 .with_context(|| format!("no tensor {name}"))?;

@@ -12,7 +12,7 @@ use super::batches::{self, Plan};
 use super::config::Recipe;
 use super::graph::{self, Activations, Statistics, forward};
 use super::log::{LAYERS_EVERY, LOG_EVERY, Log};
-use super::parameters::{self, Checkpoint, Parameters, Role};
+use super::parameters::{self, AVERAGE, Checkpoint, Parameters, Role};
 use super::readings;
 use super::shards::{Statistic, Workers};
 use super::task::{Loss, Task};
@@ -173,7 +173,7 @@ impl State {
         checkpoint.load("value", &mut parameters)?;
         let quantizer = Quantizer::blank(&parameters);
         let mut state = Self::start(parameters, quantizer, recipe);
-        checkpoint.load("average", &mut state.average)?;
+        checkpoint.load(AVERAGE, &mut state.average)?;
         checkpoint.load("first", &mut state.optimizer.first)?;
         checkpoint.load("second", &mut state.optimizer.second)?;
         let mut sets = state.quantizer.to_parameters(&state.parameters);
@@ -206,7 +206,7 @@ impl State {
         let [scale, threshold, fixed] = self.quantizer.to_parameters(&self.parameters);
         let sets = [
             ("value", &self.parameters),
-            ("average", &self.average),
+            (AVERAGE, &self.average),
             ("first", &self.optimizer.first),
             ("second", &self.optimizer.second),
             ("scale", &scale),
@@ -226,7 +226,7 @@ impl State {
 /// The averaged parameters at the end of a run's stage, if it was reached.
 pub fn average_after(run: &Path, stage: Stage, network: &Network) -> Result<Parameters> {
     let mut average = Parameters::init(network, 0);
-    Checkpoint::read(&stage.path(run))?.load("average", &mut average)?;
+    Checkpoint::read(&stage.path(run))?.load(AVERAGE, &mut average)?;
     Ok(average)
 }
 
@@ -246,6 +246,8 @@ pub struct Session<'a, T: Task> {
     pub network: &'a Network,
     /// What it is trained for.
     pub task: &'a Arc<T>,
+    /// What the float stage begins with instead of random parameters.
+    pub start: Option<&'a Parameters>,
     /// Who teaches in the soft and hard stages instead of the run's own float network.
     pub teacher: Option<&'a Teacher>,
     /// Where checkpoints and the log go.
@@ -375,10 +377,15 @@ impl<T: Task> Session<'_, T> {
     fn open(&self, stage: Stage) -> Result<State> {
         let path = stage.path(self.folder);
         if path.exists() {
-            return State::read(&path, self.network, &self.recipe);
+            let state = State::read(&path, self.network, &self.recipe);
+            let place = path.display();
+            return state.with_context(|| {
+                format!("{place} is there to go on from; without it the stage begins anew")
+            });
         }
         let Some(before) = stage.before() else {
-            let parameters = Parameters::init(self.network, self.recipe.seed);
+            let random = || Parameters::init(self.network, self.recipe.seed);
+            let parameters = self.start.cloned().unwrap_or_else(random);
             let quantizer = Quantizer::blank(&parameters);
             return Ok(State::start(parameters, quantizer, &self.recipe));
         };
