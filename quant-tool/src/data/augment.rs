@@ -9,6 +9,7 @@ use indicatif::ParallelProgressIterator;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::canvas::{Canvas, Colour};
 use super::dataset::Dataset;
 use super::xyxy;
 
@@ -40,6 +41,13 @@ pub struct Config {
     /// or from anywhere. What a person looks like then tells of neither the place nor the camera.
     #[serde(default)]
     pub patches: f32,
+    /// Probability that the colours of a view are bent: a power of each channel, and channels that change places.
+    #[serde(default)]
+    pub recolour: f32,
+    /// Probability that a view is seen through a random convolution (Xu et al. 2021), mixed with the view itself: shapes
+    /// stay, colours and textures do not.
+    #[serde(default)]
+    pub texture: f32,
 }
 
 /// A decoded photograph, with its half-size copy for strong reductions.
@@ -82,11 +90,9 @@ pub struct Sample {
 }
 
 /// A box must keep this part of its area inside the view.
-const VISIBLE_MIN: f32 = 0.35;
+pub(super) const VISIBLE_MIN: f32 = 0.35;
 /// And be at least this wide and high, in pixels.
 const SIDES_MIN: [f32; 2] = [3.0, 6.0];
-/// Largest side of a covered rectangle, as a part of the view's.
-const CUT_OUT_MAX: f32 = 0.35;
 /// Patches that a sample has at most.
 const PATCHES_MAX: usize = 3;
 /// Smallest and largest height of a patch, as a part of the sample's.
@@ -256,6 +262,12 @@ impl Photos {
         };
         let colour = Colour::draw(rng, &self.config);
         view.render(photo, &colour, canvas, part);
+        if self.config.recolour > 0.0 && rng.f32() < self.config.recolour {
+            canvas.recolour(rng, part);
+        }
+        if self.config.texture > 0.0 && rng.f32() < self.config.texture {
+            canvas.texture(rng, part);
+        }
         view
     }
 
@@ -270,7 +282,7 @@ impl Photos {
     }
 }
 
-fn between(rng: &mut fastrand::Rng, low: f32, high: f32) -> f32 {
+pub(super) fn between(rng: &mut fastrand::Rng, low: f32, high: f32) -> f32 {
     low + rng.f32() * (high - low)
 }
 
@@ -374,90 +386,6 @@ impl View {
     }
 }
 
-/// A linear change of colours: saturation, then gain and offset a channel.
-struct Colour {
-    saturation: f32,
-    gain: [f32; 3],
-    offset: f32,
-}
-
-impl Colour {
-    fn draw(rng: &mut fastrand::Rng, config: &Config) -> Self {
-        let saturation = match rng.f32() {
-            q if q < config.grey => 0.0,
-            q if q < config.grey + 0.25 => between(rng, 0.3, 1.6),
-            _ => 1.0,
-        };
-        let light = between(rng, config.light[0], config.light[1]);
-        let cast = if rng.bool() { 0.2 } else { 0.0 };
-        let gain = [(); 3].map(|()| light * between(rng, 1.0 - cast, 1.0 + cast));
-        Self {
-            saturation,
-            gain,
-            offset: between(rng, -0.15, 0.15) * 255.0,
-        }
-    }
-
-    fn apply(&self, rgb: [f32; 3]) -> [f32; 3] {
-        let grey = (rgb[0] + rgb[1] + rgb[2]) / 3.0;
-        let mut out = rgb;
-        for (v, gain) in out.iter_mut().zip(self.gain) {
-            *v = (grey + (*v - grey) * self.saturation) * gain + self.offset;
-        }
-        out
-    }
-}
-
-struct Canvas {
-    width: usize,
-    height: usize,
-    rgb: Vec<f32>,
-    boxes: Vec<Target>,
-}
-
-impl Canvas {
-    /// Covers a random rectangle of a part with one colour; left, top, right, bottom within the part.
-    fn cover(&mut self, rng: &mut fastrand::Rng, [x0, y0, w, h]: [usize; 4]) -> [f32; 4] {
-        let mut side = |all: usize| {
-            let length = (all as f32 * CUT_OUT_MAX * rng.f32()) as usize;
-            let start = rng.usize(0..=all - length);
-            (start, start + length)
-        };
-        let ((left, right), (top, bottom)) = (side(w), side(h));
-        let rgb = [(); 3].map(|()| rng.f32() * 255.0);
-        for y in y0 + top..y0 + bottom {
-            let row = (y * self.width + x0 + left) * 3..(y * self.width + x0 + right) * 3;
-            for pixel in self.rgb[row].chunks_exact_mut(3) {
-                pixel.copy_from_slice(&rgb);
-            }
-        }
-        [left, top, right, bottom].map(|v| v as f32)
-    }
-
-    /// Drops the boxes of which a part (x, y, width, height) leaves too little to be seen.
-    fn hide(&mut self, part: [usize; 4]) {
-        let [x, y, w, h] = part.map(|v| v as f32);
-        self.boxes.retain(|target| {
-            let all = xyxy::area(&target.xyxy);
-            let hidden = xyxy::intersection(&target.xyxy, &[x, y, x + w, y + h]);
-            all - hidden > VISIBLE_MIN * all
-        });
-    }
-
-    /// Planar u7 values / 127, as the detector's preprocessing gives them.
-    fn planes(&self) -> Vec<f32> {
-        let pixels = self.width * self.height;
-        let mut planes = vec![0.0; 3 * pixels];
-        for (i, rgb) in self.rgb.chunks_exact(3).enumerate() {
-            for c in 0..3 {
-                let byte = rgb[c].clamp(0.0, 255.0) as u8;
-                planes[c * pixels + i] = f32::from(byte >> 1) / 127.0;
-            }
-        }
-        planes
-    }
-}
-
 impl Pixels {
     fn new(image: image::RgbImage) -> Self {
         Self {
@@ -523,6 +451,8 @@ mod tests {
             cut_out: 0.0,
             noise: 0.0,
             patches: 0.0,
+            recolour: 0.0,
+            texture: 0.0,
         };
         Photos {
             photos: vec![photo],
@@ -608,6 +538,8 @@ mod tests {
             let mut photos = photos(w, h, [0, 0, w, h]);
             for patches in [0.0, 1.0] {
                 photos.config.patches = patches;
+                photos.config.recolour = patches;
+                photos.config.texture = patches;
                 for seed in 0..20 {
                     photos.sample(&mut fastrand::Rng::with_seed(seed), 33, 17);
                 }

@@ -1,5 +1,6 @@
 //! Annotated photographs: read, and drawn from.
 pub mod augment;
+mod canvas;
 mod coco;
 pub mod dataset;
 pub mod labelled;
