@@ -24,7 +24,7 @@ DEMO_BUILD = $(CARGO) build --release --locked -p ternwatchd && $(CARGO) build -
 DEMO = target/release/ternwatch-demo
 endif
 
-.PHONY: help demo check test test-home-assistant test-home-assistant-real transcript bench bench-peers bench-peers-arm load-test fuzz gate cross cross-aarch64 cross-armv7 cross-check cross-test deb deb-quant-tool deb-test vm-test reproducible release exposure deny train-default evaluate demo-ota
+.PHONY: help demo check test test-home-assistant test-home-assistant-real transcript bench bench-peers bench-peers-arm load-test fuzz gate cross cross-aarch64 cross-armv7 cross-check cross-test deb deb-quant-tool deb-test vm-test reproducible release exposure deny train-default evaluate cards demo-ota
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -162,6 +162,11 @@ train-default: ## train a model that ships, for hours: DATA=FOLDER (with train/ 
 	$(QUANT_TOOL) train --config "$(RECIPE)" --data "$(DATA)/train" --run "$(RUN)"
 	$(QUANT_TOOL) quantize --config "$(RECIPE)" --data "$(DATA)/train" --run "$(RUN)"
 	$(QUANT_TOOL) export --config "$(RECIPE)" --run "$(RUN)" --key "$(KEY)" --evaluate "$(DATA)/val" --out "$(RUN)/$(MODEL).tern"
+
+cards: ## the cards of the models that ship, with a picture of what each gets wrong on a street
+	@deploy/install-deps.sh build cards
+	$(CARGO) build --profile train --locked -p quant-tool
+	deploy/cards.sh $(QUANT_TOOL)
 
 evaluate: ## how well the models that ship find people on annotated pictures: DATA=FOLDER (with val/)
 	@deploy/install-deps.sh build

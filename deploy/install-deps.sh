@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a task needs and this machine lacks: deploy/install-deps.sh GROUP...
 #
-# Groups: build check demo test load transcript fuzz gate deb deb-test vm exposure deny cross-arm64 cross-armhf cross-amd64 cross-rust cross-rust-src
+# Groups: build check demo cards test load transcript fuzz gate deb deb-test vm exposure deny cross-arm64 cross-armhf cross-amd64 cross-rust cross-rust-src
 # Nothing is touched where everything is there. Otherwise apt installs the missing Debian packages, as root or with
 # sudo; without root, network or apt the missing packages are named and the script fails.
 set -euo pipefail
@@ -45,6 +45,7 @@ packages_of() {
     case $1 in
         build) echo gcc libc6-dev libclang-dev ;;
         demo) echo ffmpeg mosquitto opencv-doc ;;
+        cards) echo ffmpeg opencv-doc ;;
         # The TLS test makes its certificates with openssl; strace lets the card and the power fail; git says which files
         # are the project's.
         test) echo ffmpeg git mosquitto opencv-doc openssl strace ;;

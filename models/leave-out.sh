@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # How well a source is known that was not learned from: models/leave-out.sh DATA KEY SOURCE[,SOURCE...] [NAME=VALUE[,NAME=VALUE...]]
 #
-# Trains `person` for a quarter of its time (5,000 float, 400 soft and 1,600 hard steps) with nothing of these sources, `none` for with all of them, and
+# Trains `person` for a sixth of its steps (5,000 float, 400 soft and 1,600 hard steps) with nothing of these sources, `none` for with all of them, and
 # prints the AP50 of every source in DATA/val, of the float network and of the 2-bit one. NAME=VALUE are other settings of [augment], numbers like
 # patches=0.5. A stopped call goes on.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-
 [ $# -ge 3 ] || { sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 64; }
-readonly data=$1 key=$2 others=${4:-}
+data=$(realpath "$1")
+key=$(realpath "$2")
+readonly data key others=${4:-}
+cd "$(dirname "$0")/.."
 readonly run=target/leave-out/$3${others:+-$others}
 IFS=, read -ra sources <<<"$3"
 IFS=, read -ra settings <<<"$others"

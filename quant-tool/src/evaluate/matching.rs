@@ -47,45 +47,75 @@ pub(super) struct Outcomes {
     pub(super) images: usize,
 }
 
-/// Matches detections, best first, to boxes. Boxes that are ignored or that `counts` refuses do not count, and neither
-/// do detections that match one of these, or nothing while `counts` refuses them, too.
-pub(super) fn matched(
+/// What a detection turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Verdict {
+    /// It found the box of this index.
+    Hit(usize),
+    /// It found something that does not count.
+    Spared,
+    /// It found nothing.
+    Alarm,
+}
+
+/// Matches detections, best first, to boxes; one verdict a detection. Boxes that are ignored or that `counts` refuses do not
+/// count, and neither do detections that match one of these, or nothing while `counts` refuses them, too.
+pub(super) fn verdicts(
     detections: &[Detection],
     boxes: &[Annotation],
     counts: impl Fn(&[f32; 4]) -> bool,
-) -> Outcomes {
+) -> Vec<Verdict> {
     let mut free = vec![true; boxes.len()];
-    let spared_box = |b: &Annotation| b.ignore || !counts(&b.xyxy);
-    let mut outcomes = Outcomes {
-        images: 1,
-        ..Outcomes::default()
-    };
-    for d in detections {
-        let best = |ignore: bool, free: &[bool]| {
-            let own = |i: &usize| spared_box(&boxes[*i]) == ignore && boxes[*i].class == d.class;
+    let mut verdict = |d: &Detection| {
+        let best = |spared: bool, free: &[bool]| {
+            let own =
+                |i: &usize| is_spared(&boxes[*i], &counts) == spared && boxes[*i].class == d.class;
             (0..boxes.len())
                 .filter(|i| own(i) && (free[*i] || boxes[*i].ignore))
                 .map(|i| (i, overlap(&d.xyxy, &boxes[i])))
                 .filter(|(_, overlap)| *overlap >= IOU_MIN)
                 .max_by(|a, b| a.1.total_cmp(&b.1))
         };
-        let hit = best(false, &free);
-        let spared = match hit {
-            Some(_) => None,
-            None => best(true, &free),
-        };
-        if let Some((i, _)) = hit.or(spared) {
+        if let Some((i, _)) = best(false, &free) {
             free[i] = false;
+            return Verdict::Hit(i);
         }
-        if spared.is_none() && (hit.is_some() || counts(&d.xyxy)) {
+        match best(true, &free) {
+            Some((i, _)) => {
+                free[i] = false;
+                Verdict::Spared
+            }
+            None if counts(&d.xyxy) => Verdict::Alarm,
+            None => Verdict::Spared,
+        }
+    };
+    detections.iter().map(&mut verdict).collect()
+}
+
+fn is_spared(annotation: &Annotation, counts: impl Fn(&[f32; 4]) -> bool) -> bool {
+    annotation.ignore || !counts(&annotation.xyxy)
+}
+
+/// The outcomes of one image, by its [`verdicts`].
+pub(super) fn matched(
+    detections: &[Detection],
+    boxes: &[Annotation],
+    counts: impl Fn(&[f32; 4]) -> bool,
+) -> Outcomes {
+    let mut outcomes = Outcomes {
+        images: 1,
+        ..Outcomes::default()
+    };
+    for (d, verdict) in detections.iter().zip(verdicts(detections, boxes, &counts)) {
+        if verdict != Verdict::Spared {
             outcomes.detections.push(Outcome {
                 score: d.score,
                 class: d.class,
-                hit: hit.is_some(),
+                hit: verdict != Verdict::Alarm,
             });
         }
     }
-    for b in boxes.iter().filter(|b| !spared_box(b)) {
+    for b in boxes.iter().filter(|b| !is_spared(b, &counts)) {
         *outcomes.boxes.entry(b.class).or_default() += 1;
     }
     outcomes

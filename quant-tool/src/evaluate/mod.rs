@@ -5,6 +5,7 @@
 
 pub mod coco;
 pub mod curve;
+pub mod failures;
 mod matching;
 mod vacant;
 
