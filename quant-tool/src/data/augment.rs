@@ -4,6 +4,8 @@
 //! and mirror image, then blur, light, colour, a covered part and noise. It is drawn from a seed alone, so that a resumed run sees what an
 //! uninterrupted one would have seen.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use indicatif::ParallelProgressIterator;
 use rayon::prelude::*;
@@ -12,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::canvas::{Canvas, Colour};
 use super::dataset::Dataset;
 use super::xyxy;
+use crate::tell::note;
+use crate::train::check::{BadValue, check};
 
 /// How samples are drawn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,10 +37,16 @@ pub struct Config {
     pub light: [f32; 2],
     /// Probability of a view with half the photograph's resolution.
     pub blur: f32,
+    /// Probability of a view out of focus or in motion.
+    #[serde(default)]
+    pub defocus: f32,
     /// Probability of a covered rectangle (DeVries and Taylor 2017, "cutout").
     pub cut_out: f32,
     /// Largest standard deviation of the noise, of a range of 1.
     pub noise: f32,
+    /// Probability that a sample was compressed as JPEG, of a quality as cameras send it or worse.
+    #[serde(default)]
+    pub jpeg: f32,
     /// Probability of each of up to three patches: a piece of another photograph is laid over the sample, around somebody
     /// or from anywhere. What a person looks like then tells of neither the place nor the camera.
     #[serde(default)]
@@ -48,6 +58,82 @@ pub struct Config {
     /// stay, colours and textures do not.
     #[serde(default)]
     pub texture: f32,
+}
+
+impl Config {
+    /// Refuses values out of their range, by their key.
+    pub fn check(&self) -> Result<(), BadValue> {
+        let probabilities = [
+            ("augment.mosaic", self.mosaic),
+            ("augment.grey", self.grey),
+            ("augment.blur", self.blur),
+            ("augment.defocus", self.defocus),
+            ("augment.cut_out", self.cut_out),
+            ("augment.jpeg", self.jpeg),
+            ("augment.patches", self.patches),
+            ("augment.recolour", self.recolour),
+            ("augment.texture", self.texture),
+        ];
+        for (key, p) in probabilities {
+            check((0.0..=1.0).contains(&p), key, &p, "a probability is 0 to 1")?;
+        }
+        let is_range = |[low, high]: [f32; 2], most: f32| low > 0.0 && low <= high && high <= most;
+        check(
+            is_range(self.scale, 100.0),
+            "augment.scale",
+            &self.scale,
+            "smallest, then largest, above 0, at most 100",
+        )?;
+        check(
+            is_range(self.light, 10.0),
+            "augment.light",
+            &self.light,
+            "darkest, then brightest, above 0, at most 10",
+        )?;
+        check(
+            (0.0..=2.0).contains(&self.aspect),
+            "augment.aspect",
+            &self.aspect,
+            "0 to 2",
+        )?;
+        check(
+            (0.0..=1.0).contains(&self.noise),
+            "augment.noise",
+            &self.noise,
+            "0 to 1",
+        )?;
+        let weights = &self.source_weights;
+        check(
+            weights.values().all(|w| (0.0..=1e6).contains(w)),
+            "augment.source_weights",
+            weights,
+            "weights are 0 to 1,000,000",
+        )?;
+        check(
+            self.stretched.values().all(|a| (0.0..=2.0).contains(a)),
+            "augment.stretched",
+            &self.stretched,
+            "0 to 2",
+        )
+    }
+
+    /// Names of sources that no picture has may be those of other data, or mistakes.
+    fn tell_unknown_sources(&self, dataset: &Dataset) {
+        let known: BTreeSet<&str> = dataset.images.iter().map(|i| i.source.as_str()).collect();
+        let named = self.source_weights.keys().chain(self.stretched.keys());
+        let unknown: BTreeSet<&str> = named
+            .map(String::as_str)
+            .filter(|s| !known.contains(s))
+            .collect();
+        if !unknown.is_empty() {
+            let list = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join(", ");
+            note!(
+                "warning: [augment] speaks of sources that no picture is of: {}; there are: {}",
+                list(unknown),
+                list(known)
+            );
+        }
+    }
 }
 
 /// A decoded photograph, with its half-size copy for strong reductions.
@@ -69,6 +155,8 @@ pub struct Photos {
     photos: Vec<Photo>,
     /// Cumulated weights, the last one is the sum.
     cumulated: Vec<f64>,
+    /// The border's grey, as the detector's letterbox has it, 0 to 255.
+    border: f32,
     config: Config,
 }
 
@@ -99,12 +187,10 @@ const PATCHES_MAX: usize = 3;
 const PATCH_HEIGHT: [f32; 2] = [0.12, 0.95];
 /// Most that a patch is enlarged.
 const PATCH_SCALE_MAX: f32 = 2.5;
-/// The border's grey, as the detector's letterbox has it.
-const BORDER: f32 = 114.0;
 
 impl Photos {
-    /// Decodes every image of a training set.
-    pub fn load(dataset: &Dataset, config: &Config) -> Result<Self> {
+    /// Decodes every image of a training set. `fill` is the u7 grey around them.
+    pub fn load(dataset: &Dataset, config: &Config, fill: u8) -> Result<Self> {
         let bar = crate::progress::bar(dataset.images.len() as u64, "photographs");
         let photos: Vec<Photo> = dataset
             .images
@@ -134,7 +220,7 @@ impl Photos {
                 })
             })
             .collect::<Result<_>>()?;
-        let cumulated = dataset
+        let cumulated: Vec<f64> = dataset
             .images
             .iter()
             .scan(0.0, |sum, record| {
@@ -146,9 +232,17 @@ impl Photos {
                 Some(*sum)
             })
             .collect();
+        check(
+            cumulated.last().is_some_and(|sum| *sum > 0.0),
+            "augment.source_weights",
+            &config.source_weights,
+            "some picture needs a weight above 0",
+        )?;
+        config.tell_unknown_sources(dataset);
         Ok(Self {
             photos,
             cumulated,
+            border: 2.0 * f32::from(fill),
             config: config.clone(),
         })
     }
@@ -158,7 +252,7 @@ impl Photos {
         let mut canvas = Canvas {
             width,
             height,
-            rgb: vec![BORDER; 3 * width * height],
+            rgb: vec![self.border; 3 * width * height],
             boxes: Vec::new(),
         };
         if rng.f32() < self.config.mosaic {
@@ -175,6 +269,9 @@ impl Photos {
             }
         }
         self.noise(rng, &mut canvas.rgb);
+        if self.config.jpeg > 0.0 && rng.f32() < self.config.jpeg {
+            canvas.compress(rng);
+        }
         Sample {
             image: canvas.planes(),
             boxes: canvas.boxes,
@@ -267,6 +364,9 @@ impl Photos {
         }
         if self.config.texture > 0.0 && rng.f32() < self.config.texture {
             canvas.texture(rng, part);
+        }
+        if self.config.defocus > 0.0 && rng.f32() < self.config.defocus {
+            canvas.defocus(rng, part);
         }
         view
     }
@@ -448,8 +548,10 @@ mod tests {
             grey: 0.2,
             light: [0.55, 1.4],
             blur: 0.0,
+            defocus: 0.0,
             cut_out: 0.0,
             noise: 0.0,
+            jpeg: 0.0,
             patches: 0.0,
             recolour: 0.0,
             texture: 0.0,
@@ -457,6 +559,7 @@ mod tests {
         Photos {
             photos: vec![photo],
             cumulated: vec![1.0],
+            border: 114.0,
             config,
         }
     }
@@ -540,6 +643,8 @@ mod tests {
                 photos.config.patches = patches;
                 photos.config.recolour = patches;
                 photos.config.texture = patches;
+                photos.config.defocus = patches;
+                photos.config.jpeg = patches;
                 for seed in 0..20 {
                     photos.sample(&mut fastrand::Rng::with_seed(seed), 33, 17);
                 }

@@ -1,5 +1,8 @@
 //! A sample while it is drawn: its pixels, the boxes in it, and what is done to its colours.
 
+use image::codecs::jpeg::JpegEncoder;
+use image::{ExtendedColorType, ImageEncoder, ImageFormat};
+
 use super::augment::{Config, Target, VISIBLE_MIN, between};
 use super::xyxy;
 
@@ -9,6 +12,10 @@ const CUT_OUT_MAX: f32 = 0.35;
 const POWERS: [f32; 2] = [0.7, 0.3];
 /// Sides of random convolutions, in pixels.
 const TEXTURE_SIDES: [usize; 3] = [1, 3, 5];
+/// How far a point out of focus or in motion spreads to either side, in pixels.
+const SPREADS: [usize; 2] = [1, 2];
+/// JPEG qualities, from poor to that of a good camera.
+const QUALITIES: std::ops::RangeInclusive<u8> = 15..=85;
 
 /// A linear change of colours: saturation, then gain and offset a channel.
 pub(super) struct Colour {
@@ -111,6 +118,47 @@ impl Canvas {
                 *value = *value * (1.0 - share) + seen * share;
             }
         });
+    }
+
+    /// Spreads every point of a part along the rows (motion), the columns, or both (out of focus).
+    pub(super) fn defocus(&mut self, rng: &mut fastrand::Rng, part: [usize; 4]) {
+        if part[2] == 0 || part[3] == 0 {
+            return;
+        }
+        let reach = SPREADS[rng.usize(0..SPREADS.len())];
+        let (along, down) = [(reach, 0), (0, reach), (reach, reach)][rng.usize(0..3)];
+        let planes = self.padded(part, reach);
+        let stride = part[2] + 2 * reach;
+        let taps = ((2 * along + 1) * (2 * down + 1)) as f32;
+        let mut pixel = 0;
+        self.each_pixel(part, |rgb| {
+            let (x, y) = (pixel % part[2] + reach, pixel / part[2] + reach);
+            for (value, plane) in rgb.iter_mut().zip(&planes) {
+                let rows = (y - down..=y + down).map(|y| &plane[y * stride + x - along..]);
+                *value = rows.flat_map(|row| &row[..=2 * along]).sum::<f32>() / taps;
+            }
+            pixel += 1;
+        });
+    }
+
+    /// Compresses the sample as JPEG, and reads it again.
+    pub(super) fn compress(&mut self, rng: &mut fastrand::Rng) {
+        let quality = rng.u8(QUALITIES);
+        let bytes: Vec<u8> = self.rgb.iter().map(|v| v.clamp(0.0, 255.0) as u8).collect();
+        let (width, height) = (self.width as u32, self.height as u32);
+        let mut file = Vec::new();
+        let encoder = JpegEncoder::new_with_quality(&mut file, quality);
+        let written = encoder.write_image(&bytes, width, height, ExtendedColorType::Rgb8);
+        let read =
+            written.and_then(|()| image::load_from_memory_with_format(&file, ImageFormat::Jpeg));
+        // What cannot be compressed, a side of more than 65,535 pixels, stays as it is.
+        if let Ok(image) = read {
+            let pixels = image.into_rgb8().into_raw();
+            self.rgb
+                .iter_mut()
+                .zip(pixels)
+                .for_each(|(v, byte)| *v = f32::from(byte));
+        }
     }
 
     fn each_pixel(&mut self, [x0, y0, w, h]: [usize; 4], mut change: impl FnMut(&mut [f32])) {
@@ -286,6 +334,32 @@ mod tests {
             );
             assert_ne!(part(&before), part(&after));
         }
+    }
+
+    #[test]
+    fn a_point_out_of_focus_spreads_within_its_part() {
+        for seed in 0..20 {
+            let mut canvas = canvas();
+            canvas.rgb.fill(0.0);
+            let at = |x: usize, y: usize| (y * 31 + x) * 3;
+            canvas.rgb[at(10, 6)] = 90.0;
+            canvas.rgb[at(2, 6) + 1] = 90.0;
+            canvas.defocus(&mut fastrand::Rng::with_seed(seed), PART);
+            let red: f32 = canvas.rgb.iter().step_by(3).sum();
+            assert!((red - 90.0).abs() < 1e-3, "{red}");
+            assert!(canvas.rgb[at(10, 6)] <= 30.0);
+            assert_eq!(canvas.rgb[at(2, 6) + 1], 90.0, "outside of the part");
+            assert_eq!(canvas.rgb[at(3, 6) + 1], 0.0, "nothing comes in");
+        }
+    }
+
+    #[test]
+    fn a_compressed_sample_looks_alike() {
+        let (before, mut after) = (canvas(), canvas());
+        after.compress(&mut fastrand::Rng::with_seed(4));
+        let pairs = before.rgb.iter().zip(&after.rgb);
+        let error = pairs.map(|(a, b)| (a - b).abs()).sum::<f32>() / before.rgb.len() as f32;
+        assert!(error > 1.0 && error < 30.0, "{error}");
     }
 
     #[test]

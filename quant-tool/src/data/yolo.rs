@@ -1,12 +1,16 @@
 //! YOLO's text labels: `labels/NAME.txt` has a line `class centre-x centre-y width height` a box, in parts of the picture's
-//! size; the picture is `images/NAME.jpg`, `.jpeg` or `.png`; `classes.txt` has the class names, one a line.
+//! size; the picture is `images/NAME.jpg`, `.jpeg` or `.png`; `classes.txt` has the class names, one a line. A picture without labels
+//! shows nothing.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use super::dataset::{Annotation, ImageRecord, class_index, files_with, read_text};
 
+/// How the names of pictures end.
+const ENDINGS: [&str; 3] = ["jpg", "jpeg", "png"];
 /// The largest text file that is read, in bytes.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
 
@@ -34,13 +38,28 @@ pub(super) fn read(folder: &Path, classes: &[String]) -> Result<Vec<ImageRecord>
             source: "all".into(),
         });
     }
+    let labelled: BTreeSet<PathBuf> = images.iter().map(|image| image.path.clone()).collect();
+    for ending in ENDINGS {
+        let pictures = files_with(&folder.join("images"), ending)?;
+        let empty = pictures.into_iter().filter(|p| !labelled.contains(p));
+        images.extend(empty.map(|path| ImageRecord {
+            boxes: Vec::new(),
+            path,
+            source: "all".into(),
+        }));
+    }
     Ok(images)
 }
 
 /// The picture that a label file belongs to.
 fn picture(folder: &Path, label: &Path) -> Result<PathBuf> {
-    let stem = label.file_stem().unwrap_or_default();
-    let candidates = ["jpg", "jpeg", "png"].map(|e| folder.join(stem).with_extension(e));
+    // A name may have dots of its own.
+    let candidates = ENDINGS.map(|ending| {
+        let mut name = label.file_stem().unwrap_or_default().to_owned();
+        name.push(".");
+        name.push(ending);
+        folder.join(name)
+    });
     let found = candidates.iter().find(|p| p.exists());
     let missing = || format!("{}: no {}", label.display(), candidates[0].display());
     found.cloned().with_context(missing)
@@ -105,6 +124,45 @@ mod tests {
         let found = found.unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].xyxy, [50.0, 0.0, 150.0, 100.0]);
+    }
+
+    #[test]
+    fn pictures_without_labels_come_after_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        for name in ["images", "labels"] {
+            std::fs::create_dir(file(name)).unwrap();
+        }
+        for name in ["a.png", "b.png", "c.jpg"] {
+            let picture = image::RgbImage::new(8, 8);
+            picture.save(file("images").join(name)).unwrap();
+        }
+        std::fs::write(file("classes.txt"), "person\n").unwrap();
+        std::fs::write(file("labels/b.txt"), "0 0.5 0.5 0.5 0.5\n").unwrap();
+        let images = read(folder.path(), &["person".into()]).unwrap();
+        let found: Vec<_> = images
+            .iter()
+            .map(|i| (i.path.strip_prefix(file("images")).unwrap(), i.boxes.len()))
+            .collect();
+        let expected = [("b.png", 1), ("c.jpg", 0), ("a.png", 0)];
+        assert_eq!(
+            found,
+            expected.map(|(name, boxes)| (Path::new(name), boxes))
+        );
+    }
+
+    #[test]
+    fn a_picture_has_the_whole_name_of_its_labels() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["cam.jpg", "cam.1.jpg", "cam.2.png"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        for (labels, name) in [("cam.1.txt", "cam.1.jpg"), ("cam.2.txt", "cam.2.png")] {
+            let found = picture(folder.path(), Path::new(labels)).unwrap();
+            assert_eq!(found, folder.path().join(name));
+        }
+        let error = picture(folder.path(), Path::new("cam.3.txt")).unwrap_err();
+        assert!(error.to_string().contains("cam.3.jpg"), "{error}");
     }
 
     #[test]
