@@ -68,7 +68,7 @@ pub struct Sign {
     /// Days from now on which it may be installed [default: for ever].
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=36_500))]
     pub valid_days: Option<u64>,
-    /// The oldest daemon that may run it, MAJOR.MINOR.PATCH.
+    /// The oldest daemon that may run it, MAJOR.MINOR.PATCH [default: as it is].
     #[arg(long, value_parser = daemon_version)]
     pub daemon_min: Option<[u32; 3]>,
     /// Another size of the network's input, WIDTHxHEIGHT in pixels: larger finds smaller people, smaller is faster. The
@@ -141,6 +141,14 @@ fn score(text: &str) -> Result<f32, String> {
         .ok()
         .filter(|score| (0.0..=1.0).contains(score));
     score.ok_or_else(|| format!("{text:?} is not a number from 0 to 1"))
+}
+
+/// The name of a picture that can be written.
+fn picture(name: &str) -> Result<PathBuf, String> {
+    match image::ImageFormat::from_path(name) {
+        Ok(image::ImageFormat::Png | image::ImageFormat::Jpeg) => Ok(name.into()),
+        _ => Err("its name has to end in .png or .jpg".into()),
+    }
 }
 
 fn input_size(text: &str) -> Result<[u32; 2], String> {
@@ -223,7 +231,7 @@ pub struct Run {
     /// Training configuration (TOML).
     #[arg(long)]
     pub config: PathBuf,
-    /// Folder with annotations.json (COCO) and images/.
+    /// Folder of annotated pictures: COCO, Pascal VOC or YOLO.
     #[arg(long)]
     pub data: PathBuf,
     /// Folder for checkpoints and the log.
@@ -335,7 +343,7 @@ pub struct Evaluate {
     /// The bundle and its key.
     #[command(flatten)]
     pub bundle: BundleFile,
-    /// Folder with annotations.json (COCO) and images/.
+    /// Folder of annotated pictures: COCO, Pascal VOC or YOLO.
     #[arg(long)]
     pub data: PathBuf,
     /// Print JSON instead of a table.
@@ -344,6 +352,9 @@ pub struct Evaluate {
     /// Also draw precision, recall and false alarms by threshold, as SVG.
     #[arg(long)]
     pub curve: Option<PathBuf>,
+    /// Also draw the pictures with most errors at the default threshold (.png or .jpg): found green, missed red, false alarms yellow.
+    #[arg(long, value_name = "FILE", value_parser = picture)]
+    pub failures: Option<PathBuf>,
     /// Also write the boxes and what was detected into this folder, in COCO's format: truth.json, detections.json.
     #[arg(long, value_name = "FOLDER")]
     pub coco: Option<PathBuf>,
@@ -355,6 +366,12 @@ pub struct Card {
     /// The bundle and its key.
     #[command(flatten)]
     pub bundle: BundleFile,
+    /// Name of a picture in that folder, drawn by `evaluate --failures`, to be shown in the page.
+    #[arg(long, value_name = "NAME")]
+    pub picture: Option<String>,
+    /// What pictures it shows, in Markdown.
+    #[arg(long, value_name = "TEXT", requires = "picture")]
+    pub caption: Option<String>,
     /// Folder for NAME.md and NAME.svg.
     #[arg(long)]
     pub out: PathBuf,

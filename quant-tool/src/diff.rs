@@ -9,6 +9,7 @@ use ternwatch_bundle::model::ModelLayer;
 
 use crate::cli::Diff;
 use crate::files::{self, Opened};
+use crate::tell::out;
 
 /// A longer value is not shown.
 const VALUE_CHARS_MAX: usize = 60;
@@ -20,9 +21,9 @@ pub fn print(args: &Diff) -> Result<()> {
         read(&args.after, &args.key)?,
     );
     let lines = compare(&before, &after)?;
-    lines.iter().for_each(|line| println!("{line}"));
+    lines.iter().for_each(|line| out!("{line}"));
     if lines.is_empty() {
-        println!("no difference in manifest and weights");
+        out!("no difference in manifest and weights");
     }
     Ok(())
 }

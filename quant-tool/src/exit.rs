@@ -1,7 +1,6 @@
 //! Exit codes (sysexits.h) and the last line on standard error.
 
 use std::io::ErrorKind;
-use std::panic;
 use std::process::ExitCode;
 
 use ternwatch_bundle::{BundleError, KeyError, KeyringError, ModelError};
@@ -9,12 +8,17 @@ use ternwatch_detector::golden::GoldenMismatch;
 use ternwatch_ota::push::PushError;
 
 use crate::data::{BadData, dataset::NotAnnotated};
+use crate::files::CannotWrite;
 use crate::import::ImportError;
 use crate::push::NotEverywhere;
 use crate::reproduce::{BadWay, OtherSettings};
-use crate::run::Unfinished;
+use crate::run::{NotTrained, Unfinished};
+use crate::tell::note;
 use crate::train::{
-    check::BadValue, config::ConfigError, parameters::BadCheckpoint, stage::Diverged,
+    check::BadValue,
+    config::ConfigError,
+    parameters::BadCheckpoint,
+    stage::{Diverged, Unready},
 };
 
 /// A device refused the model or took it back.
@@ -25,27 +29,11 @@ const NO_INPUT: u8 = 66;
 const UNAVAILABLE: u8 = 69;
 const SOFTWARE: u8 = 70;
 const CANNOT_CREATE: u8 = 73;
+const IO: u8 = 74;
 /// A device had not decided when the time was over.
 const NOT_DECIDED: u8 = 75;
 const NO_PERMISSION: u8 = 77;
 const CONFIG: u8 = 78;
-
-/// Lets the program end in silence when whoever reads its output has read enough, as in `quant-tool inspect | head`;
-/// printing would panic.
-pub fn end_with_the_reader() {
-    let usual = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
-        let text = info.payload().downcast_ref::<String>();
-        // The words of the standard library's `print!`.
-        let reader_is_gone = text.is_some_and(|text| {
-            text.starts_with("failed printing to stdout") && text.contains("Broken pipe")
-        });
-        if reader_is_gone {
-            std::process::exit(0);
-        }
-        usual(info);
-    }));
-}
 
 /// Prints clap's message; help and version are no errors.
 pub fn usage(error: &clap::Error) -> ExitCode {
@@ -58,9 +46,14 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
+/// A mistake on the command line that only shows when its words are looked at.
+pub fn misused(text: String) -> anyhow::Error {
+    clap::Error::raw(clap::error::ErrorKind::ValueValidation, text).into()
+}
+
 /// Prints an error and gives its code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("quant-tool: {error:#}");
+    note!("quant-tool: {error:#}");
     ExitCode::from(code(error))
 }
 
@@ -90,15 +83,20 @@ fn code(error: &anyhow::Error) -> u8 {
     if is(|e| e.is::<NotAnnotated>()) {
         return NO_INPUT;
     }
-    if let Some(io) = error
+    let io = error
         .chain()
-        .find_map(|e| e.downcast_ref::<std::io::Error>())
-    {
+        .find_map(|e| e.downcast_ref::<std::io::Error>());
+    // Contexts are no links of the chain.
+    let is_bad = error.is::<BadData>() || error.is::<BadCheckpoint>();
+    if let Some(io) = io {
         return match io.kind() {
-            ErrorKind::NotFound => NO_INPUT,
             ErrorKind::PermissionDenied => NO_PERMISSION,
             ErrorKind::AlreadyExists => CANNOT_CREATE,
-            _ => SOFTWARE,
+            _ if error.is::<CannotWrite>() => CANNOT_CREATE,
+            ErrorKind::NotFound => NO_INPUT,
+            // A text that is none, an archive that ends early.
+            ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => DATA,
+            _ => IO,
         };
     }
     let data = is(|e| {
@@ -110,13 +108,10 @@ fn code(error: &anyhow::Error) -> u8 {
             || e.is::<ImportError>()
             || e.is::<Diverged>()
             || e.is::<Unfinished>()
+            || e.is::<Unready>()
+            || e.is::<NotTrained>()
     }) || is(|e| e.is::<serde_json::Error>() || e.is::<image::ImageError>());
-    // Contexts are no links of the chain.
-    if data || error.is::<BadData>() || error.is::<BadCheckpoint>() {
-        DATA
-    } else {
-        SOFTWARE
-    }
+    if data || is_bad { DATA } else { SOFTWARE }
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! Files in and out: keys and bundles, bounded before they are read.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::{Map, Value};
 use ternwatch_bundle::{Manifest, Model, PublicKey, SecretKey, TrustedKeys, UnverifiedBundle};
 
 use crate::cli::BundleFile;
+use crate::tell::out;
 
 /// More than any bundle or key has, in bytes.
 const FILE_BYTES_MAX: u64 = 17 << 20;
@@ -105,23 +108,58 @@ pub fn keygen(prefix: &Path) -> Result<()> {
             .open(&path);
         file.and_then(|mut f| f.write_all(text.as_bytes()))
             .with_context(|| format!("writing {}", path.display()))?;
-        println!("{}", path.display());
+        out!("{}", path.display());
         Ok::<_, anyhow::Error>(())
     };
     write("secret", 0o600, key.to_text())?;
     write("pub", 0o644, key.public_key().to_text())
 }
 
-/// Writes a file beside its name and renames it, so that nobody sees half of it.
+/// A file that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}", .0.display())]
+pub struct CannotWrite(PathBuf);
+
+/// Writes a file beside its name and renames it, so that nobody sees half of it, not even after a power cut.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, bytes).with_context(|| format!("writing {}", partial.display()))?;
-    std::fs::rename(&partial, path)
-        .with_context(|| format!("renaming {} to {}", partial.display(), path.display()))
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let write = || {
+        let mut file = std::fs::File::create(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&partial, path)
+    };
+    write()
+        // Nothing is lost if it cannot be removed either.
+        .inspect_err(|_| drop(std::fs::remove_file(&partial)))
+        .with_context(|| CannotWrite(path.into()))
 }
 
 /// The system's clock.
 pub fn seconds_since_1970() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.unwrap_or_default().as_secs()
+}
+
+/// Keys whose values in two tables are not the same, of tables within tables as `outer.inner`.
+pub fn differing(a: &Value, b: &Value) -> Vec<String> {
+    let keys = |value: &Value| {
+        let keys = value.as_object().into_iter().flat_map(Map::keys);
+        keys.cloned().collect::<BTreeSet<_>>()
+    };
+    let all: Vec<String> = keys(a).union(&keys(b)).cloned().collect();
+    if all.is_empty() {
+        return (a != b).then(String::new).into_iter().collect();
+    }
+    // A key that is missing on one side counts as null there.
+    let inner = all.iter().flat_map(|key| {
+        let inner = differing(&a[key.as_str()], &b[key.as_str()]).into_iter();
+        inner.map(move |below| match below.is_empty() {
+            true => key.clone(),
+            false => format!("{key}.{below}"),
+        })
+    });
+    inner.collect()
 }

@@ -9,6 +9,7 @@ use ternwatch_kernels::{Isa, Trit};
 
 use crate::cli::BundleFile;
 use crate::files;
+use crate::tell::out;
 
 /// Checks a bundle and prints what it says of itself, and its layers.
 pub fn print(file: &BundleFile) -> Result<()> {
@@ -21,18 +22,18 @@ pub fn print(file: &BundleFile) -> Result<()> {
     let detector = Detector::new(&model, Isa::detect())?;
     let names: Vec<String> = levels.iter().map(ToString::to_string).collect();
     print_manifest(&opened.manifest);
-    println!(
+    out!(
         "{} bytes, {} of them parameters; sha256 {}",
         opened.file_len,
         opened.parameters_len,
         hex::encode(&model.sha256())
     );
-    println!(
+    out!(
         "signature good; {} golden vectors match on {}",
         model.golden().len(),
         names.join(", ")
     );
-    println!(
+    out!(
         "{:.1} MMAC, arena {} bytes",
         model.macs() as f64 / 1e6,
         detector.arena_len()
@@ -49,13 +50,13 @@ fn print_manifest(manifest: &Manifest) {
         thresholds,
         ..
     } = manifest;
-    println!("{} version {}", model.name, model.version);
+    out!("{} version {}", model.name, model.version);
     for key in ["about", "data", "limits"] {
         if let Some(text) = manifest.card["about"][key].as_str() {
-            println!("{key}: {text}");
+            out!("{key}: {text}");
         }
     }
-    println!(
+    out!(
         "input {} x {} x {}, classes {}; thresholds: score {}, IoU {}",
         input.channels,
         input.height,
@@ -65,7 +66,7 @@ fn print_manifest(manifest: &Manifest) {
         thresholds.iou
     );
     if let Some(release) = &manifest.release {
-        println!("{}", release_line(release));
+        out!("{}", release_line(release));
     }
 }
 
@@ -87,9 +88,13 @@ fn release_line(release: &Release) -> String {
 }
 
 fn print_layers(model: &Model) {
-    println!(
+    out!(
         "{:12} {:>16} {:>8} {:>9} {:>7}",
-        "layer", "output", "weights", "kMAC", "zeros"
+        "layer",
+        "output",
+        "weights",
+        "kMAC",
+        "zeros"
     );
     for layer in model.layers() {
         let shape = layer.output_shape();
@@ -98,7 +103,7 @@ fn print_layers(model: &Model) {
             ModelLayer::Conv(conv) => {
                 let part = zeros_percent(conv);
                 let macs = layer.macs() / 1000;
-                println!(
+                out!(
                     "{:12} {output:>16} {:8} {macs:9} {part:6.1}%",
                     layer.name(),
                     conv.trits.len()
@@ -107,7 +112,7 @@ fn print_layers(model: &Model) {
             ModelLayer::AddUpsampled(_)
             | ModelLayer::Add(_)
             | ModelLayer::Concat(_)
-            | ModelLayer::Pool(_) => println!("{:12} {output:>16}", layer.name()),
+            | ModelLayer::Pool(_) => out!("{:12} {output:>16}", layer.name()),
         }
     }
 }

@@ -8,6 +8,7 @@ use ternwatch_bundle::{SecretKey, hex};
 
 use crate::cli;
 use crate::files;
+use crate::tell::out;
 
 /// Writes the file of root keys.
 pub fn roots(args: &cli::Roots) -> Result<()> {
@@ -36,7 +37,7 @@ pub fn sign(args: &cli::Keyring) -> Result<()> {
     let signers = keyring::Roots::new(keys, count).context("--root")?;
     Keyring::verify(&file, &signers).context("what was signed")?;
     files::write(&args.out, &file)?;
-    println!(
+    out!(
         "{}: version {}, {} keys, {} revoked, signed by {count} roots",
         args.out.display(),
         body.version,

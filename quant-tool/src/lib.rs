@@ -28,4 +28,5 @@ pub mod quantize;
 pub mod reproduce;
 pub mod run;
 pub mod sign;
+mod tell;
 pub mod train;

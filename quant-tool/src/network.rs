@@ -10,6 +10,9 @@ use ternwatch_bundle::manifest::{Activation, Head, HeadKind, Input, Layer};
 
 use crate::train::check::{BadValue, check};
 
+/// The letterbox's grey, u7, of networks that are laid out here.
+pub const FILL: u8 = 57;
+
 /// The tensor that the first layer reads.
 pub const IMAGE: &str = "image";
 
@@ -112,7 +115,7 @@ impl Network {
             width: config.width,
             height: config.height,
             channels: 3,
-            fill: 57,
+            fill: FILL,
         };
         Self {
             input,

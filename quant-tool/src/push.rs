@@ -16,6 +16,8 @@ use ternwatch_ota::state::State;
 use ternwatch_ota::topic;
 
 use crate::cli::Push;
+use crate::exit::misused;
+use crate::tell::out;
 use crate::{files, sign};
 
 /// Where the password may be.
@@ -68,18 +70,25 @@ impl fmt::Display for NotEverywhere {
 
 /// Sends a bundle, or says what would happen.
 pub fn run(args: &Push) -> Result<()> {
-    ensure!(
-        args.prefix.split('/').all(topic::is_device),
-        "--prefix: {:?} is not levels of letters, digits, `.`, `_` and `-`, separated by `/`",
-        args.prefix
-    );
+    if !args.prefix.split('/').all(topic::is_device) {
+        return Err(misused(format!(
+            "--prefix: {:?} is not levels of letters, digits, `.`, `_` and `-`, separated by `/`",
+            args.prefix
+        )));
+    }
     if let Some(bad) = args.device.iter().find(|name| !topic::is_device(name)) {
-        anyhow::bail!("--device: {bad:?} is not 1 to 64 letters, digits, `.`, `_` and `-`");
+        let rule = "is not 1 to 64 letters, digits, `.`, `_` and `-`";
+        return Err(misused(format!("--device: {bad:?} {rule}")));
+    }
+    if let Some(url) = args.url.as_ref().filter(|url| !is_url(url)) {
+        return Err(misused(format!(
+            "--url: {url:?} is not a URL of a web server"
+        )));
     }
     let package = package(args)?;
     let broker = broker(args)?;
     let offer = package.offer().clone();
-    println!(
+    out!(
         "{} version {}, {} bytes in {} chunks, sha256 {}, job {}",
         offer.model.name,
         offer.model.version,
@@ -98,7 +107,7 @@ pub fn run(args: &Push) -> Result<()> {
             &mut |_, _| {},
         )?;
         for (name, device) in sender.devices() {
-            println!("{name}: {}", forecast(device, &offer));
+            out!("{name}: {}", forecast(device, &offer));
         }
         return Ok(());
     }
@@ -115,7 +124,7 @@ pub fn run(args: &Push) -> Result<()> {
     );
     bars.finish();
     for (name, device) in sender.devices() {
-        println!("{name}: {}", describe(device));
+        out!("{name}: {}", describe(device));
     }
     result?;
     judge(&sender)
@@ -135,12 +144,11 @@ fn package(args: &Push) -> Result<Package> {
         }
     };
     let package =
-        Package::new(&job, &model.id().name, model.id().version, file).with_context(|| {
-            format!("--job: {job:?} is not 1 to {JOB_BYTES_MAX} letters, digits, `.`, `_` and `-`")
+        Package::new(&job, &model.id().name, model.id().version, file).ok_or_else(|| {
+            misused(format!(
+                "--job: {job:?} is not 1 to {JOB_BYTES_MAX} letters, digits, `.`, `_` and `-`"
+            ))
         })?;
-    if let Some(url) = &args.url {
-        ensure!(is_url(url), "--url: {url:?} is not a URL of a web server");
-    }
     Ok(package.at(args.url.clone()))
 }
 

@@ -12,13 +12,17 @@ use ternwatch_kernels::Isa;
 
 use crate::data::augment::Photos;
 use crate::data::dataset::Dataset;
-use crate::evaluate::{Evaluation, OVERALL, Score, coco, curve};
+use crate::evaluate::{Evaluation, OVERALL, Score, coco, curve, failures};
 use crate::import::stored::Stored;
 use crate::network::{Network, SIZE_RANGES};
+use crate::tell::{note, out};
 use crate::train::config::{Config, ConfigError};
 use crate::train::parameters::{self, AVERAGE, Parameters};
-use crate::train::stage::{Session, Stage, State, Teacher, average_after};
+use crate::train::stage::{Session, Stage, State, Teacher};
 use crate::{cli, export, files, onnx};
+
+/// The configuration in a run's folder.
+const CONFIG: &str = "config.toml";
 
 /// Trains through `stages`.
 pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
@@ -26,28 +30,30 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
     if config.imported.is_some() {
         may_be_trained(&Stored::read(&args.run, &config.classes)?, &args.run)?;
     }
-    std::fs::create_dir_all(&args.run)
-        .with_context(|| format!("creating {}", args.run.display()))?;
-    claim(&args.run, &config)?;
+    may_go_on(&args.run, &config)?;
     let network = config.network(&args.run)?;
-    eprintln!(
+    note!(
         "{}: {:.1} MMAC, {} weights",
         config.name,
         network.macs() as f64 / 1e6,
         network.weights_len()
     );
-    let dataset = Dataset::read(&args.data, &config.classes)?;
-    let photos = Arc::new(Photos::load(&dataset, &config.augment)?);
-    // The float stage has no teacher.
+    // The float stage has no teacher, and only its first step a start.
     let is_taught = stages.iter().any(|stage| *stage != Stage::Float);
     let teacher = config.teacher.as_deref().filter(|_| is_taught);
     let teacher = teacher
         .map(|run| teacher_in(run, &network, &config.classes))
         .transpose()?;
-    let start = config.start.as_deref();
+    let is_fresh = stages.contains(&Stage::Float) && !Stage::Float.path(&args.run).exists();
+    let start = config.start.as_deref().filter(|_| is_fresh);
     let start = start
         .map(|file| begun_with(file, &network, config.seed))
         .transpose()?;
+    let dataset = Dataset::read(&args.data, &config.classes)?;
+    let photos = Photos::load(&dataset, &config.augment, network.input.fill)?;
+    let photos = Arc::new(photos);
+    // Only now: a mistake in what was read so far is to be mended, and the call made again.
+    claim(&args.run, &config)?;
     let session = Session {
         recipe: config.recipe(),
         network: &network,
@@ -59,14 +65,14 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
     let mut steps_left = args.max_steps.unwrap_or(u64::MAX);
     for &stage in stages {
         let mut state = session.run(stage, &mut steps_left)?;
-        eprintln!(
+        note!(
             "{}: {} steps in {:.0} s",
             stage.name(),
             state.step,
             state.seconds
         );
         if !session.is_done(stage, &state) {
-            eprintln!("stopped after --max-steps; the same call goes on");
+            note!("stopped after --max-steps; the same call goes on");
             break;
         }
         if stage == Stage::Hard {
@@ -82,62 +88,94 @@ fn begun_with(file: &Path, network: &Network, seed: u64) -> Result<Parameters> {
     let anew = parameters.begin_with(network, file).context("start")?;
     if !anew.is_empty() {
         let (file, layers) = (file.display(), anew.join(", "));
-        eprintln!("{file} is for another number of classes: {layers} begin anew");
+        note!("{file} is for another number of classes: {layers} begin anew");
     }
     Ok(parameters)
 }
 
 /// The float network of another run, which has to answer the same questions as the one that learns.
 fn teacher_in(run: &Path, learner: &Network, classes: &[String]) -> Result<Teacher> {
-    let config = Config::read(&run.join("config.toml"))?;
+    let config = Config::read(&run.join(CONFIG))?;
     let network = config.network(run)?;
     let strides = |network: &Network| network.heads.iter().map(|h| h.stride).collect::<Vec<_>>();
     if config.classes != classes || strides(&network) != strides(learner) {
         return Err(ConfigError::Teacher(run.into()).into());
     }
-    let parameters = average_after(run, Stage::Float, &network)?;
+    let state = State::read(&Stage::Float.path(run), &network, &config.recipe())?;
+    let (done, steps) = (state.step, config.float.steps);
+    if done < steps {
+        let run = run.into();
+        return Err(ConfigError::Learning { run, done, steps }.into());
+    }
     Ok(Teacher {
         network,
-        parameters,
+        parameters: state.average,
     })
 }
 
 /// Refuses to train an imported network that cannot be.
 fn may_be_trained(stored: &Stored, run: &Path) -> Result<()> {
-    ensure!(
-        !stored.rounded,
-        "{}: its network was rounded without data; `import --data` into another run folder begins one to train",
-        run.display()
-    );
-    let learned = |head: &&Head| {
+    if stored.rounded {
+        bail!(NotTrained::Rounded(run.into()));
+    }
+    let is_elsewhere = |head: &&Head| {
         !SIZE_RANGES
             .iter()
             .any(|(stride, ..)| *stride == head.stride)
     };
-    if let Some(head) = stored.network().heads.iter().find(learned) {
-        bail!(
-            "{}: {} lies at stride {}; what is trained here answers at strides 8, 16 and 32",
-            run.display(),
-            head.layer,
-            head.stride
-        );
+    if let Some(head) = stored.network().heads.iter().find(is_elsewhere) {
+        bail!(NotTrained::Stride {
+            run: run.into(),
+            layer: head.layer.clone(),
+            stride: head.stride,
+        });
     }
     Ok(())
 }
 
+/// An imported network that cannot be trained.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotTrained {
+    /// There is no float network behind it.
+    #[error("{}: its network was rounded without data; `import --data` into another run folder begins one to train", .0.display())]
+    Rounded(PathBuf),
+    /// It answers where no training does.
+    #[error("{}: {layer} lies at stride {stride}; what is trained here answers at strides 8, 16 and 32", .run.display())]
+    Stride {
+        /// Its run.
+        run: PathBuf,
+        /// The head's layer.
+        layer: String,
+        /// Where it answers.
+        stride: u32,
+    },
+}
+
 /// Keeps the configuration beside the checkpoints, and refuses to mix two of them.
 pub(crate) fn claim(run: &Path, config: &Config) -> Result<()> {
-    let path = run.join("config.toml");
-    if path.exists() {
-        let same = Config::read(&path)?.trains_like(config);
-        ensure!(same, ConfigError::Mixed(path));
+    may_go_on(run, config)?;
+    std::fs::create_dir_all(run).with_context(|| format!("creating {}", run.display()))?;
+    files::write(&run.join(CONFIG), toml::to_string(config)?.as_bytes())
+}
+
+/// Refuses a folder whose checkpoints another configuration led to: names the keys. What no stage has used yet may be another.
+fn may_go_on(run: &Path, config: &Config) -> Result<()> {
+    let path = run.join(CONFIG);
+    let has = |stage: Stage| stage.path(run).exists();
+    let is_quantized = has(Stage::Soft) || has(Stage::Hard);
+    if !path.exists() || !(is_quantized || has(Stage::Float)) {
+        return Ok(());
     }
-    files::write(&path, toml::to_string(config)?.as_bytes())
+    let essence = |config: &Config| config.essence(!is_quantized);
+    let keys = files::differing(&essence(&Config::read(&path)?)?, &essence(config)?);
+    ensure!(keys.is_empty(), ConfigError::Mixed(path, keys));
+    Ok(())
 }
 
 /// Turns the run's last state into a signed bundle.
 pub fn export(args: &cli::Export) -> Result<()> {
     let config = Config::read(&args.config)?;
+    may_go_on(&args.run, &config)?;
     let network = config.network(&args.run)?;
     let key = files::secret_key(&args.key)?;
     let state = State::read(&Stage::Hard.path(&args.run), &network, &config.recipe())?;
@@ -161,7 +199,7 @@ pub fn export(args: &cli::Export) -> Result<()> {
         network: &network,
         parameters,
         quantizer: &state.quantizer,
-        card: card(&config, &network, (&float, &state), &args.run)?,
+        card: card(&config, &network, (&float, &state, parameters), &args.run)?,
     };
     if let Some(stored) = stored {
         source.card["imported"] =
@@ -172,7 +210,7 @@ pub fn export(args: &cli::Export) -> Result<()> {
         let model = files::model_from(&export::bundle(&source, &key)?, key.public_key())?;
         let float = (&network, &float.average);
         let float = crate::evaluate::evaluate_float(&model, float, &dataset)?;
-        println!("float twin of");
+        out!("float twin of");
         print_table(&model, &float);
         let scores = crate::evaluate::evaluate(&model, &dataset, Isa::detect())?;
         print_table(&model, &scores);
@@ -180,19 +218,19 @@ pub fn export(args: &cli::Export) -> Result<()> {
     }
     let bytes = export::bundle(&source, &key)?;
     files::write(&args.out, &bytes)?;
-    println!("{}: {} bytes", args.out.display(), bytes.len());
+    out!("{}: {} bytes", args.out.display(), bytes.len());
     if let Some(path) = &args.float {
         let id = config.id();
         let metadata = [("name", id.name), ("version", id.version.to_string())];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
         parameters::save(path, &[(AVERAGE, &float.average)], metadata.into())?;
-        println!("{}: the float network", path.display());
+        out!("{}: the float network", path.display());
     }
     if let Some(path) = &args.onnx {
         let model = files::model_from(&bytes, key.public_key())?;
         let bytes = onnx::encode(&model, onnx::Form::Exact);
         files::write(path, &bytes)?;
-        println!("{}: {} bytes", path.display(), bytes.len());
+        out!("{}: {} bytes", path.display(), bytes.len());
     }
     Ok(())
 }
@@ -223,7 +261,7 @@ pub(crate) struct Unfinished {
 fn card(
     config: &Config,
     network: &Network,
-    (float, state): (&State, &State),
+    (float, state, parameters): (&State, &State, &Parameters),
     run: &Path,
 ) -> Result<serde_json::Value> {
     let mut stages = BTreeMap::new();
@@ -241,7 +279,7 @@ fn card(
         "about": config.card,
         "training": { "configuration": config, "stages": stages },
         "network": { "macs": network.macs(), "weights": network.weights_len() },
-        "layers": state.quantizer.report(&state.average),
+        "layers": state.quantizer.report(parameters),
     }))
 }
 
@@ -251,7 +289,7 @@ pub fn evaluate(args: &cli::Evaluate) -> Result<()> {
     let dataset = Dataset::read(&args.data, model.classes())?;
     let scores = crate::evaluate::evaluate(&model, &dataset, Isa::detect())?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&scores)?);
+        out!("{}", serde_json::to_string_pretty(&scores)?);
     } else {
         print_table(&model, &scores);
     }
@@ -261,15 +299,24 @@ pub fn evaluate(args: &cli::Evaluate) -> Result<()> {
     if let Some(path) = &args.curve {
         curve::draw(&scores.curve, &model, path)?;
     }
+    if let Some(path) = &args.failures {
+        let drawn = failures::draw(&dataset, &model, &scores.detections, path)?;
+        drawn.tell(path);
+    }
     Ok(())
 }
 
 fn print_table(model: &Model, evaluation: &Evaluation) {
     let threshold = model.thresholds().score;
-    println!("{} version {}", model.id().name, model.id().version);
-    println!(
+    out!("{} version {}", model.id().name, model.id().version);
+    out!(
         "{:16} {:>7} {:>7} {:>6}   at score {threshold}: {:>9} {:>7}",
-        "source", "images", "boxes", "AP50", "precision", "recall"
+        "source",
+        "images",
+        "boxes",
+        "AP50",
+        "precision",
+        "recall"
     );
     let scores = || {
         evaluation
@@ -279,29 +326,40 @@ fn print_table(model: &Model, evaluation: &Evaluation) {
     };
     print_scores(scores().filter(|(set, _)| *set != OVERALL));
     print_scores(scores().filter(|(set, _)| *set == OVERALL));
-    println!("by the height of a person in the network's input");
+    out!("by the height of a person in the network's input");
     print_scores(evaluation.heights.iter().map(|h| (h.height, &h.score)));
-    println!(
+    out!(
         "{} regions without people: {:.3} false alarms each at score {threshold}",
-        evaluation.vacant_regions, evaluation.false_alarms
+        evaluation.vacant_regions,
+        evaluation.false_alarms
     );
-    println!(
+    out!(
         "{:>9} {:>9} {:>7} {:>12}",
-        "threshold", "precision", "recall", "false alarms"
+        "threshold",
+        "precision",
+        "recall",
+        "false alarms"
     );
     for p in &evaluation.curve {
-        println!(
+        out!(
             "{:9.2} {:9.3} {:7.3} {:12.3}",
-            p.threshold, p.precision, p.recall, p.false_alarms
+            p.threshold,
+            p.precision,
+            p.recall,
+            p.false_alarms
         );
     }
 }
 
 fn print_scores<'a>(scores: impl Iterator<Item = (&'a str, &'a Score)>) {
     for (name, s) in scores {
-        println!(
+        out!(
             "{name:16} {:7} {:7} {:6.3} {:26.3} {:7.3}",
-            s.images, s.boxes, s.ap50, s.precision, s.recall
+            s.images,
+            s.boxes,
+            s.ap50,
+            s.precision,
+            s.recall
         );
     }
 }

@@ -1,7 +1,7 @@
 //! Signatures of bundles that are there already: checked, and made anew with another key, as another version, or for
 //! another size of the input.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use ternwatch_bundle::manifest::Release;
 use ternwatch_bundle::write::Draft;
 use ternwatch_bundle::{Model, PublicKey, TrustedKeys, UnverifiedBundle, hex};
@@ -10,6 +10,8 @@ use ternwatch_kernels::Isa;
 use ternwatch_ota::identity::VERSION_MAX;
 
 use crate::cli::{BundleFile, Sign};
+use crate::exit::misused;
+use crate::tell::out;
 use crate::{export, files};
 
 /// Seconds of a day.
@@ -20,7 +22,7 @@ pub fn verify(file: &BundleFile) -> Result<()> {
     let (key, bytes) = (files::key_of(file)?, files::read(&file.bundle)?);
     let id = key.id();
     let model = checked(&bytes, key).with_context(|| file.bundle.display().to_string())?;
-    println!(
+    out!(
         "{} version {}, sha256 {}, {} bytes, signed with key {id}, {} golden vectors match",
         model.id().name,
         model.id().version,
@@ -41,10 +43,11 @@ pub fn sign(args: &Sign) -> Result<()> {
     let bundle = UnverifiedBundle::from_bytes(&file).and_then(|bundle| bundle.verify(&keys));
     let mut draft = Draft::of(&bundle.with_context(path)?);
     if let Some(version) = args.version {
-        ensure!(
-            version <= VERSION_MAX,
-            "--version: {version} is more than {VERSION_MAX}, the greatest that every device can count"
-        );
+        if version > VERSION_MAX {
+            return Err(misused(format!(
+                "--version: {version} is more than {VERSION_MAX}, the greatest that every device can count"
+            )));
+        }
         draft.manifest.model.version = version;
     }
     if let Some(name) = &args.name {
@@ -54,10 +57,11 @@ pub fn sign(args: &Sign) -> Result<()> {
         draft.manifest.thresholds.score = score;
     }
     let signed_at_s = files::seconds_since_1970();
+    let before = draft.manifest.release.take();
     draft.manifest.release = Some(Release {
         signed_at_s,
         not_after_s: args.valid_days.map(|days| signed_at_s + days * DAY_S),
-        daemon_min: args.daemon_min,
+        daemon_min: args.daemon_min.or(before.and_then(|r| r.daemon_min)),
     });
     let key = files::secret_key(&args.with)?;
     if let Some([width, height]) = args.input {
@@ -74,7 +78,7 @@ pub fn sign(args: &Sign) -> Result<()> {
     let signed = draft.sign(&key)?;
     let model = checked(&signed, key.public_key()).with_context(path)?;
     files::write(&args.out, &signed)?;
-    println!(
+    out!(
         "{}: {} version {}, signed with key {}",
         args.out.display(),
         model.id().name,

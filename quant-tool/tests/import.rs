@@ -915,7 +915,7 @@ fn a_network_from_elsewhere_becomes_a_bundle() {
     bench.succeed(&format!("import my.onnx {CONFIG} run --data data"));
     bench.fail(
         &format!("import my.onnx {CONFIG} run --data data"),
-        70,
+        73,
         "another run folder",
     );
     bench.succeed(&format!("quantize {CONFIG} run --data data"));
@@ -954,7 +954,7 @@ fn without_data_a_warning_and_a_bundle_come_out() {
     );
     bench.fail(
         &format!("quantize {CONFIG} run --data data"),
-        70,
+        65,
         "rounded without data",
     );
     bench.succeed(&format!(

@@ -5,6 +5,8 @@
 
 mod bench;
 
+use std::process::Stdio;
+
 use bench::{Bench, PHOTOGRAPHS, TINY};
 use quant_tool::train::config::Config;
 use quant_tool::train::parameters::{Parameters, Role};
@@ -113,6 +115,49 @@ fn another_runs_float_network_may_teach() {
 }
 
 #[test]
+fn a_folder_is_kept_for_what_its_checkpoints_were_made_with() {
+    let bench = tiny();
+    let write = |change: &dyn Fn(String) -> String| bench.write("tiny.toml", change(TINY.into()));
+    let train = "train --config tiny.toml --data data --run run";
+    // A mistake is mended, and the call made again.
+    write(&|text| text.replace("[network]", "classes = [\"persn\"]\n[network]"));
+    bench.fail(train, 65, "persn");
+    write(&|text| text);
+    stage(&bench, "train", "run", "");
+
+    write(&|text| text.replace("seed = 5", "seed = 6"));
+    bench.fail(train, 78, "another configuration than the one given (seed)");
+    // No stage has used these yet.
+    write(&|text| text.replace("hard_steps = 5", "hard_steps = 4"));
+    stage(&bench, "quantize", "run", "");
+    write(&|text| text.replace("pull = 0.1", "pull = 0.2"));
+    let quantize = "quantize --config tiny.toml --data data --run run";
+    bench.fail(quantize, 78, "(quantize.hard_steps, quantize.pull)");
+    bench.fail(&export("other.tern"), 78, "quantize.hard_steps");
+
+    write(&|text| text.replace("hard_steps = 5", "hard_steps = 4"));
+    bench.succeed(&export("own.tern"));
+    bench.fail(&export("no/folder/own.tern"), 73, "no/folder/own.tern");
+}
+
+#[test]
+fn work_goes_on_where_nobody_reads() {
+    let bench = tiny();
+    for _ in 0..5 {
+        let mut child = bench
+            .command("keygen another")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        assert!(child.wait().unwrap().success());
+        for ending in ["secret", "pub"] {
+            std::fs::remove_file(bench.path(&format!("another.{ending}"))).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_run_may_begin_with_what_another_learned() {
     let bench = tiny();
     stage(&bench, "train", "run", "");
@@ -184,8 +229,17 @@ fn an_exported_bundle_is_inspected_and_evaluated() {
     assert!(text.contains(&format!("{bytes} bytes, ")), "{text}");
     assert_zeros_are_told(&bench, &text);
     assert_layers_are_told(&bench);
-    let (text, _) = bench
-        .succeed("evaluate --bundle default.tern --key key.pub --data data --json --coco coco");
+    let call = "evaluate --bundle default.tern --key key.pub --data data";
+    let more = "--json --coco coco --failures wrong.jpg";
+    let (text, told) = bench.succeed(&format!("{call} {more}"));
+    assert!(
+        told.contains("wrong.jpg: the 6 worst of 6 pictures"),
+        "{told}"
+    );
+    assert!(told.contains("images/0.png: 1 missed"), "{told}");
+    let drawn = image::open(bench.path("wrong.jpg")).unwrap();
+    assert_eq!(drawn.width(), 3 * 388 + 4);
+    bench.fail(&format!("{call} --failures wrong.txt"), 64, ".png or .jpg");
     let scores: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(scores["sources"]["overall"]["images"], PHOTOGRAPHS);
     assert_eq!(scores["sources"]["drawn"], scores["sources"]["overall"]);
@@ -302,7 +356,7 @@ fn assert_a_reader_may_leave(bench: &Bench) {
     let output = bench
         .command("inspect --bundle default.tern --key key.pub")
         .stdout(writer)
-        .stderr(std::process::Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap()
         .wait_with_output()
@@ -530,11 +584,7 @@ fn a_run_that_was_killed_ends_like_an_uninterrupted_one() {
         // Checkpoints are written once a minute: what a kill loses is done again, from the same samples.
         stage(&bench, command, "killed", "--max-steps 9");
         for after_ms in [150, 400] {
-            let mut child = bench
-                .command(&call)
-                .stderr(std::process::Stdio::null())
-                .spawn()
-                .unwrap();
+            let mut child = bench.command(&call).stderr(Stdio::null()).spawn().unwrap();
             std::thread::sleep(std::time::Duration::from_millis(after_ms));
             child.kill().unwrap();
             child.wait().unwrap();

@@ -150,8 +150,7 @@ fn every_way_ends_in_a_bundle_and_in_the_report() {
     );
     let again = "reproduce mnist --data set --run run --out out --config tiny.toml";
     bench.fail(again, 64, "pedestrian");
-    let unknown =
-        "reproduce pedestrian --data set --config tiny.toml --run run --out out --only hard,twm";
+    let unknown = "reproduce pedestrian --data set --config tiny.toml --steps 100 --run run --out out --only hard,twm";
     bench.fail(unknown, 64, "--only twm: no such way; there are round, ");
 }
 

@@ -270,6 +270,11 @@ impl<'a> Attribute<'a> {
 }
 
 impl<'a> Tensor<'a> {
+    /// Values that are not just where they are in the file.
+    pub(super) fn values_len(&self) -> usize {
+        self.floats.len() + self.integers.len()
+    }
+
     fn of(message: &'a [u8]) -> Result<Self> {
         let mut tensor = Self::default();
         let mut dims = Vec::new();

@@ -21,7 +21,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use ternwatch_bundle::hex;
 
@@ -34,6 +34,7 @@ use crate::data::augment::Photos;
 use crate::data::dataset::Dataset;
 use crate::network::Network;
 use crate::quantize::Quantizer;
+use crate::tell::{note, out};
 use crate::train::batches::{self, Plan};
 use crate::train::check::check;
 use crate::train::config::{self as training, ConfigError};
@@ -79,7 +80,7 @@ pub enum ImportError {
 /// A file's network, reading our image.
 pub fn read(bytes: &[u8], config: &Config, classes: &[String]) -> Result<FloatNetwork> {
     let mut float = layout::read(bytes, config, classes.len())?;
-    stored::check(&float.network, classes)?;
+    stored::check_layers(&float.network, classes)?;
     float.read_our_image(config);
     Ok(float)
 }
@@ -105,7 +106,7 @@ pub fn calibrated(float: &FloatNetwork, config: &Config, batches: &[Images]) -> 
     let layers = || float.network.layers.iter().zip(&float.origins);
     let say = |parts: Vec<f64>, what: &str| {
         for ((layer, node), part) in layers().zip(parts).filter(|(_, part)| *part > CLIPPED_MAX) {
-            eprintln!(
+            note!(
                 "{} ({node}): {:.2} % of its values {what}",
                 layer.name(),
                 100.0 * part
@@ -160,15 +161,15 @@ pub fn run(args: &cli::Import) -> Result<()> {
         &"classes",
         "calibration and quantization know boxes; such a network is imported --without-data",
     )?;
-    ensure!(
-        !Stored::is_in(&args.run) && !Stage::Float.path(&args.run).exists(),
-        "{} has a network already: choose another run folder",
-        args.run.display()
-    );
+    if Stored::is_in(&args.run) || Stage::Float.path(&args.run).exists() {
+        let text = "there is a network already: choose another run folder";
+        let error = std::io::Error::new(std::io::ErrorKind::AlreadyExists, text);
+        return Err(error).context(args.run.display().to_string());
+    }
     let bytes = read_file(&args.model)?;
     let float = read(&bytes, imported, &config.classes)
         .with_context(|| args.model.display().to_string())?;
-    eprintln!(
+    note!(
         "{}: {} layers, {:.1} MMAC at {} x {}",
         args.model.display(),
         float.network.layers.len(),
@@ -177,7 +178,7 @@ pub fn run(args: &cli::Import) -> Result<()> {
         float.network.input.height
     );
     let fitted = match &args.data {
-        Some(data) => calibrated(&float, imported, &pictures(&config, data)?)?,
+        Some(data) => calibrated(&float, imported, &pictures(&config, data, imported.fill)?)?,
         None => estimated(&float, imported)?,
     };
     std::fs::create_dir_all(&args.run)
@@ -191,7 +192,7 @@ pub fn run(args: &cli::Import) -> Result<()> {
         let soft = State::start(plain.parameters, quantizer.clone(), &recipe);
         soft.write(&Stage::Soft.path(&args.run))?;
         State::start(ternary, quantizer, &recipe).write(&Stage::Hard.path(&args.run))?;
-        eprintln!(
+        note!(
             "warning: rounded to nearest without data. No weight has learned to be ternary and no range was measured: expect a network \
              that finds far less than the float one, or nothing. With pictures, `import --data` and `quantize` make a good one."
         );
@@ -212,7 +213,7 @@ pub fn run(args: &cli::Import) -> Result<()> {
         (false, 0) => "quantize",
         (false, _) => "train, then quantize",
     };
-    println!("{}: imported; next: {next}", args.run.display());
+    out!("{}: imported; next: {next}", args.run.display());
     Ok(())
 }
 
@@ -230,9 +231,9 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Samples as the stages draw them.
-fn pictures(config: &training::Config, data: &Path) -> Result<Vec<Images>> {
+fn pictures(config: &training::Config, data: &Path, fill: u8) -> Result<Vec<Images>> {
     let dataset = Dataset::read(data, &config.classes)?;
-    let photos = Arc::new(Photos::load(&dataset, &config.augment)?);
+    let photos = Arc::new(Photos::load(&dataset, &config.augment, fill)?);
     let plan = Plan {
         seed: config.seed,
         steps: (0, BATCHES),

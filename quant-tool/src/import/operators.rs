@@ -37,6 +37,8 @@ pub(super) struct Walk<'g, 'a> {
     constants: &'g HashMap<&'a str, Tensor<'a>>,
     /// Constants that nodes give.
     made: HashMap<&'a str, Tensor<'a>>,
+    /// Values of constants that go by several names.
+    copied: u64,
     seen: HashMap<&'a str, Seen>,
     /// How many nodes and heads read a tensor.
     readers: HashMap<&'g str, usize>,
@@ -60,6 +62,7 @@ impl<'g, 'a: 'g> Walk<'g, 'a> {
         Self {
             constants,
             made: HashMap::new(),
+            copied: 0,
             seen: HashMap::from([(image, Seen::Image)]),
             readers,
             shared: HashSet::new(),
@@ -92,6 +95,10 @@ impl<'g, 'a: 'g> Walk<'g, 'a> {
                 }
                 if let Some(tensor) = self.constant(node, 0) {
                     let tensor = tensor.clone();
+                    self.copied += tensor.values_len() as u64;
+                    if self.copied > TRITS_MAX {
+                        return Err(format!("repeats constants: more than {TRITS_MAX} values"));
+                    }
                     self.made.insert(output, tensor);
                     return Ok(());
                 }

@@ -85,7 +85,7 @@ impl Stored {
             path.display(),
             stored.schema
         );
-        check(&stored.network(), classes).with_context(|| path.display().to_string())?;
+        check_layers(&stored.network(), classes).with_context(|| path.display().to_string())?;
         Ok(stored)
     }
 
@@ -99,8 +99,26 @@ impl Stored {
     }
 }
 
-/// Refuses a network that no detector would load: asks the reader of bundles, with weights that are all zero.
-pub fn check(network: &Network, classes: &[String]) -> Result<()> {
+/// Refuses a network that no detector would load, whatever it is called.
+pub fn check_layers(network: &Network, classes: &[String]) -> Result<()> {
+    let model = ModelId {
+        name: "imported".into(),
+        version: 1,
+    };
+    let thresholds = Thresholds {
+        score: 0.5,
+        iou: 0.5,
+    };
+    check(network, model, classes, thresholds)
+}
+
+/// Refuses a model that no detector would load: asks the reader of bundles, with weights that are all zero.
+pub fn check(
+    network: &Network,
+    model: ModelId,
+    classes: &[String],
+    thresholds: Thresholds,
+) -> Result<()> {
     ensure!(
         network.layers.len() <= LAYERS_MAX,
         "more than {LAYERS_MAX} layers"
@@ -147,16 +165,10 @@ pub fn check(network: &Network, classes: &[String]) -> Result<()> {
     let draft = Draft {
         manifest: Manifest {
             schema: 1,
-            model: ModelId {
-                name: "imported".into(),
-                version: 1,
-            },
+            model,
             input: network.input.clone(),
             classes: classes.to_vec(),
-            thresholds: Thresholds {
-                score: 0.5,
-                iou: 0.5,
-            },
+            thresholds,
             layers,
             heads: network.heads.clone(),
             golden: Vec::new(),

@@ -21,6 +21,7 @@ use ternwatch_bundle::model::{
 use self::proto::{
     Attribute, Dim, Entry, Graph, Node, OperatorSet, Shape, Tensor, TensorType, Type, Value,
 };
+use crate::tell::out;
 use crate::{cli, files};
 
 /// The input's name.
@@ -59,7 +60,7 @@ pub fn run(args: &cli::Onnx) -> Result<()> {
     };
     let bytes = encode(&model, form);
     files::write(&args.out, &bytes)?;
-    println!("{}: {} bytes", args.out.display(), bytes.len());
+    out!("{}: {} bytes", args.out.display(), bytes.len());
     Ok(())
 }
 

@@ -6,7 +6,11 @@ use ternwatch_bundle::manifest::Thresholds;
 
 use super::methods::{self, Method};
 use crate::network::Network;
+use crate::train::check::check;
 use crate::train::config::{Config, ConfigError, Float};
+
+/// Fewer steps leave no budget.
+const STEPS_MIN: u64 = 100;
 
 /// A network, the float training that it gets, and the ways to make it ternary that are compared.
 pub(super) struct Experiment {
@@ -124,6 +128,12 @@ impl Experiment {
             steps: steps.unwrap_or(config.float.steps),
             ..config.float.clone()
         };
+        check(
+            float.steps >= STEPS_MIN,
+            "float.steps",
+            &float.steps,
+            "3 % of them are to be a few: at least 100",
+        )?;
         let budget = float.steps * 3 / 100;
         let data = config.card.get("data").cloned();
         Ok(Self {

@@ -1,12 +1,11 @@
 //! What a folder of the run was made with, and what was measured in it, so that neither is mixed up nor done twice.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::files;
 
@@ -39,7 +38,7 @@ pub(super) fn claim(folder: &Path, settings: &impl Serialize) -> Result<()> {
         // Numbers are compared as they are read: not every one is read as it was before it was written.
         let settings: Value = serde_json::from_str(&text)?;
         let before: Value = read(&path)?;
-        let keys = differing(&before, &settings);
+        let keys = files::differing(&before, &settings);
         if !keys.is_empty() {
             let folder = folder.into();
             bail!(OtherSettings { folder, keys });
@@ -75,27 +74,6 @@ pub(super) fn keep<T: Serialize>(folder: &Path, examined_with: &str, outcome: T)
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&files::read_text(path)?).with_context(|| path.display().to_string())
-}
-
-/// Keys whose values are not the same, of tables within tables as `outer.inner`.
-fn differing(a: &Value, b: &Value) -> Vec<String> {
-    let keys = |value: &Value| {
-        let keys = value.as_object().into_iter().flat_map(Map::keys);
-        keys.cloned().collect::<BTreeSet<_>>()
-    };
-    let all: Vec<String> = keys(a).union(&keys(b)).cloned().collect();
-    if all.is_empty() {
-        return (a != b).then(String::new).into_iter().collect();
-    }
-    // A key that is missing on one side counts as null there.
-    let inner = all.iter().flat_map(|key| {
-        let inner = differing(&a[key.as_str()], &b[key.as_str()]).into_iter();
-        inner.map(move |below| match below.is_empty() {
-            true => key.clone(),
-            false => format!("{key}.{below}"),
-        })
-    });
-    inner.collect()
 }
 
 #[cfg(test)]

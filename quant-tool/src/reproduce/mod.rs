@@ -27,6 +27,7 @@ use self::methods::Method;
 use self::subject::{Finding, Naming, Subject};
 use crate::network::Network;
 use crate::quantize::Quantizer;
+use crate::tell::{note, out};
 use crate::train::config::{Config, Recipe};
 use crate::train::parameters::Parameters;
 use crate::train::stage::{Session, Stage, State};
@@ -125,7 +126,7 @@ fn compare<S: Subject>(
     let examined_with = subject.examined_with();
     let told = |seed: u64, what: &str, measured: f64| {
         let measure = experiment.measure;
-        eprintln!("seed {seed}: {what}: {measure} {:.2} %", 100.0 * measured);
+        note!("seed {seed}: {what}: {measure} {:.2} %", 100.0 * measured);
     };
     for seed in 1..=args.seeds {
         let trial = Trial {
@@ -148,7 +149,7 @@ fn compare<S: Subject>(
     plots::draw(&experiment, &results, &args.run, &args.out)?;
     let text = report::markdown(&experiment, &subject.drawn(), &results, args.seeds);
     files::write(&args.out.join("report.md"), text.as_bytes())?;
-    println!("{text}");
+    out!("{text}");
     Ok(())
 }
 
@@ -205,7 +206,12 @@ impl<S: Subject> Trial<'_, S> {
     /// What the float network depends on.
     fn float_settings(&self) -> serde_json::Value {
         let Experiment { float, network, .. } = self.experiment;
-        json!({ "seed": self.seed, "float": float, "layers": network.layers })
+        let mut settings = json!({ "seed": self.seed, "float": float, "layers": network.layers });
+        match self.subject.settings() {
+            serde_json::Value::Null => {}
+            samples => settings["samples"] = samples,
+        }
+        settings
     }
 
     /// Quantizes the float network in one way, and measures what came of it.

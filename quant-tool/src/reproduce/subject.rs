@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use ternwatch_bundle::{Model, hex};
 use ternwatch_kernels::Isa;
@@ -14,9 +15,9 @@ use crate::data::augment::Photos;
 use crate::data::dataset::Dataset;
 use crate::data::labelled::{Labelled, Part};
 use crate::evaluate::{Evaluation, OVERALL, evaluate, evaluate_float};
-use crate::network::Network;
+use crate::network::{FILL, Network};
 use crate::train::classify::Classification;
-use crate::train::config::Config;
+use crate::train::config::{Config, ConfigError};
 use crate::train::parameters::Parameters;
 use crate::train::task::Task;
 
@@ -30,6 +31,9 @@ pub(super) trait Subject {
 
     /// How samples are drawn from the pictures, as the end of a sentence.
     fn drawn(&self) -> String;
+
+    /// What else decides about the samples and how they are learned, as settings; null if the data set alone does.
+    fn settings(&self) -> Value;
 
     /// SHA-256 of the pictures that it is examined with and of what is right.
     fn examined_with(&self) -> String;
@@ -98,6 +102,10 @@ impl Subject for Naming {
         format!("shifted by up to {} pixels{mirrored}", self.task.shift)
     }
 
+    fn settings(&self) -> Value {
+        Value::Null
+    }
+
     fn examined_with(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(&self.test.pixels);
@@ -122,17 +130,30 @@ impl Subject for Naming {
 pub(super) struct Finding {
     task: Arc<Photos>,
     classes: Vec<String>,
+    settings: Value,
     val: Dataset,
 }
 
 impl Finding {
     /// The folders `train` and `val` of annotated photographs.
     pub(super) fn read(folder: &Path, config: &Config) -> Result<Self> {
+        let for_one = config.start.is_none() && config.teacher.is_none();
+        ensure!(for_one, ConfigError::Reproduced);
         let classes = config.classes.clone();
         let val = Dataset::read(&folder.join("val"), &classes)?;
         let train = Dataset::read(&folder.join("train"), &classes)?;
-        let task = Arc::new(Photos::load(&train, &config.augment)?);
-        Ok(Self { task, classes, val })
+        let task = Arc::new(Photos::load(&train, &config.augment, FILL)?);
+        let settings = json!({
+            "augment": config.augment,
+            "iou": config.thresholds[1],
+            "learned_from": digest(&train),
+        });
+        Ok(Self {
+            task,
+            classes,
+            settings,
+            val,
+        })
     }
 }
 
@@ -147,15 +168,12 @@ impl Subject for Finding {
         "drawn as the configuration's [augment] says".into()
     }
 
-    /// Of the annotations and of the pictures' names and sizes: pictures are not read for it.
+    fn settings(&self) -> Value {
+        self.settings.clone()
+    }
+
     fn examined_with(&self) -> String {
-        let mut hash = Sha256::new();
-        for image in &self.val.images {
-            let len = std::fs::metadata(&image.path).map_or(0, |file| file.len());
-            let name = image.path.file_name();
-            hash.update(format!("{name:?} {len} {:?}\n", image.boxes));
-        }
-        hex::encode(&hash.finalize())
+        digest(&self.val)
     }
 
     fn classes(&self) -> &[String] {
@@ -171,6 +189,17 @@ impl Subject for Finding {
         let evaluation = evaluate(model, &self.val, Isa::detect())?;
         Ok(overall(&evaluation))
     }
+}
+
+/// SHA-256 of a data set's annotations and of its pictures' names and sizes: pictures are not read for it.
+fn digest(dataset: &Dataset) -> String {
+    let mut hash = Sha256::new();
+    for image in &dataset.images {
+        let len = std::fs::metadata(&image.path).map_or(0, |file| file.len());
+        let name = image.path.file_name();
+        hash.update(format!("{name:?} {len} {:?}\n", image.boxes));
+    }
+    hex::encode(&hash.finalize())
 }
 
 fn overall(evaluation: &Evaluation) -> f64 {

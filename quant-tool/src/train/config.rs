@@ -8,9 +8,12 @@ use serde::{Deserialize, Serialize};
 use ternwatch_bundle::manifest::{ModelId, Thresholds};
 
 use super::check::{BadValue, check};
-use crate::import::stored::Stored;
+use crate::import::stored::{self, Stored};
 use crate::network::{self, Network};
 use crate::{data::augment, import, quantize};
+
+/// Pixels of a batch that fit into the memory of a usual machine.
+const BATCH_PIXELS_MAX: usize = 64 << 20;
 
 /// A training configuration. Unknown keys are refused by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,6 +75,17 @@ pub enum ConfigError {
         "an [imported] network has its float training behind it; only one that [network] describes is trained from the start"
     )]
     Imported,
+    /// Whoever compares ways begins and teaches alike in all of them.
+    #[error(
+        "start and teacher are not for `reproduce`, whose ways all begin with one float network and learn from it"
+    )]
+    Reproduced,
+    /// A teacher with nothing to say.
+    #[error("teacher says nothing where quantize.distillation is 0")]
+    Silent,
+    /// A network that no detector would load.
+    #[error("no detector would load such a model: {0}")]
+    Unusable(String),
     /// An imported network begins with what was imported.
     #[error(
         "start is for a network that [network] describes; an [imported] one begins with its file"
@@ -81,8 +95,18 @@ pub enum ConfigError {
     #[error("{}: finds other classes, or answers at other strides, than the network that is to learn from it (teacher)", .0.display())]
     Teacher(PathBuf),
     /// A run folder with checkpoints of another configuration.
-    #[error("{} is another configuration than the one given: choose another run folder", .0.display())]
-    Mixed(PathBuf),
+    #[error("{} is another configuration than the one given ({}): choose another run folder", .0.display(), .1.join(", "))]
+    Mixed(PathBuf, Vec<String>),
+    /// A teacher that has not learned to its end.
+    #[error("{}: its float network has done {done} of {steps} steps (teacher)", .run.display())]
+    Learning {
+        /// Its folder.
+        run: PathBuf,
+        /// Steps that it has done.
+        done: u64,
+        /// Steps that it is to do.
+        steps: u64,
+    },
     /// A network that is trained here cannot be imported.
     #[error("no table [imported], which says what is to be known of the file")]
     NotImported,
@@ -172,7 +196,29 @@ impl Config {
             &f.average_decay,
             "from 0 to below 1",
         )?;
+        check(
+            (0.0..=1.0).contains(&f.weight_decay),
+            "float.weight_decay",
+            &f.weight_decay,
+            "from 0 to 1",
+        )?;
+        let pixels = f.sample.iter().product::<usize>();
+        check(
+            pixels.saturating_mul(f.batch) <= BATCH_PIXELS_MAX,
+            "float.batch, sample",
+            &(f.batch, f.sample),
+            "at most 64 million pixels in a batch",
+        )?;
         config.quantize.check()?;
+        config.augment.check()?;
+        if config.teacher.is_some() && config.quantize.distillation == 0.0 {
+            return Err(ConfigError::Silent);
+        }
+        if let Some(network) = &config.network {
+            let network = Network::new(network, config.classes.len() as u32);
+            stored::check(&network, config.id(), &config.classes, config.thresholds())
+                .map_err(|error| ConfigError::Unusable(format!("{error:#}")))?;
+        }
         Ok(config)
     }
 
@@ -207,16 +253,18 @@ impl Config {
         }
     }
 
-    /// Whether both lead to the same parameters: names, thresholds and texts may differ.
-    pub fn trains_like(&self, other: &Self) -> bool {
-        let essence = |c: &Self| Self {
-            name: String::new(),
-            version: 0,
-            thresholds: [0.0; 2],
-            card: BTreeMap::new(),
-            ..c.clone()
-        };
-        essence(self) == essence(other)
+    /// What decides about the parameters: names, thresholds and texts may differ. The float stage knows nothing of the settings of the
+    /// later ones.
+    pub fn essence(&self, of_float_stage: bool) -> Result<serde_json::Value, serde_json::Error> {
+        let mut essence = serde_json::to_value(self)?;
+        let told = ["name", "version", "thresholds", "card"];
+        let later = ["quantize", "teacher"];
+        if let Some(keys) = essence.as_object_mut() {
+            let is_left_out =
+                |key: &str| told.contains(&key) || of_float_stage && later.contains(&key);
+            keys.retain(|key, _| !is_left_out(key));
+        }
+        Ok(essence)
     }
 }
 
@@ -237,6 +285,22 @@ mod tests {
         assert!(format!("{error:#}").contains("batsch"), "{error:#}");
         let error = Config::parse(&PERSON.replace("rate = 0.002", "rate = 7.0")).unwrap_err();
         assert!(format!("{error:#}").contains("float.rate = 7"), "{error:#}");
+        for (good, bad, key) in [
+            ("mosaic = 0.4", "mosaic = 1.4", "augment.mosaic = 1.4"),
+            (
+                "scale = [0.6, 2.5]",
+                "scale = [2.5, 0.6]",
+                "augment.scale = [2.5, 0.6]",
+            ),
+            (
+                "coco-mini = 3.0",
+                "coco-mini = -3.0",
+                "augment.source_weights",
+            ),
+        ] {
+            let error = Config::parse(&PERSON.replace(good, bad)).unwrap_err();
+            assert!(format!("{error:#}").contains(key), "{error:#}");
+        }
         let error = Config::parse(&PERSON.replace("neck = 48", "neck = 0")).unwrap_err();
         assert!(format!("{error:#}").contains("network = "), "{error:#}");
     }

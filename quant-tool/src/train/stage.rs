@@ -140,7 +140,7 @@ pub struct State {
 /// A stage that came to numbers which are none.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{what} in step {step} of the {} stage; {} is as it was written before, and log.csv beside it tells how it came. A lower {} may help",
+    "{what} in step {step} of the {} stage; {} stays as it was written last, if it was, and log.csv beside it tells how it came. A lower {} may help",
     .stage.name(), .checkpoint.display(), .stage.rate_key()
 )]
 pub struct Diverged {
@@ -148,6 +148,15 @@ pub struct Diverged {
     step: u64,
     stage: Stage,
     checkpoint: PathBuf,
+}
+
+/// A stage before this one that has not ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the {stage} stage has done {done} of {steps} steps")]
+pub struct Unready {
+    pub(crate) stage: &'static str,
+    pub(crate) done: u64,
+    pub(crate) steps: u64,
 }
 
 impl State {
@@ -392,7 +401,11 @@ impl<T: Task> Session<'_, T> {
         let state = State::read(&before.path(self.folder), self.network, &self.recipe)?;
         if !self.is_done(before, &state) {
             let (name, steps) = (before.name(), before.steps(&self.recipe));
-            bail!("the {name} stage has done {} of {steps} steps", state.step);
+            bail!(Unready {
+                stage: name,
+                done: state.step,
+                steps
+            });
         }
         let began = Instant::now();
         let (parameters, quantizer) = self.fit(stage, state)?;
@@ -431,9 +444,14 @@ impl<T: Task> Session<'_, T> {
         (workers, teacher): (&Workers, Option<&Teacher>),
     ) -> Result<Loss> {
         let quantize = self.recipe.quantize;
-        let progress = state.step as f32 / stage.steps(&self.recipe) as f32;
+        let steps = stage.steps(&self.recipe);
+        let progress = state.step as f32 / steps as f32;
         if stage == Stage::Hard {
-            let part = part_fixed(quantize, progress);
+            // Whatever the settings say, a hard stage ends with a ternary network.
+            let part = match state.step + 1 >= steps {
+                true => 1.0,
+                false => part_fixed(quantize, progress),
+            };
             if state.quantizer.fix(&state.parameters, part, quantize.order) > 0 {
                 // What was averaged before belongs to a network that had other levels.
                 state.average = state.parameters.clone();
