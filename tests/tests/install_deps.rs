@@ -336,6 +336,9 @@ fn a_group_that_is_not_known_is_named_and_without_one_the_groups_are() {
     );
     let (code, said) = machine.run(&[]);
     assert_eq!(code, Some(64));
-    assert!(said.contains("Groups: build check demo cards test"), "{said}");
+    assert!(
+        said.contains("Groups: build check demo cards test"),
+        "{said}"
+    );
     assert_eq!(machine.calls(), [""; 0]);
 }

@@ -185,24 +185,8 @@ fn sheet(tiles: &[RgbImage]) -> RgbImage {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{annotation, detection};
     use super::*;
-
-    fn annotation(xyxy: [f32; 4], ignore: bool) -> Annotation {
-        Annotation {
-            xyxy,
-            class: 0,
-            ignore,
-            number: 0,
-        }
-    }
-
-    fn detection(score: f32, xyxy: [f32; 4]) -> Detection {
-        Detection {
-            class: 0,
-            score,
-            xyxy,
-        }
-    }
 
     #[test]
     fn misses_and_false_alarms_are_marked_above_the_threshold() {

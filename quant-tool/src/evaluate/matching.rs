@@ -193,24 +193,8 @@ impl Outcomes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{annotation, detection};
     use super::*;
-
-    fn detection(score: f32, xyxy: [f32; 4]) -> Detection {
-        Detection {
-            class: 0,
-            score,
-            xyxy,
-        }
-    }
-
-    fn annotation(xyxy: [f32; 4], ignore: bool) -> Annotation {
-        Annotation {
-            xyxy,
-            class: 0,
-            ignore,
-            number: 0,
-        }
-    }
 
     fn outcomes(detections: &[(f32, bool, u16)], boxes: &[(u16, usize)]) -> Outcomes {
         let outcome = |&(score, hit, class): &(f32, bool, u16)| Outcome { score, class, hit };

@@ -283,3 +283,28 @@ fn summary(model: &Model, dataset: &Dataset, seen: &[Seen]) -> Evaluation {
         false_alarms: alarms(threshold),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::dataset::Annotation;
+
+    /// A box of the first class.
+    pub(super) fn annotation(xyxy: [f32; 4], ignore: bool) -> Annotation {
+        Annotation {
+            xyxy,
+            class: 0,
+            ignore,
+            number: 0,
+        }
+    }
+
+    /// One of the first class.
+    pub(super) fn detection(score: f32, xyxy: [f32; 4]) -> Detection {
+        Detection {
+            class: 0,
+            score,
+            xyxy,
+        }
+    }
+}

@@ -31,16 +31,8 @@ pub(super) fn region((width, height): (u32, u32), boxes: &[Annotation]) -> Optio
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::annotation;
     use super::*;
-
-    fn annotation(xyxy: [f32; 4], ignore: bool) -> Annotation {
-        Annotation {
-            xyxy,
-            class: 0,
-            ignore,
-            number: 0,
-        }
-    }
 
     #[test]
     fn the_largest_free_side_is_taken() {
