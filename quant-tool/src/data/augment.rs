@@ -167,6 +167,8 @@ pub struct Target {
     pub xyxy: [f32; 4],
     /// Index of its class.
     pub class: u16,
+    /// Neither to be found nor to be taken for background.
+    pub ignore: bool,
 }
 
 /// One training sample.
@@ -201,10 +203,10 @@ impl Photos {
                 let boxes = record
                     .boxes
                     .iter()
-                    .filter(|b| !b.ignore)
                     .map(|b| Target {
                         xyxy: b.xyxy,
                         class: b.class,
+                        ignore: b.ignore,
                     })
                     .collect();
                 let aspect = config
@@ -304,7 +306,8 @@ impl Photos {
     fn patch(&self, rng: &mut fastrand::Rng, canvas: &mut Canvas) {
         let photo = self.pick(rng);
         let (pw, ph) = (photo.full.width as f32, photo.full.height as f32);
-        let object = rng.choice(&photo.boxes).filter(|_| rng.bool());
+        let objects: Vec<_> = photo.boxes.iter().filter(|b| !b.ignore).collect();
+        let object = rng.choice(objects).filter(|_| rng.bool());
         let [x0, y0, x1, y1] = match object {
             Some(target) => {
                 let [x0, y0, x1, y1] = target.xyxy;
@@ -480,6 +483,7 @@ impl View {
                 canvas.boxes.push(Target {
                     xyxy: [cx[0] + x0, cy[0] + y0, cx[1] + x0, cy[1] + y0],
                     class: target.class,
+                    ignore: target.ignore,
                 });
             }
         }
@@ -536,6 +540,7 @@ mod tests {
             boxes: vec![Target {
                 xyxy: b.map(|v| v as f32),
                 class: 2,
+                ignore: false,
             }],
             aspect: 0.2,
         };
@@ -618,7 +623,11 @@ mod tests {
             height: 64,
             rgb: vec![0.0; 3 * 96 * 64],
             boxes: [[0.0, 0.0, 20.0, 40.0], [50.0, 0.0, 70.0, 40.0]]
-                .map(|xyxy| Target { xyxy, class: 0 })
+                .map(|xyxy| Target {
+                    xyxy,
+                    class: 0,
+                    ignore: false,
+                })
                 .to_vec(),
         };
         canvas.hide([0, 0, 30, 28]);

@@ -70,8 +70,9 @@ fn image_loss(
     let classes = output.channels - SIDES;
     let base = image * output.channels * cells;
     let stride = output.stride as f32;
-    let candidates: Vec<&Target> = boxes
-        .iter()
+    let (ignored, counted): (Vec<&Target>, Vec<&Target>) = boxes.iter().partition(|b| b.ignore);
+    let candidates: Vec<&Target> = counted
+        .into_iter()
         .filter(|b| belongs(&b.xyxy, output.stride))
         .collect();
     for cell in 0..cells {
@@ -90,7 +91,14 @@ fn image_loss(
                 gradient[index(k)] = BOX_WEIGHT * slope;
             }
         }
+        let is_ignored = |class: usize| {
+            let mut there = ignored.iter().filter(|b| usize::from(b.class) == class);
+            there.any(|b| contains(&b.xyxy, x, y))
+        };
         for class in 0..classes {
+            if answer.is_none() && is_ignored(class) {
+                continue;
+            }
             let quality = answer.filter(|(c, _)| *c == class).map_or(0.0, |(_, q)| q);
             let index = base + class * cells + cell;
             let (value, slope) = quality_focal_loss(output.data[index], quality);
@@ -107,13 +115,16 @@ fn belongs(b: &[f32; 4], stride: u32) -> bool {
         .any(|&(s, low, high)| s == stride && (low..high).contains(&size))
 }
 
+fn contains(b: &[f32; 4], x: f32, y: f32) -> bool {
+    b[0] < x && x < b[2] && b[1] < y && y < b[3]
+}
+
 /// The class and the distances, in strides, that the cell at (x, y) has to answer, if it has to.
 fn responsible(candidates: &[&Target], x: f32, y: f32, stride: f32) -> Option<(u16, [f32; 4])> {
     let area = |b: &[f32; 4]| (b[2] - b[0]) * (b[3] - b[1]);
     let near = |b: &[f32; 4]| {
         let (cx, cy) = ((b[0] + b[2]) / 2.0, (b[1] + b[3]) / 2.0);
-        let inside = b[0] < x && x < b[2] && b[1] < y && y < b[3];
-        inside && (x - cx).abs().max((y - cy).abs()) < CENTRE_RADIUS * stride
+        contains(b, x, y) && (x - cx).abs().max((y - cy).abs()) < CENTRE_RADIUS * stride
     };
     let target = candidates
         .iter()
@@ -170,7 +181,11 @@ mod tests {
     use super::*;
 
     fn person(xyxy: [f32; 4]) -> Vec<Target> {
-        vec![Target { xyxy, class: 0 }]
+        vec![Target {
+            xyxy,
+            class: 0,
+            ignore: false,
+        }]
     }
 
     fn output(rng: &mut fastrand::Rng) -> HeadOutput {
@@ -220,6 +235,19 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_learned_within_an_ignored_box() {
+        let outputs = [output(&mut fastrand::Rng::with_seed(1))];
+        let mut truth = vec![person([0.0, 0.0, 16.0, 40.0]), vec![]];
+        truth[0][0].ignore = true;
+        let (loss, gradients) = loss(&outputs, &truth);
+        assert_eq!((loss.positives, loss.bbox), (0, 0.0));
+        for (cell, gradient) in gradients[0][..20].iter().enumerate() {
+            // Two of five columns lie in the box.
+            assert_eq!(*gradient == 0.0, cell % 5 < 2, "{cell}");
+        }
+    }
+
+    #[test]
     fn only_cells_near_the_centre_answer_for_a_box() {
         let outputs = [output(&mut fastrand::Rng::with_seed(1))];
         let truth = vec![person([4.0, 2.0, 36.0, 30.0]), vec![]];
@@ -254,6 +282,7 @@ mod tests {
         let target = Target {
             xyxy: [4.0, 2.0, 36.0, 30.0],
             class: 1,
+            ignore: false,
         };
         let (_, gradients) = loss(&[output], &[vec![target]]);
         // Row 1, column 2 lies within the box: its second logit ought to rise less steeply down than the others.
