@@ -86,8 +86,6 @@ fn code(error: &anyhow::Error) -> u8 {
     let io = error
         .chain()
         .find_map(|e| e.downcast_ref::<std::io::Error>());
-    // Contexts are no links of the chain.
-    let is_bad = error.is::<BadData>() || error.is::<BadCheckpoint>();
     if let Some(io) = io {
         return match io.kind() {
             ErrorKind::PermissionDenied => NO_PERMISSION,
@@ -111,7 +109,12 @@ fn code(error: &anyhow::Error) -> u8 {
             || e.is::<Unready>()
             || e.is::<NotTrained>()
     }) || is(|e| e.is::<serde_json::Error>() || e.is::<image::ImageError>());
-    if data || is_bad { DATA } else { SOFTWARE }
+    // Contexts are no links of the chain.
+    if data || error.is::<BadData>() || error.is::<BadCheckpoint>() {
+        DATA
+    } else {
+        SOFTWARE
+    }
 }
 
 #[cfg(test)]

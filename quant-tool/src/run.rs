@@ -151,9 +151,8 @@ pub(crate) enum NotTrained {
     },
 }
 
-/// Keeps the configuration beside the checkpoints, and refuses to mix two of them.
+/// Keeps the configuration beside the checkpoints, in a folder that has none of another one ([`may_go_on`]).
 pub(crate) fn claim(run: &Path, config: &Config) -> Result<()> {
-    may_go_on(run, config)?;
     std::fs::create_dir_all(run).with_context(|| format!("creating {}", run.display()))?;
     files::write(&run.join(CONFIG), toml::to_string(config)?.as_bytes())
 }

@@ -148,6 +148,9 @@ fn every_way_ends_in_a_bundle_and_in_the_report() {
         report.contains("AP50, %") && report.contains("--config tiny.toml"),
         "{report}"
     );
+    for name in ["Hwang and Sung", "TWN"] {
+        assert!(report.contains(name), "{name} is missing: {report}");
+    }
     let again = "reproduce mnist --data set --run run --out out --config tiny.toml";
     bench.fail(again, 64, "pedestrian");
     let unknown = "reproduce pedestrian --data set --config tiny.toml --steps 100 --run run --out out --only hard,twm";

@@ -181,8 +181,6 @@ pub fn run(args: &cli::Import) -> Result<()> {
         Some(data) => calibrated(&float, imported, &pictures(&config, data, imported.fill)?)?,
         None => estimated(&float, imported)?,
     };
-    std::fs::create_dir_all(&args.run)
-        .with_context(|| format!("creating {}", args.run.display()))?;
     run::claim(&args.run, &config)?;
     let recipe = config.recipe();
     let blank = Quantizer::blank(&fitted.parameters);

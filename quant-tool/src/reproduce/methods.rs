@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use clap::error::ErrorKind;
 
+use crate::exit::misused;
 use crate::quantize::{Config, Fit, Free, Order, Rule, Scales, Soft};
 use crate::train::config::ConfigError;
 
@@ -165,10 +165,10 @@ pub(super) fn read(path: &Path, known: &[Method]) -> Result<Vec<Method>> {
 }
 
 /// Those of the ways that are named by their keys, in the order of the report.
-pub(super) fn only(keys: &[String], all: Vec<Method>) -> Result<Vec<Method>, clap::Error> {
+pub(super) fn only(keys: &[String], all: Vec<Method>) -> Result<Vec<Method>> {
     if let Some(key) = keys.iter().find(|key| all.iter().all(|m| m.key != **key)) {
         let text = format!("--only {key}: no such way; there are {}", listed(&all));
-        return Err(clap::Error::raw(ErrorKind::InvalidValue, text));
+        return Err(misused(text));
     }
     let mut methods = all;
     methods.retain(|method| keys.contains(&method.key));

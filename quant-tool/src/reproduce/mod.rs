@@ -14,7 +14,6 @@ mod subject;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use clap::error::ErrorKind;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use ternwatch_bundle::manifest::ModelId;
@@ -25,6 +24,7 @@ pub(crate) use self::kept::OtherSettings;
 pub(crate) use self::methods::BadWay;
 use self::methods::Method;
 use self::subject::{Finding, Naming, Subject};
+use crate::exit::misused;
 use crate::network::Network;
 use crate::quantize::Quantizer;
 use crate::tell::{note, out};
@@ -82,7 +82,7 @@ pub fn run(args: &cli::Reproduce) -> Result<()> {
     let is_described = matches!(args.what, cli::Experiments::Pedestrian);
     if args.config.is_some() && !is_described {
         let text = "--config is for `pedestrian`; the other experiments have networks of their own";
-        return Err(clap::Error::raw(ErrorKind::ArgumentConflict, text).into());
+        return Err(misused(text.into()));
     }
     match args.what {
         cli::Experiments::Mnist => {
@@ -206,12 +206,12 @@ impl<S: Subject> Trial<'_, S> {
     /// What the float network depends on.
     fn float_settings(&self) -> serde_json::Value {
         let Experiment { float, network, .. } = self.experiment;
-        let mut settings = json!({ "seed": self.seed, "float": float, "layers": network.layers });
-        match self.subject.settings() {
-            serde_json::Value::Null => {}
-            samples => settings["samples"] = samples,
-        }
-        settings
+        json!({
+            "seed": self.seed,
+            "float": float,
+            "layers": network.layers,
+            "samples": self.subject.settings(),
+        })
     }
 
     /// Quantizes the float network in one way, and measures what came of it.
