@@ -26,7 +26,7 @@ say() { printf 'peers: %s\n' "$*" >&2; }
 main() {
     [ -s $out/ncnn-int8.param ] || { say "there is no $out/ncnn-int8.param: \`make bench-peers\` writes it"; exit 66; }
     [ -e "$root/complete" ] || fetch
-    export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
+    export CARGO_PROFILE_RELEASE_LTO=off
     local build=(deploy/cross.sh build aarch64-unknown-linux-gnu --locked)
     "${build[@]}" -p ternwatch-detector --features testing --example network_work
     "${build[@]}" -p quant-tool --example engine_time

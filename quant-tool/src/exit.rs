@@ -8,7 +8,7 @@ use ternwatch_detector::golden::GoldenMismatch;
 use ternwatch_ota::push::PushError;
 
 use crate::data::{BadData, dataset::NotAnnotated};
-use crate::files::CannotWrite;
+use crate::files::{Busy, CannotWrite, Exists};
 use crate::import::ImportError;
 use crate::push::NotEverywhere;
 use crate::reproduce::{BadWay, OtherSettings};
@@ -30,8 +30,8 @@ const UNAVAILABLE: u8 = 69;
 const SOFTWARE: u8 = 70;
 const CANNOT_CREATE: u8 = 73;
 const IO: u8 = 74;
-/// A device had not decided when the time was over.
-const NOT_DECIDED: u8 = 75;
+/// A device had not decided when the time was over, or another call is at work in the same folder.
+const NOT_NOW: u8 = 75;
 const NO_PERMISSION: u8 = 77;
 const CONFIG: u8 = 78;
 
@@ -70,18 +70,24 @@ fn code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref() {
         Some(NotEverywhere { failed: 1.., .. }) => return NOT_KEPT,
         Some(NotEverywhere { forbidden: 1.., .. }) => return NO_PERMISSION,
-        Some(NotEverywhere { .. }) => return NOT_DECIDED,
+        Some(NotEverywhere { .. }) => return NOT_NOW,
         None => {}
     }
     match error.downcast_ref() {
         Some(PushError::Options(_)) => return CONFIG,
         Some(PushError::Unreachable(..) | PushError::NoDevice(_)) => return UNAVAILABLE,
         Some(PushError::Forbidden(_)) => return NO_PERMISSION,
-        Some(PushError::Stopped) => return NOT_DECIDED,
+        Some(PushError::Stopped) => return NOT_NOW,
         Some(PushError::System(_)) | None => {}
     }
     if is(|e| e.is::<NotAnnotated>()) {
         return NO_INPUT;
+    }
+    if is(|e| e.is::<Busy>()) {
+        return NOT_NOW;
+    }
+    if is(|e| e.is::<Exists>()) {
+        return CANNOT_CREATE;
     }
     let io = error
         .chain()

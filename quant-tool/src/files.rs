@@ -1,10 +1,11 @@
 //! Files in and out: keys and bundles, bounded before they are read.
 
 use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 use ternwatch_bundle::{Manifest, Model, PublicKey, SecretKey, TrustedKeys, UnverifiedBundle};
 
@@ -99,20 +100,49 @@ pub fn keygen(prefix: &Path) -> Result<()> {
         .and_then(|mut f| f.read_exact(&mut seed))
         .context("reading /dev/urandom")?;
     let key = SecretKey::from_bytes(&seed);
-    let write = |ending: &str, mode: u32, text: String| {
-        let path = PathBuf::from(format!("{}.{ending}", prefix.display()));
+    let path = |ending: &str| PathBuf::from(format!("{}.{ending}", prefix.display()));
+    let write = |path: &Path, mode: u32, text: String| {
         let file = std::fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(mode)
-            .open(&path);
+            .open(path);
         file.and_then(|mut f| f.write_all(text.as_bytes()))
-            .with_context(|| format!("writing {}", path.display()))?;
-        out!("{}", path.display());
-        Ok::<_, anyhow::Error>(())
+            .with_context(|| format!("writing {}", path.display()))
     };
-    write("secret", 0o600, key.to_text())?;
-    write("pub", 0o644, key.public_key().to_text())
+    let [secret, public] = ["secret", "pub"].map(path);
+    for file in [&secret, &public] {
+        ensure!(!file.exists(), Exists(file.clone()));
+    }
+    write(&secret, 0o600, key.to_text())?;
+    // A secret key that nobody can check would only stand in the way of the next call.
+    write(&public, 0o644, key.public_key().to_text())
+        .inspect_err(|_| drop(std::fs::remove_file(&secret)))?;
+    out!("{}\n{}", secret.display(), public.display());
+    Ok(())
+}
+
+/// A file that is not overwritten.
+#[derive(Debug, thiserror::Error)]
+#[error("{} exists already", .0.display())]
+pub struct Exists(PathBuf);
+
+/// Another call that works in the same folder.
+#[derive(Debug, thiserror::Error)]
+#[error("another quant-tool is at work in {}", .0.display())]
+pub struct Busy(PathBuf);
+
+/// Creates a folder where there is none, and keeps every other call out of it until what comes back is dropped.
+#[must_use = "others are let in where it is dropped"]
+pub fn keep_others_out(folder: &Path) -> Result<File> {
+    let place = || CannotWrite(folder.into());
+    std::fs::create_dir_all(folder).with_context(place)?;
+    let handle = File::open(folder).with_context(place)?;
+    match handle.try_lock() {
+        Ok(()) => Ok(handle),
+        Err(TryLockError::WouldBlock) => bail!(Busy(folder.into())),
+        Err(TryLockError::Error(error)) => Err(error).with_context(place),
+    }
 }
 
 /// A file that cannot be written.

@@ -1,6 +1,7 @@
 //! A run's folder: training into it, exporting from it, evaluating what came out.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,10 +51,11 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
         .map(|file| begun_with(file, &network, config.seed))
         .transpose()?;
     let dataset = Dataset::read(&args.data, &config.classes)?;
-    let photos = Photos::load(&dataset, &config.augment, network.input.fill)?;
+    let (sample, fill) = (config.float.sample, network.input.fill);
+    let photos = Photos::load(&dataset, &config.augment, sample, fill)?;
     let photos = Arc::new(photos);
     // Only now: a mistake in what was read so far is to be mended, and the call made again.
-    claim(&args.run, &config)?;
+    let _alone = claim(&args.run, &config)?;
     let session = Session {
         recipe: config.recipe(),
         network: &network,
@@ -151,10 +153,11 @@ pub(crate) enum NotTrained {
     },
 }
 
-/// Keeps the configuration beside the checkpoints, in a folder that has none of another one ([`may_go_on`]).
-pub(crate) fn claim(run: &Path, config: &Config) -> Result<()> {
-    std::fs::create_dir_all(run).with_context(|| format!("creating {}", run.display()))?;
-    files::write(&run.join(CONFIG), toml::to_string(config)?.as_bytes())
+/// Keeps the configuration beside the checkpoints, in a folder that has none of another one ([`may_go_on`]), and other calls out of it.
+pub(crate) fn claim(run: &Path, config: &Config) -> Result<File> {
+    let alone = files::keep_others_out(run)?;
+    files::write(&run.join(CONFIG), toml::to_string(config)?.as_bytes())?;
+    Ok(alone)
 }
 
 /// Refuses a folder whose checkpoints another configuration led to: names the keys. What no stage has used yet may be another.

@@ -124,6 +124,10 @@ fn a_folder_is_kept_for_what_its_checkpoints_were_made_with() {
     bench.fail(train, 65, "persn");
     write(&|text| text);
     stage(&bench, "train", "run", "");
+    let at_work = std::fs::File::open(bench.path("run")).unwrap();
+    at_work.lock().unwrap();
+    bench.fail(train, 75, "another quant-tool is at work in run");
+    drop(at_work);
 
     write(&|text| text.replace("seed = 5", "seed = 6"));
     bench.fail(train, 78, "another configuration than the one given (seed)");
@@ -401,6 +405,9 @@ fn mistakes_are_named_and_nothing_is_overwritten() {
     let bench = tiny();
     bench.fail("trian", 64, "trian");
     bench.fail("keygen key", 73, "key.secret");
+    bench.write("half.pub", "another's");
+    bench.fail("keygen half", 73, "half.pub");
+    assert!(!bench.path("half.secret").exists());
     let train =
         |config: &str, data: &str| format!("train --config {config} --data {data} --run run");
     bench.fail(

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::canvas::{Canvas, Colour};
-use super::dataset::Dataset;
+use super::dataset::{Annotation, Dataset};
 use super::xyxy;
 use crate::tell::note;
 use crate::train::check::{BadValue, check};
@@ -136,7 +136,7 @@ impl Config {
     }
 }
 
-/// A decoded photograph, with its half-size copy for strong reductions.
+/// A decoded photograph of the resolution that the largest view of it needs, with its half-size copy for strong reductions.
 struct Photo {
     full: Pixels,
     half: Pixels,
@@ -191,35 +191,21 @@ const PATCH_HEIGHT: [f32; 2] = [0.12, 0.95];
 const PATCH_SCALE_MAX: f32 = 2.5;
 
 impl Photos {
-    /// Decodes every image of a training set. `fill` is the u7 grey around them.
-    pub fn load(dataset: &Dataset, config: &Config, fill: u8) -> Result<Self> {
+    /// Decodes every image of a training set, for samples of this width and height. `fill` is the u7 grey around them.
+    pub fn load(dataset: &Dataset, config: &Config, sample: [usize; 2], fill: u8) -> Result<Self> {
         let bar = crate::progress::bar(dataset.images.len() as u64, "photographs");
         let photos: Vec<Photo> = dataset
             .images
             .par_iter()
             .progress_with(bar)
             .map(|record| {
-                let full = Pixels::new(record.decode()?);
-                let boxes = record
-                    .boxes
-                    .iter()
-                    .map(|b| Target {
-                        xyxy: b.xyxy,
-                        class: b.class,
-                        ignore: b.ignore,
-                    })
-                    .collect();
                 let aspect = config
                     .stretched
                     .get(&record.source)
                     .copied()
                     .unwrap_or(config.aspect);
-                Ok(Photo {
-                    half: full.halved(),
-                    full,
-                    boxes,
-                    aspect,
-                })
+                let largest = sample.map(|side| side as f32 * config.scale[1]);
+                Ok(Photo::new(record.decode()?, &record.boxes, aspect, largest))
             })
             .collect::<Result<_>>()?;
         let cumulated: Vec<f64> = dataset
@@ -390,6 +376,29 @@ pub(super) fn between(rng: &mut fastrand::Rng, low: f32, high: f32) -> f32 {
 }
 
 impl Photo {
+    /// Halves the photograph as long as it is larger than a view of it ever is, width and height of which are `largest`.
+    fn new(image: image::RgbImage, boxes: &[Annotation], aspect: f32, largest: [f32; 2]) -> Self {
+        let mut full = Pixels::new(image);
+        let mut half = full.halved();
+        let mut scale = 1.0;
+        while half.width as f32 >= largest[0] || half.height as f32 >= largest[1] {
+            full = half;
+            half = full.halved();
+            scale *= 0.5;
+        }
+        let boxes = boxes.iter().map(|b| Target {
+            xyxy: b.xyxy.map(|side| side * scale),
+            class: b.class,
+            ignore: b.ignore,
+        });
+        Self {
+            boxes: boxes.collect(),
+            full,
+            half,
+            aspect,
+        }
+    }
+
     /// A scale for each axis, with a random change of the aspect.
     fn stretch(&self, rng: &mut fastrand::Rng, scale: f32) -> [f32; 2] {
         let stretch = between(rng, -self.aspect, self.aspect).exp();
@@ -633,6 +642,27 @@ mod tests {
         canvas.hide([0, 0, 30, 28]);
         let left: Vec<f32> = canvas.boxes.iter().map(|target| target.xyxy[0]).collect();
         assert_eq!(left, [50.0]);
+    }
+
+    #[test]
+    fn photographs_are_kept_no_larger_than_they_are_looked_at() {
+        let annotation = Annotation {
+            xyxy: [400.0, 300.0, 800.0, 900.0],
+            class: 1,
+            ignore: true,
+            number: 0,
+        };
+        let kept = |width, height| {
+            let image = image::RgbImage::new(width, height);
+            let photo = Photo::new(image, &[annotation], 0.0, [640.0, 480.0]);
+            let sides = |pixels: &Pixels| [pixels.width, pixels.height];
+            (sides(&photo.full), sides(&photo.half), photo.boxes[0].xyxy)
+        };
+        let quarter = [100.0, 75.0, 200.0, 225.0];
+        assert_eq!(kept(4000, 3000), ([1000, 750], [500, 375], quarter));
+        assert_eq!(kept(1279, 959), ([1279, 959], [639, 479], annotation.xyxy));
+        // What is wide enough is not needed higher.
+        assert_eq!(kept(3000, 200).0, [750, 50]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use super::dataset::{Annotation, ImageRecord, class_index, inside, read_text};
+use super::dataset::{Annotation, ImageRecord, class_index, inside, read_text, stated_size};
 
 /// The largest annotation file that is read, in bytes.
 const JSON_BYTES_MAX: u64 = 1 << 30;
@@ -25,6 +25,8 @@ struct File {
 struct FileImage {
     id: i64,
     file_name: String,
+    width: Option<u32>,
+    height: Option<u32>,
     source: Option<String>,
 }
 
@@ -74,6 +76,7 @@ fn records(file: File, folder: &Path, classes: &[String]) -> Result<Vec<ImageRec
         images.push(ImageRecord {
             path: path.with_context(|| format!("image {}", image.id))?,
             source: image.source.unwrap_or_else(|| "all".into()),
+            size: stated_size([image.width, image.height]),
             boxes: Vec::new(),
         });
     }

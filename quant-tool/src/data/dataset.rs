@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{BadData, coco, voc, yolo};
+use super::{BadData, coco, picture, voc, yolo};
 
 /// The images of a folder with their boxes.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct ImageRecord {
     pub path: PathBuf,
     /// Where it comes from; `all` if the annotations do not say.
     pub source: String,
+    /// Width and height in pixels, where the annotations tell them.
+    pub size: Option<[u32; 2]>,
     /// Its boxes.
     pub boxes: Vec<Annotation>,
 }
@@ -73,10 +75,8 @@ impl ImageRecord {
     }
 
     fn decode_any(&self) -> Result<image::RgbImage> {
-        let place = || format!("decoding {}", self.path.display());
-        let reader = image::ImageReader::open(&self.path).with_context(place)?;
-        let image = reader.decode().with_context(place)?;
-        let (width, height) = (image.width(), image.height());
+        let image = picture::read(&self.path, self.size)?;
+        let (width, height) = image.dimensions();
         let outside = |b: &Annotation| {
             let [left, top, right, bottom] = b.xyxy;
             left >= width as f32 || top >= height as f32 || right <= 0.0 || bottom <= 0.0
@@ -87,7 +87,7 @@ impl ImageRecord {
                 "{path}: annotation {number}, {sides:?}, lies outside of its {width} x {height} pixels"
             );
         }
-        Ok(image.into_rgb8())
+        Ok(image)
     }
 }
 
@@ -100,6 +100,12 @@ pub(super) fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
         "the file name \"{name}\" leaves the folder"
     );
     Ok(folder.join(path))
+}
+
+/// A picture's width and height by its annotations; tools that do not know them leave them out or write 0.
+pub(super) fn stated_size(sides: [Option<u32>; 2]) -> Option<[u32; 2]> {
+    let [width, height] = sides.map(|side| side.filter(|&pixels| pixels > 0));
+    Some([width?, height?])
 }
 
 /// Index of the class of this name among `classes`.

@@ -4,6 +4,7 @@ mod canvas;
 mod coco;
 pub mod dataset;
 pub mod labelled;
+mod picture;
 mod voc;
 pub mod xyxy;
 mod yolo;

@@ -7,7 +7,10 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use roxmltree::{Document, Node};
 
-use super::dataset::{Annotation, ImageRecord, class_index, files_with, inside, read_text};
+use super::dataset::{
+    Annotation, ImageRecord, class_index, files_with, inside, read_text, stated_size,
+};
+use crate::tell::note;
 
 /// The largest annotation file that is read, in bytes.
 const XML_BYTES_MAX: u64 = 1 << 20;
@@ -22,14 +25,19 @@ pub(super) fn read(folder: &Path, classes: &[String]) -> Result<Vec<ImageRecord>
         let image = record(&text, &folder.join("JPEGImages"), classes, &mut names);
         images.push(image.with_context(|| path.display().to_string())?);
     }
-    // There is no list of classes that a name could be looked up in.
+    // There is no list of classes that a name could be looked up in: a class that no object has may be misspelt, or rare.
+    let known = names.iter().map(String::as_str).collect::<Vec<_>>();
+    let known = known.join(", ");
     ensure!(
         names.is_empty() || classes.iter().any(|class| names.contains(class)),
-        "{}: no object is a \"{}\"; there are: {}",
+        "{}: no object is a \"{}\"; there are: {known}",
         annotations.display(),
         classes.join("\" or a \""),
-        names.into_iter().collect::<Vec<_>>().join(", ")
     );
+    for class in classes.iter().filter(|&class| !names.contains(class)) {
+        let folder = annotations.display();
+        note!("{folder}: no object is a \"{class}\"; there are: {known}");
+    }
     Ok(images)
 }
 
@@ -81,6 +89,10 @@ fn record(
     Ok(ImageRecord {
         path: inside(folder, text_of(root, "filename")?)?,
         source: source.unwrap_or("all").trim().to_owned(),
+        size: stated_size(["width", "height"].map(|side| {
+            let text = child(child(root, "size")?, side)?.text()?;
+            text.trim().parse().ok()
+        })),
         boxes,
     })
 }

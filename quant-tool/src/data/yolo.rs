@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::dataset::{Annotation, ImageRecord, class_index, files_with, read_text};
+use super::picture;
 
 /// How the names of pictures end.
 const ENDINGS: [&str; 3] = ["jpg", "jpeg", "png"];
@@ -28,14 +29,14 @@ pub(super) fn read(folder: &Path, classes: &[String]) -> Result<Vec<ImageRecord>
     }
     let mut images = Vec::new();
     for path in files_with(&folder.join("labels"), "txt")? {
-        let picture = picture(&folder.join("images"), &path)?;
-        let size = image::image_dimensions(&picture);
-        let size = size.with_context(|| format!("decoding {}", picture.display()))?;
+        let file = picture_of(&folder.join("images"), &path)?;
+        let size = picture::size(&file)?;
         let text = read_text(&path, TEXT_BYTES_MAX)?;
         images.push(ImageRecord {
             boxes: boxes(&text, size, &known).with_context(|| path.display().to_string())?,
-            path: picture,
+            path: file,
             source: "all".into(),
+            size: Some(size),
         });
     }
     let labelled: BTreeSet<PathBuf> = images.iter().map(|image| image.path.clone()).collect();
@@ -46,13 +47,14 @@ pub(super) fn read(folder: &Path, classes: &[String]) -> Result<Vec<ImageRecord>
             boxes: Vec::new(),
             path,
             source: "all".into(),
+            size: None,
         }));
     }
     Ok(images)
 }
 
 /// The picture that a label file belongs to.
-fn picture(folder: &Path, label: &Path) -> Result<PathBuf> {
+fn picture_of(folder: &Path, label: &Path) -> Result<PathBuf> {
     // A name may have dots of its own.
     let candidates = ENDINGS.map(|ending| {
         let mut name = label.file_stem().unwrap_or_default().to_owned();
@@ -65,9 +67,9 @@ fn picture(folder: &Path, label: &Path) -> Result<PathBuf> {
     found.cloned().with_context(missing)
 }
 
-fn boxes(text: &str, size: (u32, u32), known: &[Option<u16>]) -> Result<Vec<Annotation>> {
+fn boxes(text: &str, size: [u32; 2], known: &[Option<u16>]) -> Result<Vec<Annotation>> {
     let mut boxes = Vec::new();
-    let (width, height) = (size.0 as f32, size.1 as f32);
+    let [width, height] = size.map(|pixels| pixels as f32);
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -120,7 +122,7 @@ mod tests {
     #[test]
     fn parts_become_pixels_and_other_classes_are_left_out() {
         let known = [None, Some(0)];
-        let found = boxes("1 0.5 0.5 0.5 1\n0 0.5 0.5 0.1 0.1\n\n", (200, 100), &known);
+        let found = boxes("1 0.5 0.5 0.5 1\n0 0.5 0.5 0.1 0.1\n\n", [200, 100], &known);
         let found = found.unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].xyxy, [50.0, 0.0, 150.0, 100.0]);
@@ -158,10 +160,10 @@ mod tests {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
         for (labels, name) in [("cam.1.txt", "cam.1.jpg"), ("cam.2.txt", "cam.2.png")] {
-            let found = picture(folder.path(), Path::new(labels)).unwrap();
+            let found = picture_of(folder.path(), Path::new(labels)).unwrap();
             assert_eq!(found, folder.path().join(name));
         }
-        let error = picture(folder.path(), Path::new("cam.3.txt")).unwrap_err();
+        let error = picture_of(folder.path(), Path::new("cam.3.txt")).unwrap_err();
         assert!(error.to_string().contains("cam.3.jpg"), "{error}");
     }
 
@@ -174,7 +176,7 @@ mod tests {
             ("0 0 0 NaN 1", "line 1: NaN"),
             ("a 0 0 0 0", "line 1: class \"a\""),
         ] {
-            let error = boxes(text, (10, 10), &[Some(0)]).unwrap_err();
+            let error = boxes(text, [10, 10], &[Some(0)]).unwrap_err();
             assert!(format!("{error:#}").contains(part), "{error:#}");
         }
     }

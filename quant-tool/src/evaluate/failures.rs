@@ -193,6 +193,7 @@ mod tests {
         let record = ImageRecord {
             path: "street.png".into(),
             source: "all".into(),
+            size: None,
             boxes: vec![
                 annotation([0.0, 0.0, 10.0, 20.0], false),
                 annotation([50.0, 0.0, 60.0, 20.0], false),
@@ -221,6 +222,7 @@ mod tests {
         let record = |misses: usize| ImageRecord {
             path: format!("{misses}.png").into(),
             source: "all".into(),
+            size: None,
             boxes: vec![annotation([0.0, 0.0, 10.0, 20.0], false); misses],
         };
         let misses = [1, 0, 3, 2, 1, 1, 1, 1, 1, 1, 1, 5];

@@ -181,7 +181,7 @@ pub fn run(args: &cli::Import) -> Result<()> {
         Some(data) => calibrated(&float, imported, &pictures(&config, data, imported.fill)?)?,
         None => estimated(&float, imported)?,
     };
-    run::claim(&args.run, &config)?;
+    let _alone = run::claim(&args.run, &config)?;
     let recipe = config.recipe();
     let blank = Quantizer::blank(&fitted.parameters);
     State::start(fitted.parameters, blank, &recipe).write(&Stage::Float.path(&args.run))?;
@@ -231,7 +231,12 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
 /// Samples as the stages draw them.
 fn pictures(config: &training::Config, data: &Path, fill: u8) -> Result<Vec<Images>> {
     let dataset = Dataset::read(data, &config.classes)?;
-    let photos = Arc::new(Photos::load(&dataset, &config.augment, fill)?);
+    let photos = Arc::new(Photos::load(
+        &dataset,
+        &config.augment,
+        config.float.sample,
+        fill,
+    )?);
     let plan = Plan {
         seed: config.seed,
         steps: (0, BATCHES),

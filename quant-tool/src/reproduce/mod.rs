@@ -118,6 +118,7 @@ fn compare<S: Subject>(
         experiment.methods = methods::only(&args.only, experiment.methods)?;
         experiment.options += &format!(" --only {}", args.only.join(","));
     }
+    let _alone = files::keep_others_out(&args.run)?;
     let mut results = Results {
         float: Vec::new(),
         ternary: Vec::new(),

@@ -142,7 +142,12 @@ impl Finding {
         let classes = config.classes.clone();
         let val = Dataset::read(&folder.join("val"), &classes)?;
         let train = Dataset::read(&folder.join("train"), &classes)?;
-        let task = Arc::new(Photos::load(&train, &config.augment, FILL)?);
+        let task = Arc::new(Photos::load(
+            &train,
+            &config.augment,
+            config.float.sample,
+            FILL,
+        )?);
         let settings = json!({
             "augment": config.augment,
             "iou": config.thresholds[1],
