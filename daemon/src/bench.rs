@@ -14,6 +14,7 @@ use crate::exit::{Failure, Reason};
 use crate::model;
 use crate::processor::IsaChoice;
 use crate::publish::payload::ModelIdentity;
+use crate::tell::{note, out};
 use crate::vitals::Vitals;
 use anyhow::{Context, anyhow};
 use image::ExtendedColorType;
@@ -58,17 +59,17 @@ pub fn run(config: Result<Config, Failure>, wanted: &Bench) -> Result<(), Failur
     let team = Team::of_this_thread(config.threads);
     let team = team.map_err(|e| Failure::new(Reason::Unavailable, e))?;
     let threads = team.threads();
-    eprintln!(
+    note(format_args!(
         "measuring {} frames, {threads} thread(s), instruction set {choice}",
         wanted.frames
-    );
+    ));
     let times = measure(&model, loaded.detector, loaded.thresholds, camera, wanted)?;
     let report = times.report(&model, loaded.identity, &choice, threads);
     if wanted.json {
         let text = serde_json::to_string_pretty(&report);
-        println!("{}", text.map_err(|e| Failure::new(Reason::Software, e))?);
+        out(text.map_err(|e| Failure::new(Reason::Software, e))?);
     } else {
-        print!("{report}");
+        out(report.to_string().trim_end());
     }
     Ok(())
 }

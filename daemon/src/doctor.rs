@@ -11,6 +11,7 @@ use crate::exit::{Failure, Reason};
 use crate::model;
 use crate::processor::IsaChoice;
 use crate::publish::mqtt;
+use crate::tell::out;
 use anyhow::anyhow;
 use board::Board;
 use std::fmt;
@@ -84,7 +85,7 @@ impl fmt::Display for Finding {
 pub fn run(config: Result<Config, Failure>) -> Result<(), Failure> {
     let mut bad = Vec::new();
     let mut tell = |finding: Finding| {
-        println!("{finding}");
+        out(&finding);
         if let Level::Bad(reason) = finding.level {
             bad.push((reason, finding.subject));
         }

@@ -30,6 +30,7 @@ pub mod service;
 pub mod simulate;
 pub mod snapshot;
 pub mod stop;
+pub mod tell;
 pub mod track;
 pub mod update;
 pub mod vitals;

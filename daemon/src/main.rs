@@ -7,6 +7,7 @@ use ternwatch_daemon::cli::{Arguments, CONFIG_PATH_DEFAULT, Command, HomeAssista
 use ternwatch_daemon::config::Config;
 use ternwatch_daemon::exit::{Failure, Reason};
 use ternwatch_daemon::publish::home_assistant;
+use ternwatch_daemon::tell::{note, out};
 use ternwatch_daemon::update::{command, start};
 use ternwatch_daemon::{bench, doctor, logging, service, simulate};
 
@@ -26,25 +27,25 @@ fn main() -> ExitCode {
     let load = || load_config(&arguments);
     let result = match arguments.command.clone().unwrap_or_default() {
         Command::Doctor => doctor::run(load()),
-        Command::Bench(wanted) => {
-            bench::run(load(), &wanted).inspect_err(|failure| eprintln!("ternwatchd: {failure}"))
-        }
+        Command::Bench(wanted) => bench::run(load(), &wanted)
+            .inspect_err(|failure| note(format_args!("ternwatchd: {failure}"))),
         Command::CheckConfig => load().map(|config| {
-            config.lines().iter().for_each(|line| println!("{line}"));
+            config.lines().iter().for_each(out);
         }),
         Command::Model { action } => load().and_then(|config| {
-            command::run(&config, &action).inspect_err(|failure| eprintln!("ternwatchd: {failure}"))
+            command::run(&config, &action)
+                .inspect_err(|failure| note(format_args!("ternwatchd: {failure}")))
         }),
         Command::HomeAssistant {
             action: HomeAssistantAction::Remove,
         } => load().and_then(|config| {
             home_assistant::remove(&config)
-                .inspect_err(|failure| eprintln!("ternwatchd: {failure}"))
+                .inspect_err(|failure| note(format_args!("ternwatchd: {failure}")))
         }),
         Command::Simulate(plan) => load().and_then(|config| {
             simulate::run(&config, &plan.into()).inspect_err(|failure| {
                 if failure.reason != Reason::Config {
-                    eprintln!("ternwatchd: {failure}");
+                    note(format_args!("ternwatchd: {failure}"));
                 }
             })
         }),
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             // The log may not exist yet, or go to the journal: whoever started the program reads standard error.
             if failure.reason == Reason::Config {
-                eprintln!("ternwatchd: {failure}");
+                note(format_args!("ternwatchd: {failure}"));
             }
             failure.reason.into()
         }

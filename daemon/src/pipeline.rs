@@ -14,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::command::Switches;
 use crate::config::Invalid;
 use crate::config::choice::Choice;
+use crate::exit::Reason;
 use crate::health::Health;
 use crate::mailbox::{Mailbox, Put, Taken};
 use crate::model;
@@ -114,6 +115,8 @@ pub fn capture(
         let error = match open().and_then(|mut source| capture.deliver(source.as_mut())) {
             Ok(Delivered::Everything) | Err(CameraError::Stopped) => return Ok(()),
             Ok(Delivered::UntilRestart) => continue,
+            // A signal to the terminal's programs, or the service manager's to all of ours, ends a decoder sooner than us.
+            Err(_) if shared.stop.requested() => return Ok(()),
             Err(error) => error,
         };
         let Revival::Reopen { advice } = revival else {
@@ -256,6 +259,16 @@ pub enum InferenceError {
     /// Standard output is closed.
     #[error("cannot write to standard output")]
     Stdout(#[from] std::io::Error),
+}
+
+impl InferenceError {
+    /// The exit code that says so.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Frame { .. } => Reason::Software,
+            Self::Stdout(_) => Reason::Io,
+        }
+    }
 }
 
 /// Looks at frames.

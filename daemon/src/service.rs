@@ -1,6 +1,8 @@
 //! A run of the daemon from the loaded model to the farewell: starts the threads, waits for whatever ends first, and
 //! sees to it that everything ends in time.
 
+mod threads;
+
 use crate::camera;
 use crate::clock::Timestamp;
 use crate::command::{self, Control};
@@ -26,18 +28,15 @@ use crate::schedule::Schedule;
 use crate::snapshot::{Album, Desk, Studio};
 use crate::stop::Stop;
 use crate::track::Tracker;
-use crate::update::agent::{Agent, Input};
+use crate::update::agent::Agent;
 use crate::update::hawkbit::Courier;
 use crate::update::network;
 use crate::update::slot::Slot;
 use crate::update::start::Start;
 use crate::update::web::Web;
 use anyhow::{Context, anyhow};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 use ternwatch_detector::{Isa, Team};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -45,7 +44,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// After SIGTERM, time for the frame in work and for the documents that wait; then `offline` is said.
-const DRAIN_ON_SIGNAL: Duration = Duration::from_millis(1200);
+const DRAIN_ON_SIGNAL: Duration = Duration::from_millis(1000);
 /// Time for the threads beside the frame path to end.
 const THREADS_END: Duration = Duration::from_millis(400);
 /// After the last frame of a file, time for the documents that wait.
@@ -130,7 +129,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
         .map_err(|error| Failure::new(Reason::Config, error))?;
     let access = courier.as_ref().map(Courier::access);
     let web = Web::start(&config.update, access, ends.sender)
-        .map_err(|error| Failure::new(Reason::Config, error))?;
+        .map_err(|error| Failure::new(error.reason(), error))?;
     let agent = store.map(|store| {
         let identity = loaded.identity.clone();
         Agent::new(config, isa, store, slot.clone(), ends.outbox, identity).with_web(web)
@@ -157,7 +156,7 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
         .enabled
         .then(|| Publishing::prepare(config, &device, outbox))
         .transpose()
-        .map_err(|error: mqtt::SessionError| Failure::new(Reason::Config, error))?;
+        .map_err(|error: mqtt::SessionError| Failure::new(error.reason(), error))?;
     if let Some(publishing) = &mut publishing {
         publishing
             .conversations
@@ -181,12 +180,14 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
         let outgoing = publishing
             .as_ref()
             .map(|publishing| publishing.outgoing.clone());
+        // Of threads beside the frame path, only that they broke is of interest before the end.
+        let (broken, breakdowns) = mpsc::unbounded_channel();
         let outbox_ends = kept
             .zip(outgoing.clone())
-            .map(|(kept, outgoing)| start_outbox(config, kept, outgoing))
+            .map(|(kept, outgoing)| threads::outbox(config, kept, outgoing, &broken))
             .transpose()?;
         let updates = agent
-            .map(|agent| start_updates(agent, ends.inbox, &shared.stop))
+            .map(|agent| threads::updates(agent, ends.inbox, &shared.stop, &broken))
             .transpose()?;
         if updates.is_some()
             && let Some(courier) = courier
@@ -237,17 +238,18 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
                 control.detection.change_schedule(schedule);
             }
         };
-        let outcome = supervise(&shared, threads, publishing, &mut signals, &mut on_reload).await;
+        let watched = (threads, breakdowns);
+        let outcome = supervise(&shared, watched, publishing, &mut signals, &mut on_reload).await;
         shared.stop.request();
         if let Some(outgoing) = &outgoing {
             outgoing.events.leave();
         }
         let until = Instant::now() + THREADS_END;
         // Whatever they are at may be cut off at any moment; a trial that is then counts as an attempt.
-        if is_cut_off(updates, until) {
+        if threads::is_cut_off(updates, until) {
             log::warn!("the update of the model is cut off");
         }
-        if is_cut_off(outbox_ends, until) {
+        if threads::is_cut_off(outbox_ends, until) {
             log::warn!("the memory card does not answer in time: the newest events may be lost");
         }
         outcome
@@ -279,12 +281,6 @@ fn read_again(running: &mut Config, reread: Reread<'_>, mail: &Mail) {
     }
 }
 
-/// Whether a thread, if there is one, has not ended until then.
-fn is_cut_off(ends: Option<Receiver<()>>, until: Instant) -> bool {
-    let left = until.saturating_duration_since(Instant::now());
-    ends.is_some_and(|ends| ends.recv_timeout(left) == Err(RecvTimeoutError::Timeout))
-}
-
 /// The outbox with what an earlier run left in it; and its files, if there are any.
 fn open_outbox(config: &Config) -> (Outbox, Option<Kept>) {
     let bounds = Bounds {
@@ -299,46 +295,6 @@ fn open_outbox(config: &Config) -> (Outbox, Option<Kept>) {
         Some((kept, recovered)) => (Outbox::kept(bounds, recovered), Some(kept)),
         None => (Outbox::in_memory(bounds), None),
     }
-}
-
-/// Starts the thread that makes events durable; the receiver hears when it has ended.
-fn start_outbox(
-    config: &Config,
-    kept: Kept,
-    outgoing: Arc<Outgoing>,
-) -> Result<Receiver<()>, Failure> {
-    let (ended, ends) = std::sync::mpsc::channel();
-    let pause = Duration::from_secs_f64(config.mqtt.outbox_sync_s);
-    thread::Builder::new()
-        .name("outbox".into())
-        .spawn(move || {
-            kept.run(&outgoing.events, pause);
-            // The program may have gone on without us.
-            let _ = ended.send(());
-        })
-        .context("cannot start the outbox thread")
-        .map_err(|error| Failure::new(Reason::Unavailable, error))?;
-    Ok(ends)
-}
-
-/// Starts the update thread; the receiver hears when it has ended.
-fn start_updates(
-    agent: Agent,
-    inbox: Receiver<Input>,
-    stop: &Stop,
-) -> Result<Receiver<()>, Failure> {
-    let (ended, ends) = std::sync::mpsc::channel();
-    let stop = stop.clone();
-    thread::Builder::new()
-        .name("update".into())
-        .spawn(move || {
-            agent.run(&inbox, &stop);
-            // The program may have gone on without us.
-            let _ = ended.send(());
-        })
-        .context("cannot start the update thread")
-        .map_err(|error| Failure::new(Reason::Unavailable, error))?;
-    Ok(ends)
 }
 
 /// Starts capture and inference, and what makes pictures if there is a desk for them; all report how they ended.
@@ -366,7 +322,7 @@ fn start_threads(
         let started_at = writer.started_at.clone();
         let (studio, orders) = Studio::new(settings, started_at, outgoing, health.clone());
         album = Some(Album::new(settings, orders, desk, health.clone()));
-        spawn("snapshots", ended.clone(), shared, move |shared| {
+        threads::spawn("snapshots", ended.clone(), shared, move |shared| {
             studio.run(&shared.stop);
             Ok(())
         })?;
@@ -398,7 +354,7 @@ fn start_threads(
         mail,
     };
     let camera_config = config.camera.clone();
-    spawn("capture", ended.clone(), shared, move |shared| {
+    threads::spawn("capture", ended.clone(), shared, move |shared| {
         let source = camera_config.source;
         let revival = if source.is_finite() {
             Revival::Never
@@ -411,44 +367,23 @@ fn start_threads(
         result.map_err(|error| Failure::new(error.reason(), error))
     })?;
     let threads = config.model.threads;
-    spawn("inference", ended, shared, move |shared| {
+    threads::spawn("inference", ended, shared, move |shared| {
         // It helps as long as frames come.
         let _team = Team::of_this_thread(threads)
             .map_err(|error| Failure::new(Reason::Unavailable, error))?;
         let result = inference.run(shared);
-        result.map_err(|error| Failure::new(Reason::Software, error))
+        result.map_err(|error| Failure::new(error.reason(), error))
     })?;
     Ok(ends)
-}
-
-/// A thread that closes the mailbox behind itself, so that the other one ends too, and reports how it ended.
-fn spawn(
-    name: &'static str,
-    ended: mpsc::UnboundedSender<Ended>,
-    shared: &Shared,
-    body: impl FnOnce(&Shared) -> Ended + Send + 'static,
-) -> Result<(), Failure> {
-    let shared = shared.clone();
-    thread::Builder::new()
-        .name(name.into())
-        .spawn(move || {
-            let result = catch_unwind(AssertUnwindSafe(|| body(&shared))).unwrap_or_else(|_| {
-                let error = anyhow!("the {name} thread panicked");
-                Err(Failure::new(Reason::Software, error))
-            });
-            shared.mailbox.close();
-            // Nobody listens when the program already gave up on this thread.
-            let _ = ended.send(result);
-        })
-        .map(drop)
-        .with_context(|| format!("cannot start the {name} thread"))
-        .map_err(|error| Failure::new(Reason::Unavailable, error))
 }
 
 /// Waits for the end, whichever comes, and leads everything to it in time.
 async fn supervise(
     shared: &Shared,
-    mut threads: mpsc::UnboundedReceiver<Ended>,
+    (mut threads, mut breakdowns): (
+        mpsc::UnboundedReceiver<Ended>,
+        mpsc::UnboundedReceiver<Failure>,
+    ),
     publishing: Option<Publishing>,
     signals: &mut Signals,
     on_reload: &mut dyn FnMut(),
@@ -491,6 +426,10 @@ async fn supervise(
                 Some(result) => outcome = first_failure(outcome, result),
                 None => break,
             },
+            Some(failure) = breakdowns.recv() => {
+                outcome = first_failure(outcome, Err(failure));
+                stop(shared, &set_term, &mut deadline);
+            }
             wish = signals.next() => match wish {
                 Wish::End => {
                     log::info!("asked to end");
@@ -530,7 +469,7 @@ async fn supervise(
             },
         }
     };
-    let published = published.map_err(|error| Failure::new(Reason::Config, error));
+    let published = published.map_err(|error| Failure::new(error.reason(), error));
     first_failure(outcome, published)
 }
 

@@ -156,6 +156,10 @@ fn a_bad_value_is_named_with_its_origin() {
             "[camera]\nsource = \"rtsp\"\n[camera.rtsp]\nurl = \"http://cam\"\n",
             "`camera.rtsp.url`",
         ),
+        (
+            "[camera]\nsource = \"rtsp\"\n[camera.rtsp]\nurl = \"rtsp://me:p/a#s@cam/1\"\n",
+            "`camera.rtsp.url`: has a password with",
+        ),
         ("[camera]\nsource = \"stills\"\n", "`camera.stills.folder`"),
         ("[camera.v4l2]\nwidth = 0\n", "`camera.v4l2.width`"),
         ("[pipeline]\nwhen_busy = \"wait\"\n", "`pipeline.when_busy`"),
@@ -314,6 +318,19 @@ fn secrets_are_never_shown() {
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(shown.contains("password=\"[redacted]\""), "{shown}");
     assert!(shown.contains("username=\"me\""), "{shown}");
+}
+
+#[test]
+fn addresses_of_network_cameras_may_have_ports_and_escaped_passwords() {
+    for url in [
+        "rtsp://cam",
+        "rtsps://cam:8554/live?user=a@b",
+        "rtsp://[fd00::1]/a@b",
+        "rtsp://me:p%2Fa%23s@cam:554/1#x@y",
+    ] {
+        let file = format!("[camera]\nsource = \"rtsp\"\n[camera.rtsp]\nurl = \"{url}\"\n");
+        load(&file, &[]).unwrap_or_else(|error| panic!("{url}: {error}"));
+    }
 }
 
 /// The tables of docs/configuration.md: `| key | default | ...` below a heading with the section's name.

@@ -1,7 +1,7 @@
 //! The sender's way to the broker: one connection, opened again when it is lost, until the job has ended everywhere or
 //! the time is over. Offers that the broker keeps are removed at the end, also when the program is asked to stop.
 
-use crate::sender::{Device, Message, Sender};
+use crate::sender::{DEVICES_MAX, Device, Message, Sender};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::{AsyncClient, ConnectionError, EventLoop, MqttOptions, PublishOptions, Transport};
 use std::time::Duration;
@@ -79,9 +79,14 @@ pub enum PushError {
     /// The broker does not let us listen.
     #[error("the broker does not let this account listen to {0}")]
     Forbidden(String),
-    /// No device has told of its model.
-    #[error("no device has told of its model below {0}/")]
+    /// No device has told of its model, or of the one that it is to run.
+    #[error("no device has told of its model below {0}/, or none of the one that it is to run")]
     NoDevice(String),
+    /// More devices than one job may have.
+    #[error(
+        "more than {DEVICES_MAX} devices are below {0}/: name some, or push below longer prefixes"
+    )]
+    TooMany(String),
     /// Asked to stop.
     #[error("stopped by a signal before the job had ended everywhere")]
     Stopped,
@@ -172,6 +177,9 @@ impl Run {
         watch: &mut dyn FnMut(&str, &Device),
     ) -> Result<(), PushError> {
         self.look(broker, sender, watch).await?;
+        if sender.is_overfull() {
+            return Err(PushError::TooMany(prefix.into()));
+        }
         if sender.devices().is_empty() {
             return Err(PushError::NoDevice(prefix.into()));
         }

@@ -117,6 +117,10 @@ pub struct Sender {
     is_retained: bool,
     /// Whether devices that are heard of join in.
     takes_all: bool,
+    /// Only devices on which a model of this name is in use join in.
+    running: Option<String>,
+    /// Whether there are more than [`DEVICES_MAX`].
+    is_overfull: bool,
     devices: BTreeMap<String, Device>,
     offers: VecDeque<String>,
     /// The device that got a chunk last: the next one's turn comes.
@@ -135,10 +139,23 @@ impl Sender {
             package,
             is_retained,
             takes_all: devices.is_empty(),
+            running: None,
+            is_overfull: false,
             devices: known.collect(),
             offers: VecDeque::new(),
             served: String::new(),
         }
+    }
+
+    /// Of the devices that are heard of, only those that a model of this name is in use on.
+    pub fn to_those_running(mut self, name: Option<String>) -> Self {
+        self.running = name;
+        self
+    }
+
+    /// Whether more devices than [`DEVICES_MAX`] were heard of; the others were left out.
+    pub fn is_overfull(&self) -> bool {
+        self.is_overfull
     }
 
     /// What to subscribe to.
@@ -159,10 +176,13 @@ impl Sender {
         &self.devices
     }
 
-    /// No further devices join in, and those that told of no model leave.
+    /// No further devices join in, and those that told of no model, or of another one than wanted, leave.
     pub fn close(&mut self) {
         if self.takes_all {
-            self.devices.retain(|_, device| device.state.is_some());
+            let wanted = self.running.as_ref();
+            let fits = |state: &State| wanted.is_none_or(|name| state.running.name == *name);
+            let joins = |device: &Device| device.state.as_ref().is_some_and(fits);
+            self.devices.retain(|_, device| joins(device));
         }
         self.takes_all = false;
     }
@@ -217,8 +237,12 @@ impl Sender {
             "state" => [&b"online"[..], b"offline"].contains(&payload),
             _ => false,
         };
-        if self.takes_all && is_device && self.devices.len() < DEVICES_MAX {
-            self.devices.entry(name.into()).or_default();
+        if self.takes_all && is_device && !self.devices.contains_key(name) {
+            if self.devices.len() == DEVICES_MAX {
+                self.is_overfull = true;
+                return None;
+            }
+            self.devices.insert(name.into(), Device::default());
         }
         let device = self.devices.get_mut(name)?;
         match rest {
@@ -414,6 +438,30 @@ mod tests {
         let names: Vec<&String> = sender.devices().keys().collect();
         assert_eq!(names, ["a"]);
         assert_eq!(sender.devices()["a"].is_online, Some(true));
+    }
+
+    #[test]
+    fn devices_that_another_model_is_in_use_on_do_not_join_in() {
+        let other = Digest::of(b"another file");
+        let told = state("committed", None, "job-0", other);
+        for (wanted, devices) in [("person", 1), ("person-lite", 0)] {
+            let mut sender = sender(&[], false).to_those_running(Some(wanted.into()));
+            sender.hear("site/a/model", &told);
+            sender.close();
+            assert_eq!(sender.devices().len(), devices, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn more_devices_than_one_job_may_have_are_told() {
+        let mut sender = sender(&[], false);
+        for index in 0..DEVICES_MAX {
+            sender.hear(&format!("site/{index}/state"), b"online");
+        }
+        sender.hear("site/0/state", b"offline");
+        assert!(!sender.is_overfull());
+        sender.hear("site/another/state", b"online");
+        assert!(sender.is_overfull() && sender.devices().len() == DEVICES_MAX);
     }
 
     #[test]

@@ -181,6 +181,9 @@ pub struct Push {
     /// All devices that have told of their model below the prefix.
     #[arg(long, conflicts_with = "device")]
     pub all: bool,
+    /// Of them those only on which a model of this name is in use, of whatever version.
+    #[arg(long, value_name = "NAME", requires = "all")]
+    pub running: Option<String>,
     /// Say what would happen, and publish nothing.
     #[arg(long)]
     pub dry_run: bool,

@@ -76,6 +76,7 @@ fn code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref() {
         Some(PushError::Options(_)) => return CONFIG,
         Some(PushError::Unreachable(..) | PushError::NoDevice(_)) => return UNAVAILABLE,
+        Some(PushError::TooMany(_)) => return USAGE,
         Some(PushError::Forbidden(_)) => return NO_PERMISSION,
         Some(PushError::Stopped) => return NOT_NOW,
         Some(PushError::System(_)) | None => {}

@@ -286,8 +286,7 @@ mod tests {
         parameters.0[1].value[2] = 0.0;
         parameters.0[2].value[2] = 0.9;
         let mut quantizer = Quantizer::fit(&parameters, &config().quantize);
-        quantizer.fix(&parameters, 1.0, Order::Nearest);
-        quantizer.hold(&mut parameters);
+        quantizer.fix(&mut parameters, 1.0, Order::Nearest);
         (parameters, quantizer)
     }
 

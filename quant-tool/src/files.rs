@@ -17,7 +17,7 @@ const FILE_BYTES_MAX: u64 = 17 << 20;
 
 /// Reads a whole file of bounded size.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let file = std::fs::File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
@@ -96,7 +96,7 @@ pub fn open(path: &Path, keys: impl IntoIterator<Item = PublicKey>) -> Result<Op
 pub fn keygen(prefix: &Path) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut seed = [0; 32];
-    std::fs::File::open("/dev/urandom")
+    File::open("/dev/urandom")
         .and_then(|mut f| f.read_exact(&mut seed))
         .context("reading /dev/urandom")?;
     let key = SecretKey::from_bytes(&seed);
@@ -156,7 +156,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     partial.push(".partial");
     let partial = PathBuf::from(partial);
     let write = || {
-        let mut file = std::fs::File::create(&partial)?;
+        let mut file = File::create(&partial)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&partial, path)

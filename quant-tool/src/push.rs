@@ -97,7 +97,8 @@ pub fn run(args: &Push) -> Result<()> {
         offer.sha256,
         offer.job
     );
-    let mut sender = Sender::new(&args.prefix, &args.device, package, args.retain);
+    let mut sender = Sender::new(&args.prefix, &args.device, package, args.retain)
+        .to_those_running(args.running.clone());
     if args.dry_run {
         push::push(
             &broker,

@@ -5,6 +5,7 @@
 
 use super::CameraError;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -43,7 +44,9 @@ impl Helper {
         mut command: Command,
         secret: Option<String>,
     ) -> Result<(Self, ChildStdout), CameraError> {
+        // Ctrl-C at our terminal is for us.
         command
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

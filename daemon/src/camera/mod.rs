@@ -183,14 +183,29 @@ impl VideoConfig {
 impl RtspConfig {
     fn validate(&self) -> Result<(), Invalid> {
         let url = self.url.expose();
-        if url.starts_with("rtsp://") || url.starts_with("rtsps://") {
-            return Ok(());
-        }
-        Err(Invalid::new(
-            "camera.rtsp.url",
-            "does not begin with rtsp:// or rtsps://",
-        ))
+        let rest = ["rtsp://", "rtsps://"]
+            .iter()
+            .find_map(|scheme| url.strip_prefix(scheme));
+        let reason = match rest {
+            None => "does not begin with rtsp:// or rtsps://",
+            Some(rest) if has_a_plain_password(rest) => {
+                "has a password with `/`, `?` or `#` in it: write %2F, %3F or %23 instead"
+            }
+            Some(_) => return Ok(()),
+        };
+        Err(Invalid::new("camera.rtsp.url", reason))
     }
+}
+
+/// Whether what follows the scheme ends too early, within a password that is not escaped: what seems to be the port is none, and an `@`
+/// is still to come.
+fn has_a_plain_password(rest: &str) -> bool {
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let port = authority.rsplit_once(':').map(|(_, port)| port);
+    // An IPv6 address ends with a bracket.
+    let is_port = |port: &str| port.ends_with(']') || port.parse::<u16>().is_ok();
+    path.contains('@') && port.is_some_and(|port| !is_port(port))
 }
 
 /// One frame and where it came from. Used again for every frame, so that the frame path allocates nothing once

@@ -84,7 +84,9 @@ impl Reply {
 
     /// It was not.
     pub fn refuse(mut self, refusal: Refusal) {
-        log::warn!("command {}: refused, {}", self.command, refusal.message);
+        // It may quote what came, which must not look like a line of ours.
+        let message = refusal.message.replace(char::is_control, " ");
+        log::warn!("command {}: refused, {message}", self.command);
         self.give(Some(&refusal));
     }
 

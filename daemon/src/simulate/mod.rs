@@ -17,6 +17,7 @@ use crate::publish::mqtt::visit::{self, VisitError};
 use crate::publish::mqtt::{self, Destination, Session, SessionError, Term};
 use crate::publish::outbox::{Bounds, Outbox};
 use crate::publish::{Document, Outgoing, topic};
+use crate::tell::{note, out};
 use anyhow::{Context, anyhow};
 use camera::{Camera, FRAMES_PER_SECOND};
 use report::{Report, Tally};
@@ -200,7 +201,7 @@ async fn simulate(config: &Config, plan: &Plan, members: Vec<Member>) -> Result<
             messages: health.published.load(Ordering::Relaxed),
             dropped: outgoing.iter().map(|o| o.dropped()).sum(),
         };
-        println!("{report}");
+        out(&report);
         if report.is_complete() {
             return Ok(());
         }
@@ -252,7 +253,7 @@ async fn connect(
     }
     loop {
         let connected = health.connections.load(Ordering::Relaxed);
-        eprintln!("{connected} of {count} clients are connected");
+        note(format_args!("{connected} of {count} clients are connected"));
         if connected >= count {
             return Ok(());
         }
@@ -287,13 +288,13 @@ async fn publish(
     let started = Instant::now();
     while !streets.is_finished() {
         time::sleep(Duration::from_secs(1).min(Duration::from_millis(100) * plan.seconds)).await;
-        eprintln!(
+        note(format_args!(
             "{:4.0} s: {} events published, {} confirmed, {} clients connected",
             started.elapsed().as_secs_f64(),
             tally.events.load(Ordering::Relaxed),
             health.confirmations().count(),
-            health.connections.load(Ordering::Relaxed),
-        );
+            health.connections.load(Ordering::Relaxed)
+        ));
     }
     streets
         .join()

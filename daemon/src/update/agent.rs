@@ -17,7 +17,7 @@ use super::config::Config;
 use super::digest::Digest;
 use super::fetch::Fetch;
 use super::machine::{Event, Machine};
-use super::network::Requests;
+use super::network::{Inbox, Requests};
 use super::offer::Offer;
 use super::reason::Reason;
 use super::slot::Slot;
@@ -31,7 +31,7 @@ use crate::model::{self, Loaded};
 use crate::publish::payload::ModelIdentity;
 use crate::stop::Stop;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 use ternwatch_detector::Isa;
 use tokio::sync::watch;
@@ -175,13 +175,13 @@ impl Agent {
     }
 
     /// Works until everything stops. A trial that is going on then costs no attempt.
-    pub fn run(mut self, inbox: &Receiver<Input>, stop: &Stop) {
+    pub fn run(mut self, inbox: &Inbox, stop: &Stop) {
         if let Err(error) = self.store.collect() {
             self.complain(&error);
         }
         while !stop.requested() {
             self.report();
-            match inbox.recv_timeout(TICK) {
+            match inbox.next(TICK) {
                 Ok(input) => self.take(input),
                 Err(RecvTimeoutError::Timeout) => {}
                 // Without a broker there are still the command line and the trial.

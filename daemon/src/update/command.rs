@@ -13,6 +13,7 @@ use crate::config::choice::Choice;
 use crate::disk::SystemDisk;
 use crate::exit::{Failure, Reason};
 use crate::model;
+use crate::tell::{note, out};
 use anyhow::anyhow;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -29,7 +30,7 @@ pub fn run(config: &Config, action: &ModelAction) -> Result<(), Failure> {
         ModelAction::Install { file } => install(config, &mut store, file),
         ModelAction::Approve => approve(&mut store),
         ModelAction::List => {
-            list(&store).iter().for_each(|line| println!("{line}"));
+            list(&store).iter().for_each(out);
             Ok(())
         }
         ModelAction::Rollback => roll_back(&mut store),
@@ -104,16 +105,18 @@ fn install(config: &Config, store: &mut Store<SystemDisk>, path: &Path) -> Resul
     }
     store.admit(JOB, &identity, &file).map_err(store_failure)?;
     match store.machine().phase() {
-        Phase::Ended(Ending::Committed) => println!("{} is in use already", name(&identity)),
+        Phase::Ended(Ending::Committed) => {
+            out(format_args!("{} is in use already", name(&identity)))
+        }
         Phase::Ended(ending) => {
             let reason = Phase::Ended(ending).reason().map_or("?", Choice::name);
             let message = format!("{} is refused: {reason}", name(&identity));
             return Err(Failure::new(Reason::Data, anyhow!(message)));
         }
-        _ => println!(
+        _ => out(format_args!(
             "{} is stored; a daemon that runs puts it on trial now, else the next one does",
             name(&identity)
-        ),
+        )),
     }
     Ok(())
 }
@@ -133,7 +136,7 @@ fn refused(store: &mut Store<SystemDisk>, refusal: Refusal) -> Failure {
             reason,
         };
         if let Err(error) = store.step(event) {
-            eprintln!("ternwatchd: {}", chain(&error));
+            note(format_args!("ternwatchd: {}", chain(&error)));
         }
     }
     Failure::new(Reason::Data, anyhow!("{reason}: {message}"))
@@ -175,7 +178,10 @@ fn take_keyring(
         .map_err(|error| Failure::new(Reason::Data, error))?;
     store.step(event).map_err(store_failure)?;
     if let Some(keyring) = &store.machine().record().keyring {
-        println!("the keyring of version {} is in effect", keyring.version);
+        out(format_args!(
+            "the keyring of version {} is in effect",
+            keyring.version
+        ));
     }
     Ok(())
 }
@@ -184,10 +190,10 @@ fn take_keyring(
 fn approve(store: &mut Store<SystemDisk>) -> Result<(), Failure> {
     store.step(Event::Approve).map_err(store_failure)?;
     if let Some(offered) = store.machine().offered() {
-        println!(
+        out(format_args!(
             "{} is to be installed; a daemon that runs fetches it now, else the next one does",
             name(&offered.identity)
-        );
+        ));
     }
     Ok(())
 }
@@ -197,11 +203,14 @@ fn roll_back(store: &mut Store<SystemDisk>) -> Result<(), Failure> {
     store.step(Event::RollBack).map_err(store_failure)?;
     let gone = before.candidate.map(|candidate| candidate.identity);
     if let Some(gone) = gone.or(before.committed) {
-        println!("{} is not in use any more and not tried again", name(&gone));
+        out(format_args!(
+            "{} is not in use any more and not tried again",
+            name(&gone)
+        ));
     }
     match &store.machine().record().committed {
-        Some(committed) => println!("{} is in use", name(committed)),
-        None => println!("the packaged model is in use"),
+        Some(committed) => out(format_args!("{} is in use", name(committed))),
+        None => out("the packaged model is in use"),
     }
     Ok(())
 }

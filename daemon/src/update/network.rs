@@ -4,12 +4,14 @@ use super::agent::{Input, Origin, Outbox};
 use super::offer::{CHUNK_BYTES, OFFER_BYTES_MAX};
 use crate::publish::mqtt::conversation::{Assurance, Conversation, Deliver, Delivery, State};
 use crate::publish::mqtt::message::Message;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use ternwatch_bundle::keyring;
 use ternwatch_ota::topic as wire;
 use tokio::sync::{mpsc, watch};
 
-/// Messages that wait for the update thread. What does not fit is lost, and asked for again.
+/// Messages that wait for the update thread. A chunk that does not fit is lost, and asked for again.
 const INBOX_MAX: usize = 16;
 /// Requests that wait for the connection.
 const REQUESTS_MAX: usize = 8;
@@ -20,9 +22,54 @@ pub struct Ends {
     /// What the update thread says.
     pub outbox: Outbox,
     /// What it hears.
-    pub inbox: Receiver<Input>,
+    pub inbox: Inbox,
     /// For others who have something for the inbox.
     pub sender: SyncSender<Input>,
+}
+
+/// What waits for the update thread. Offers and keyrings are never crowded out by chunks: the newest of each that did not fit
+/// is kept beside the queue.
+#[derive(Debug)]
+pub struct Inbox {
+    queue: Receiver<Input>,
+    beside: Arc<Beside>,
+}
+
+/// What found the queue full.
+#[derive(Debug, Default)]
+struct Beside {
+    keyring: Mutex<Option<Input>>,
+    offer: Mutex<Option<Input>>,
+}
+
+impl Beside {
+    fn keep(&self, input: Input) {
+        let slot = match &input {
+            Input::Keyring(_) => &self.keyring,
+            Input::Offer(_) => &self.offer,
+            // Chunks are asked for again; others wait for their place, or are told that there is none.
+            _ => return,
+        };
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(input);
+    }
+
+    fn take(&self) -> Option<Input> {
+        let take = |slot: &Mutex<Option<Input>>| {
+            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            slot.take()
+        };
+        take(&self.keyring).or_else(|| take(&self.offer))
+    }
+}
+
+impl Inbox {
+    /// The next message, if one comes in this time.
+    pub fn next(&self, patience: Duration) -> Result<Input, RecvTimeoutError> {
+        match self.beside.take() {
+            Some(input) => Ok(input),
+            None => self.queue.recv_timeout(patience),
+        }
+    }
 }
 
 /// Where the update thread asks for chunks.
@@ -46,7 +93,8 @@ pub fn connect(prefix: &str, device: &str, listens: bool) -> (Conversation, Ends
     let base = wire::model(prefix, device);
     let (state, document) = watch::channel(Vec::new());
     let (remarks, remarks_made) = mpsc::channel(REQUESTS_MAX);
-    let (sender, inbox) = sync_channel(INBOX_MAX);
+    let (sender, queue) = sync_channel(INBOX_MAX);
+    let beside = Arc::<Beside>::default();
     let filters = if listens {
         vec![
             wire::offer(&base),
@@ -62,7 +110,7 @@ pub fn connect(prefix: &str, device: &str, listens: bool) -> (Conversation, Ends
     };
     let conversation = Conversation {
         filters,
-        deliver: deliver(format!("{base}/"), sender.clone()),
+        deliver: deliver(format!("{base}/"), sender.clone(), beside.clone()),
         states: vec![State {
             topic: base,
             document,
@@ -73,13 +121,13 @@ pub fn connect(prefix: &str, device: &str, listens: bool) -> (Conversation, Ends
     let outbox = Outbox { state, requests };
     let ends = Ends {
         outbox,
-        inbox,
+        inbox: Inbox { queue, beside },
         sender,
     };
     (conversation, ends)
 }
 
-fn deliver(base: String, inbox: SyncSender<Input>) -> Deliver {
+fn deliver(base: String, queue: SyncSender<Input>, beside: Arc<Beside>) -> Deliver {
     Box::new(move |delivery| {
         let input = match delivery {
             Delivery::Connected => Some(Input::Connected),
@@ -88,9 +136,11 @@ fn deliver(base: String, inbox: SyncSender<Input>) -> Deliver {
                 .strip_prefix(base.as_bytes())
                 .and_then(|rest| parse(rest, &heard.payload)),
         };
-        if let Some(input) = input {
-            // The connection does not wait for the memory card.
-            let _ = inbox.try_send(input);
+        // The connection does not wait for the memory card.
+        if let Some(input) = input
+            && let Err(TrySendError::Full(input)) = queue.try_send(input)
+        {
+            beside.keep(input);
         }
     })
 }
@@ -121,6 +171,33 @@ mod tests {
     use super::*;
     use crate::publish::mqtt::message::Heard;
 
+    fn heard(inbox: &Inbox) -> Vec<Input> {
+        std::iter::from_fn(|| inbox.next(Duration::ZERO).ok()).collect()
+    }
+
+    #[test]
+    fn chunks_do_not_crowd_out_keyrings_and_offers() {
+        let (mut conversation, ends) = connect("site", "pi", true);
+        let mut say = |topic: &str, payload: &[u8]| {
+            (conversation.deliver)(Delivery::Message(&Heard {
+                topic: topic.into(),
+                payload: payload.into(),
+                ..Heard::default()
+            }));
+        };
+        let chunk = format!("site/pi/model/chunk/{}/7", Digest::of(b"file"));
+        (0..2 * INBOX_MAX).for_each(|_| say(&chunk, b"chunk"));
+        for (topic, payload) in [("offer", b"1"), ("keyring", b"2"), ("offer", b"3")] {
+            say(&format!("site/pi/model/{topic}"), payload);
+        }
+        let heard = heard(&ends.inbox);
+        assert_eq!(heard.len(), INBOX_MAX + 2);
+        assert!(
+            matches!(&heard[..2], [Input::Keyring(k), Input::Offer(o)] if k == b"2" && o == b"3"),
+            "{heard:?}"
+        );
+    }
+
     #[test]
     fn only_offers_and_chunks_of_this_device_come_through() {
         let (mut conversation, ends) = connect("site", "pi", true);
@@ -145,7 +222,7 @@ mod tests {
                 ..Heard::default()
             }));
         }
-        let heard: Vec<Input> = ends.inbox.try_iter().collect();
+        let heard = heard(&ends.inbox);
         assert!(
             matches!(&heard[..], [Input::Offer(_), Input::Chunk { index: 7, .. }]),
             "{heard:?}"

@@ -88,7 +88,14 @@ impl<D: Disk> Store<D> {
             machine: Machine::new(Record::default(), packaged, attempts_max),
             damage: None,
         };
-        store.reload()?;
+        // A card that cannot read it must not keep the packaged model from working; nothing is written over it.
+        let record = match store.read() {
+            Err(StoreError::Io { source, .. }) if source.kind() != ErrorKind::PermissionDenied => {
+                Err(source.to_string())
+            }
+            read => read?,
+        };
+        store.adopt(record);
         Ok(store)
     }
 
@@ -114,31 +121,34 @@ impl<D: Disk> Store<D> {
 
     /// Reads the state file again: somebody else may have changed it.
     pub fn reload(&mut self) -> Result<(), StoreError> {
-        let path = self.root.join("state");
-        let record = match self.disk.read(&path, STATE_BYTES_MAX) {
-            Ok(bytes) => parse_state(&bytes).map_err(String::from),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Record::default()),
-            // The memory card cannot read it, or it is not a file of ours.
-            Err(error) if error.kind() != ErrorKind::PermissionDenied => Err(error.to_string()),
-            Err(source) => {
-                return Err(StoreError::Io {
-                    what: "read",
-                    path,
-                    source,
-                });
-            }
-        };
-        match record {
-            Ok(record) => {
-                self.damage = None;
-                self.machine.adopt(record);
-            }
-            Err(damage) => {
-                self.damage = Some(format!("{}: {damage}", path.display()));
-                self.machine.adopt(Record::after_damage());
-            }
-        }
+        let record = self.read()?;
+        self.adopt(record);
         Ok(())
+    }
+
+    /// What the state file says, or what is wrong with its content.
+    fn read(&self) -> Result<Result<Record, String>, StoreError> {
+        let path = self.root.join("state");
+        match self.disk.read(&path, STATE_BYTES_MAX) {
+            Ok(bytes) => Ok(parse_state(&bytes).map_err(String::from)),
+            Err(error) => match error.kind() {
+                ErrorKind::NotFound => Ok(Ok(Record::default())),
+                // Not a file of ours.
+                ErrorKind::InvalidData => Ok(Err(error.to_string())),
+                // That passes, or not: the content may be good.
+                _ => Err(failed("read", &path)(error)),
+            },
+        }
+    }
+
+    fn adopt(&mut self, record: Result<Record, String>) {
+        self.damage = None;
+        let record = record.unwrap_or_else(|damage| {
+            let path = self.root.join("state");
+            self.damage = Some(format!("{}: {damage}", path.display()));
+            Record::after_damage()
+        });
+        self.machine.adopt(record);
     }
 
     /// Takes an event under the lock, on what the state file says now. When this returns, what changed is durable.

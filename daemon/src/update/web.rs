@@ -11,6 +11,7 @@ use super::digest::Digest;
 use super::hawkbit::{Access, Authorization};
 use super::offer::Offer;
 use crate::config::Invalid;
+use crate::exit::Reason;
 use rustls::crypto::ring;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -75,6 +76,16 @@ pub enum WebError {
     /// No thread.
     #[error("cannot start the download thread")]
     Thread(#[source] io::Error),
+}
+
+impl WebError {
+    /// The exit code that says so.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Read { .. } | Self::NoCertificate { .. } => Reason::Config,
+            Self::Thread(_) => Reason::Unavailable,
+        }
+    }
 }
 
 /// Why a range did not come.
@@ -243,7 +254,9 @@ fn run(
             match &fetched {
                 Ok(()) => complaint.clear(),
                 Err(error) => {
-                    let text = format!("{}: {error}", errand.url);
+                    // A query may be a signature that lets its owner in.
+                    let address = errand.url.split('?').next().unwrap_or_default();
+                    let text = format!("{address}: {error}");
                     if text != complaint {
                         log::warn!("the model cannot be fetched from {text}");
                         complaint = text;

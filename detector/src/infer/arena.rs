@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// Tensors begin at multiples of this many bytes: whole cache lines, so that no two tensors share one.
+/// Tensors begin at multiples of this many bytes from the arena's start.
 const ALIGNMENT: usize = 64;
 
 /// One tensor: its bytes, and the steps from the one that writes it to the last one that reads it.

@@ -19,9 +19,8 @@ pub(super) fn round(
     config: &quantize::Config,
 ) -> (Parameters, Quantizer) {
     let mut quantizer = Quantizer::fit(parameters, config);
-    quantizer.fix(parameters, 1.0, Order::Nearest);
     let mut rounded = parameters.clone();
-    quantizer.hold(&mut rounded);
+    quantizer.fix(&mut rounded, 1.0, Order::Nearest);
     let indices = float.indices();
     for (index, layer, _) in float.layers() {
         let Layer::Conv {

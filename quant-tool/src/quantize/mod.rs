@@ -58,6 +58,10 @@ pub struct Config {
     /// Weights up to this part of their scale become zero; half of it is the nearest level, more makes more zeros.
     #[serde(default = "half")]
     pub zero_width: f32,
+    /// Part of all weights that is kept at zero while weights are free: `zero_width` follows them. Learning drives weights away from zero
+    /// otherwise, the longer the more.
+    #[serde(default)]
+    pub zeros: Option<f32>,
     /// Weight of the loss that draws the outputs to those of the float network; 0 is none.
     #[serde(default)]
     pub distillation: f32,
@@ -161,12 +165,24 @@ pub struct Levels {
 }
 
 impl Levels {
-    /// The level of weight `i` of the layer, in units of the weights, if it is `w`.
-    fn value(&self, w: f32, channel: usize) -> f32 {
-        ternary::value(
-            ternary::level(w, self.threshold[channel]),
-            self.scale[channel],
-        )
+    /// Which of the channels weight `i` belongs to.
+    fn channel(&self, i: usize) -> usize {
+        i * self.scale.len() / self.fixed.len()
+    }
+
+    /// The level of weight `i` if it is `w`. One that is fixed lies on it, wherever the threshold has gone since.
+    fn trit(&self, i: usize, w: f32) -> Trit {
+        let channel = self.channel(i);
+        let threshold = match self.fixed[i] {
+            true => self.scale[channel] / 2.0,
+            false => self.threshold[channel],
+        };
+        ternary::level(w, threshold)
+    }
+
+    /// The same in units of the weights.
+    fn value(&self, i: usize, w: f32) -> f32 {
+        ternary::value(self.trit(i, w), self.scale[self.channel(i)])
     }
 }
 
@@ -198,8 +214,49 @@ impl Quantizer {
                 fixed: vec![false; w.len()],
             }
         });
-        Self {
+        let mut fitted = Self {
             layers: layers.collect(),
+        };
+        if let Some(part) = config.zeros {
+            fitted.keep_zeros(parameters, part);
+            fitted.fit_scales(parameters);
+        }
+        fitted
+    }
+
+    /// Sets the thresholds, one part of the scale for all channels, so that this part of all weights is zero.
+    pub fn keep_zeros(&mut self, parameters: &Parameters, part: f32) {
+        let mut widths = Vec::new();
+        for (levels, (_, _, w)) in self.layers.iter().zip(weights(parameters)) {
+            let width = |(i, &w): (usize, &f32)| match levels.fixed[i] {
+                // No threshold changes it any more.
+                true if levels.trit(i, w) == Trit::Zero => 0.0,
+                true => f32::INFINITY,
+                false => w.abs() / levels.scale[levels.channel(i)].max(f32::MIN_POSITIVE),
+            };
+            widths.extend(w.iter().enumerate().map(width));
+        }
+        let goal = (part * widths.len() as f32) as usize;
+        let Some(last) = goal.checked_sub(1) else {
+            return;
+        };
+        let (_, &mut width, _) = widths.select_nth_unstable_by(last, f32::total_cmp);
+        if width.is_finite() {
+            for levels in &mut self.layers {
+                for (threshold, scale) in levels.threshold.iter_mut().zip(&levels.scale) {
+                    *threshold = width * scale;
+                }
+            }
+        }
+    }
+
+    /// Gives every channel the scale of the least squared error for its levels, and keeps the thresholds.
+    fn fit_scales(&mut self, parameters: &Parameters) {
+        for (levels, (_, fan_in, w)) in self.layers.iter_mut().zip(weights(parameters)) {
+            let channels = levels.scale.iter_mut().zip(&levels.threshold);
+            for ((scale, threshold), w) in channels.zip(w.chunks_exact(fan_in)) {
+                *scale = ternary::scale_beyond(w, *threshold).unwrap_or(*scale);
+            }
         }
     }
 
@@ -236,20 +293,22 @@ impl Quantizer {
     /// One soft step: moves every weight by `pull` of its way to its level, which is the proximal step of
     /// `lambda / 2 x (w - level)^2` with `pull = lambda / (1 + lambda)`.
     pub fn pull(&self, parameters: &mut Parameters, pull: f32) {
-        for (levels, (fan_in, w)) in self.layers.iter().zip(weights_mut(parameters)) {
-            for (channel, w) in w.chunks_exact_mut(fan_in).enumerate() {
-                w.iter_mut()
-                    .for_each(|w| *w += pull * (levels.value(*w, channel) - *w));
+        for (levels, (_, w)) in self.layers.iter().zip(weights_mut(parameters)) {
+            for (i, w) in w.iter_mut().enumerate() {
+                *w += pull * (levels.value(i, *w) - *w);
             }
         }
     }
 
-    /// Fixes weights in the order asked for until `part` of them are fixed, and returns how many were added.
-    pub fn fix(&mut self, parameters: &Parameters, part: f32, order: Order) -> usize {
+    /// Fixes weights at their levels, in the order asked for, until `part` of them are fixed, and returns how many were added.
+    pub fn fix(&mut self, parameters: &mut Parameters, part: f32, order: Order) -> usize {
         let count = self.layers.len();
         let mut added = 0;
-        for (index, (levels, (_, fan_in, w))) in
-            self.layers.iter_mut().zip(weights(parameters)).enumerate()
+        for (index, (levels, (_, w))) in self
+            .layers
+            .iter_mut()
+            .zip(weights_mut(parameters))
+            .enumerate()
         {
             let part = match order {
                 Order::Nearest | Order::Random => part,
@@ -264,8 +323,8 @@ impl Quantizer {
             let mut rank = |i: usize| match order {
                 Order::Random => rng.f32(),
                 Order::Nearest | Order::Layer => {
-                    let scale = levels.scale[i / fan_in].max(f32::MIN_POSITIVE);
-                    (w[i] - levels.value(w[i], i / fan_in)).abs() / scale
+                    let scale = levels.scale[levels.channel(i)].max(f32::MIN_POSITIVE);
+                    (w[i] - levels.value(i, w[i])).abs() / scale
                 }
             };
             // Every weight is ranked, so that a random order is the same one whenever it is asked for.
@@ -275,9 +334,10 @@ impl Quantizer {
                 .filter(|&(_, i)| !levels.fixed[i])
                 .collect();
             free.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-            free[..count]
-                .iter()
-                .for_each(|&(_, i)| levels.fixed[i] = true);
+            for &(_, i) in &free[..count] {
+                w[i] = levels.value(i, w[i]);
+                levels.fixed[i] = true;
+            }
             added += count;
         }
         added
@@ -285,9 +345,9 @@ impl Quantizer {
 
     /// Puts every fixed weight on its level, and leaves the others alone.
     pub fn hold(&self, parameters: &mut Parameters) {
-        for (levels, (fan_in, w)) in self.layers.iter().zip(weights_mut(parameters)) {
+        for (levels, (_, w)) in self.layers.iter().zip(weights_mut(parameters)) {
             for (i, w) in w.iter_mut().enumerate().filter(|(i, _)| levels.fixed[*i]) {
-                *w = levels.value(*w, i / fan_in);
+                *w = levels.value(i, *w);
             }
         }
     }
@@ -336,11 +396,9 @@ impl Quantizer {
         self.layers
             .iter()
             .zip(weights(parameters))
-            .map(|(levels, (_, fan_in, w))| {
-                w.iter()
-                    .enumerate()
-                    .map(|(i, &w)| ternary::level(w, levels.threshold[i / fan_in]))
-                    .collect()
+            .map(|(levels, (_, _, w))| {
+                let trits = w.iter().enumerate();
+                trits.map(|(i, &w)| levels.trit(i, w)).collect()
             })
             .collect()
     }
@@ -350,11 +408,11 @@ impl Quantizer {
         self.layers
             .iter()
             .zip(weights(parameters))
-            .map(|(levels, (name, fan_in, w))| {
+            .map(|(levels, (name, _, w))| {
                 let (mut near, mut zeros) = (0, 0);
                 for (i, &w) in w.iter().enumerate() {
-                    let scale = levels.scale[i / fan_in];
-                    let trit = ternary::level(w, levels.threshold[i / fan_in]);
+                    let scale = levels.scale[levels.channel(i)];
+                    let trit = levels.trit(i, w);
                     near += usize::from((w - ternary::value(trit, scale)).abs() <= 0.1 * scale);
                     zeros += usize::from(trit == Trit::Zero);
                 }
@@ -453,6 +511,19 @@ impl Config {
             &self.zero_width,
             "from 0 to below 1",
         )?;
+        check(
+            self.zeros.is_none_or(|part| (0.0..1.0).contains(&part)),
+            "quantize.zeros",
+            &self.zeros,
+            "from 0 to below 1",
+        )?;
+        let fitted_once = self.fit == Fit::Weights && self.levels == Rule::Frozen;
+        check(
+            self.zeros.is_none() || (fitted_once && self.scales == Scales::Channel),
+            "quantize.zeros",
+            &self.zeros,
+            "kept with fit = weights, scales = channel and levels = frozen only",
+        )?;
         let own_levels = self.scales == Scales::Channel && self.levels == Rule::Frozen;
         check(
             self.fit == Fit::Weights || own_levels,
@@ -544,6 +615,7 @@ mod tests {
             scales: Scales::Channel,
             levels: Rule::Refit,
             zero_width: 0.5,
+            zeros: None,
             distillation: 0.0,
         }
     }
@@ -580,17 +652,17 @@ mod tests {
 
     #[test]
     fn groups_are_fixed_nearest_first_and_stay() {
-        let parameters = random(2);
+        let mut parameters = random(2);
         let mut quantizer = Quantizer::fit(&parameters, &config());
-        quantizer.fix(&parameters, 0.5, Order::Nearest);
+        quantizer.fix(&mut parameters, 0.5, Order::Nearest);
         let half = quantizer.layers[0].fixed.clone();
         assert_eq!(half.iter().filter(|f| **f).count(), 36);
-        quantizer.fix(&parameters, 0.25, Order::Nearest);
+        quantizer.fix(&mut parameters, 0.25, Order::Nearest);
         assert_eq!(
             quantizer.layers[0].fixed, half,
             "a smaller part frees nothing"
         );
-        quantizer.fix(&parameters, 1.0, Order::Nearest);
+        quantizer.fix(&mut parameters, 1.0, Order::Nearest);
         assert!(quantizer.is_ternary());
     }
 
@@ -598,9 +670,8 @@ mod tests {
     fn fixed_weights_have_levels_and_no_gradient() {
         let mut parameters = random(3);
         let mut quantizer = Quantizer::fit(&parameters, &config());
-        quantizer.fix(&parameters, 0.5, Order::Nearest);
-        let before = parameters.clone();
-        quantizer.hold(&mut parameters);
+        let free = parameters.clone();
+        quantizer.fix(&mut parameters, 0.5, Order::Nearest);
         let mut gradients = vec![Some(vec![1.0; 72]), Some(vec![1.0; 4])];
         quantizer.mask(&parameters, &mut gradients);
         let levels = &quantizer.layers[0];
@@ -610,7 +681,7 @@ mod tests {
                 assert!(w == 0.0 || w.abs() == levels.scale[i / 18]);
                 assert_eq!(g, 0.0);
             } else {
-                assert_eq!((w, g), (before.0[0].value[i], 1.0));
+                assert_eq!((w, g), (free.0[0].value[i], 1.0));
             }
         }
         assert_eq!(gradients[1].as_ref().unwrap(), &[1.0; 4]);
@@ -620,8 +691,7 @@ mod tests {
     fn an_average_takes_over_the_fixed_weights() {
         let mut parameters = random(5);
         let mut quantizer = Quantizer::fit(&parameters, &config());
-        quantizer.fix(&parameters, 0.5, Order::Nearest);
-        quantizer.hold(&mut parameters);
+        quantizer.fix(&mut parameters, 0.5, Order::Nearest);
         let mut average = random(6);
         let before = average.clone();
         quantizer.copy_fixed(&parameters, &mut average);
@@ -633,8 +703,7 @@ mod tests {
             };
             assert_eq!(average.0[0].value[i], expected.0[0].value[i]);
         }
-        quantizer.fix(&parameters, 1.0, Order::Nearest);
-        quantizer.hold(&mut parameters);
+        quantizer.fix(&mut parameters, 1.0, Order::Nearest);
         assert_eq!(
             quantizer.pulled(&parameters, 1.0).0[0].value,
             parameters.0[0].value
@@ -642,10 +711,39 @@ mod tests {
     }
 
     #[test]
+    fn zeros_are_kept_while_weights_grow_and_fixed_ones_stay_on_their_levels() {
+        let config = Config {
+            levels: Rule::Frozen,
+            zeros: Some(0.75),
+            ..config()
+        };
+        let zeros = |quantizer: &Quantizer, parameters: &Parameters| {
+            let trits = quantizer.trits(parameters).remove(0);
+            trits.iter().filter(|trit| **trit == Trit::Zero).count()
+        };
+        let mut parameters = random(7);
+        let mut quantizer = Quantizer::fit(&parameters, &config);
+        assert_eq!(zeros(&quantizer, &parameters), 54);
+        quantizer.fix(&mut parameters, 0.25, Order::Random);
+        let fixed = parameters.0[0].value.clone();
+        for _ in 0..20 {
+            let weights = &mut parameters.0[0].value;
+            weights.iter_mut().for_each(|w| *w *= 1.2);
+            quantizer.hold(&mut parameters);
+            quantizer.keep_zeros(&parameters, 0.75);
+            assert_eq!(zeros(&quantizer, &parameters), 54);
+        }
+        for (i, &before) in fixed.iter().enumerate() {
+            let now = parameters.0[0].value[i];
+            assert_eq!(now == before, quantizer.layers[0].fixed[i], "{i}: {now}");
+        }
+    }
+
+    #[test]
     fn a_checkpoint_keeps_the_levels() {
-        let parameters = random(4);
+        let mut parameters = random(4);
         let mut quantizer = Quantizer::fit(&parameters, &config());
-        quantizer.fix(&parameters, 0.3, Order::Nearest);
+        quantizer.fix(&mut parameters, 0.3, Order::Nearest);
         let back = Quantizer::from_parameters(&quantizer.to_parameters(&parameters));
         assert_eq!(back.layers[0].fixed, quantizer.layers[0].fixed);
         assert_eq!(back.trits(&parameters), quantizer.trits(&parameters));

@@ -262,6 +262,7 @@ fn hard(budget: u64) -> Config {
         scales: Scales::Channel,
         levels: Rule::Frozen,
         zero_width: 0.5,
+        zeros: None,
         distillation: 4.0,
     }
 }

@@ -446,13 +446,20 @@ impl<T: Task> Session<'_, T> {
         let quantize = self.recipe.quantize;
         let steps = stage.steps(&self.recipe);
         let progress = state.step as f32 / steps as f32;
+        if let (Stage::Soft | Stage::Hard, Some(part)) = (stage, quantize.zeros) {
+            state.quantizer.keep_zeros(&state.parameters, part);
+        }
         if stage == Stage::Hard {
             // Whatever the settings say, a hard stage ends with a ternary network.
             let part = match state.step + 1 >= steps {
                 true => 1.0,
                 false => part_fixed(quantize, progress),
             };
-            if state.quantizer.fix(&state.parameters, part, quantize.order) > 0 {
+            if state
+                .quantizer
+                .fix(&mut state.parameters, part, quantize.order)
+                > 0
+            {
                 // What was averaged before belongs to a network that had other levels.
                 state.average = state.parameters.clone();
                 state.averaged = 0;

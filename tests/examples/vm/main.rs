@@ -144,20 +144,8 @@ fn measure(machine: &Machine, site: &mut Site, story: &mut Story) {
     story.tell(format!(
         "ready {ready_s:.1} s after the start of the program (emulated)"
     ));
-    let of_process = |file: &str, key: &str| -> u64 {
-        let pid = machine.service("MainPID");
-        let text = machine.run(&format!("grep ^{key}: /proc/{pid}/{file}"));
-        text.split_whitespace()
-            .nth(1)
-            .and_then(|number| number.parse().ok())
-            .expect("a number")
-    };
-    let peak_mib = of_process("status", "VmHWM") as f64 / 1024.0;
-    assert!(
-        peak_mib <= MEMORY_MIB_MAX,
-        "{peak_mib:.1} MiB resident, more than {MEMORY_MIB_MAX}"
-    );
-    let written = of_process("io", "write_bytes");
+    let peak_mib = bounded_memory_mib(machine);
+    let written = of_process(machine, "io", "write_bytes");
     let up_s = statistics["uptime_s"].as_f64().expect("a number");
     story.tell(format!("memory: {peak_mib:.1} MiB resident at most; written to the disk: {written} bytes in {up_s:.0} s"));
     story.tell(format!(
@@ -166,6 +154,26 @@ fn measure(machine: &Machine, site: &mut Site, story: &mut Story) {
         statistics["frames_per_second"],
         statistics["inference_ms"]["p50"]
     ));
+}
+
+/// The daemon's resident memory at its largest, which is not too much.
+fn bounded_memory_mib(machine: &Machine) -> f64 {
+    let peak_mib = of_process(machine, "status", "VmHWM") as f64 / 1024.0;
+    assert!(
+        peak_mib <= MEMORY_MIB_MAX,
+        "{peak_mib:.1} MiB resident, more than {MEMORY_MIB_MAX}"
+    );
+    peak_mib
+}
+
+/// A number of the daemon's process in `/proc`.
+fn of_process(machine: &Machine, file: &str, key: &str) -> u64 {
+    let pid = machine.service("MainPID");
+    let text = machine.run(&format!("grep ^{key}: /proc/{pid}/{file}"));
+    text.split_whitespace()
+        .nth(1)
+        .and_then(|number| number.parse().ok())
+        .expect("a number")
 }
 
 /// The small model comes over MQTT, is tried on the camera's frames, and stays, though the power goes before its trial and again
@@ -187,7 +195,11 @@ fn push_a_model(machine: &mut Machine, root: &Path, site: &mut Site, story: &mut
     let status = push.wait().expect("it is our child");
     assert!(status.success(), "the model was not kept: {status}");
     site.see_people(1);
-    story.tell("the model passed its trial and is in use");
+    // Both models were there, and the recorded answers' input.
+    let peak_mib = bounded_memory_mib(machine);
+    story.tell(format!(
+        "the model passed its trial and is in use; {peak_mib:.1} MiB resident at most"
+    ));
 }
 
 fn start_to_push(root: &Path, site: &Site) -> Child {

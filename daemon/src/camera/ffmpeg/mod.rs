@@ -85,13 +85,13 @@ impl Input {
     }
 }
 
-/// An address without the user and password in it, and those.
+/// An address without the user and password in it, and those. A password that should have been escaped may have anything in it: what
+/// comes before the last `@` is not shown.
 fn redact(url: &str) -> (String, Option<String>) {
     let Some((scheme, rest)) = url.split_once("://") else {
         return (url.into(), None);
     };
-    let authority_len = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..authority_len].rfind('@') {
+    match rest.rfind('@') {
         Some(at) => (
             format!("{scheme}://[redacted]@{}", &rest[at + 1..]),
             Some(rest[..at].into()),
@@ -227,8 +227,13 @@ mod tests {
                 "rtsp://[redacted]@cam:554",
                 Some("me:p@ss"),
             ),
-            ("rtsp://cam/a@b", "rtsp://cam/a@b", None),
-            ("rtsp://cam?x=a@b", "rtsp://cam?x=a@b", None),
+            (
+                "rtsp://me:p/a?s#s@cam/1",
+                "rtsp://[redacted]@cam/1",
+                Some("me:p/a?s#s"),
+            ),
+            ("rtsp://cam/a@b", "rtsp://[redacted]@b", Some("cam/a")),
+            ("rtsp://cam/a", "rtsp://cam/a", None),
         ] {
             assert_eq!(
                 redact(url),

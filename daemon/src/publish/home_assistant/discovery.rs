@@ -332,7 +332,8 @@ fn activity(subject: &Subject) -> Component {
     let types = EVENT_TYPES.map(|kind| format!("'{kind}'")).join(",");
     let template = format!(
         "{{% if value_json.type in [{types}] %}}{{{{ {{'event_type': value_json.type, \
-         'sequence': value_json.sequence, 'track': value_json.track.id, \
+         'sequence': value_json.sequence, 'captured_at': value_json.captured_at, \
+         'track': value_json.track.id, \
          'class': value_json.track.class, \
          'zone': (value_json.zone | default({{}})).name | default(none), \
          'line': (value_json.line | default({{}})).name | default(none), \

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::exit::{Failure, Reason};
 use crate::publish::mqtt::errand;
 use crate::publish::mqtt::message::Message;
+use crate::tell::out;
 use anyhow::Context;
 
 /// Publishes an empty message in place of the one that describes this device.
@@ -30,10 +31,10 @@ pub fn remove(config: &Config) -> Result<(), Failure> {
     errand::say(session, Message::status(topic.as_str(), Vec::new()))
         .with_context(|| format!("the broker at {broker} was not told (mqtt.host, mqtt.port)"))
         .map_err(|error| Failure::new(Reason::Unavailable, error))?;
-    println!("removed {topic}");
+    out(format_args!("removed {topic}"));
     if config.home_assistant.enabled {
-        println!(
-            "a daemon that runs publishes it again when it connects; set home_assistant.enabled = false and restart it"
+        out(
+            "a daemon that runs publishes it again when it connects; set home_assistant.enabled = false and restart it",
         );
     }
     Ok(())

@@ -5,11 +5,13 @@ use super::tls::{Identity, PemFile, Tls};
 use crate::clock::Timestamp;
 use crate::config::choice::Choice;
 use crate::config::{Invalid, Secret, credential, in_range};
+use crate::exit::Reason;
 use crate::publish::topic;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+use tokio::task::JoinError;
 
 /// A file with a certificate or a password that is longer is neither.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -72,7 +74,7 @@ impl Choice for Protocol {
     const NAMED: &'static [(&'static str, Self)] = &[("5", Self::V5), ("3.1.1", Self::V311)];
 }
 
-/// Why there is no session to open.
+/// Why there is no session to open, or none any more.
 #[derive(Debug, Error)]
 pub enum SessionError {
     /// A file that the configuration names is not there or not readable.
@@ -121,6 +123,19 @@ pub enum SessionError {
     /// The system has no usable certificate authorities, or the library refuses the options.
     #[error("cannot prepare the connection: {0}")]
     Options(String),
+    /// The task that keeps the connection has ended: a bug.
+    #[error("nothing keeps the connection to the broker any more")]
+    Unkept(#[source] Option<JoinError>),
+}
+
+impl SessionError {
+    /// The exit code that says so.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Unkept(_) => Reason::Software,
+            _ => Reason::Config,
+        }
+    }
 }
 
 impl Config {
@@ -141,7 +156,6 @@ impl Config {
         text("mqtt.client_id", &self.client_id, 128)?;
         text("mqtt.username", &self.username, 1024)?;
         in_range("mqtt.port", self.port, 1..=u16::MAX)?;
-        // The library panics below 5 s with MQTT 5.
         in_range("mqtt.keep_alive_s", self.keep_alive_s, 5..=3600)?;
         in_range(
             "mqtt.queue_documents_max",

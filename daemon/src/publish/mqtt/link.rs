@@ -295,8 +295,13 @@ impl Link {
                 }
                 let published =
                     client.publish_tracked(message.topic.as_ref(), message.payload, options);
-                let Ok(notice) = published.await else {
-                    return Said::Refused(Refusal::Invalid);
+                let notice = match published.await {
+                    Ok(notice) => notice,
+                    Err(v4::ClientError::InvalidRequest(_)) => {
+                        return Said::Refused(Refusal::Invalid);
+                    }
+                    // Nothing takes requests any more.
+                    Err(_) => return Said::Lost,
                 };
                 // This version of the protocol has no way to refuse a message.
                 match notice.wait_completion_async().await {
@@ -359,8 +364,11 @@ async fn publish_v5(client: &v5::AsyncClient, bytes_max: u32, message: Message<'
         return Said::Refused(Refusal::TooLarge { bytes, bytes_max });
     }
     let published = client.publish_tracked(topic, packet.payload, options.properties(properties));
-    let Ok(notice) = published.await else {
-        return Said::Refused(Refusal::Invalid);
+    let notice = match published.await {
+        Ok(notice) => notice,
+        Err(v5::ClientError::InvalidRequest(_)) => return Said::Refused(Refusal::Invalid),
+        // Nothing takes requests any more.
+        Err(_) => return Said::Lost,
     };
     use v5::PublishNoticeError::{RetainNotSupported, V5PubAck};
     match notice.wait_completion_async().await {

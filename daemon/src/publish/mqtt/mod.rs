@@ -87,7 +87,7 @@ pub async fn run(
     if let Some(doubt) = session.doubt() {
         log::warn!("{doubt}");
     }
-    let polling = tokio::spawn(keep_connected(
+    let mut polling = tokio::spawn(keep_connected(
         poller,
         session.clone(),
         Reports {
@@ -112,11 +112,15 @@ pub async fn run(
         refused_snapshots: 0,
         dropped_told: 0,
         patience_for_events: Patience::default(),
+        patience_for_states: Patience::default(),
         patience_for_counts: Patience::default(),
         recent: Recent::default(),
         again: VecDeque::new(),
     };
-    publisher.publish_all().await;
+    tokio::select! {
+        () = publisher.publish_all() => {}
+        ended = &mut polling => return Err(SessionError::Unkept(ended.err())),
+    }
     publisher.leave().await;
     polling.abort();
     let frames = &outgoing.frames;

@@ -42,6 +42,8 @@ pub(super) struct Publisher<'a> {
     pub(super) dropped_told: u64,
     /// With a broker that does not want events now.
     pub(super) patience_for_events: Patience,
+    /// With one that does not want the states now, which are retained.
+    pub(super) patience_for_states: Patience,
     /// With one that does not want counts now.
     pub(super) patience_for_counts: Patience,
     /// Events that the broker has confirmed a moment ago.
@@ -74,15 +76,12 @@ impl Publisher<'_> {
             if is_connected && now != greeted {
                 // Whoever hears that the device is there may speak to it at once.
                 deaf = self.listen_or_not().await;
-                // A broker may have forgotten the retained state, or published the last will meanwhile.
-                let topic = self.state_topic.to_owned();
-                self.remark(Message::state(topic, "online")).await;
+                self.greet().await;
                 self.outgoing.counts.tell_again();
                 self.patience_for_events.try_again();
                 self.patience_for_counts.try_again();
                 greeted = now;
                 self.tell_drops();
-                self.say_again().await;
                 continue;
             }
             let wants_events = is_connected && !self.patience_for_events.is_needed();
@@ -97,6 +96,7 @@ impl Publisher<'_> {
                 message = conversation::next(&mut self.dialogues), if is_connected => {
                     self.remark(message).await;
                 }
+                () = self.patience_for_states.wait(), if is_connected => self.greet().await,
                 () = self.patience_for_events.wait() => self.patience_for_events.try_again(),
                 () = self.patience_for_counts.wait() => self.patience_for_counts.try_again(),
                 event = first(&self.again), if wants_events => self.publish_again(event).await,
@@ -169,13 +169,20 @@ impl Publisher<'_> {
         self.dialogues = dialogues;
     }
 
-    /// Says the states of all dialogues again.
-    async fn say_again(&mut self) {
+    /// Says that this device is there, and the states of all dialogues again: a broker may have forgotten what it kept, or
+    /// published the last will meanwhile.
+    async fn greet(&mut self) {
+        self.patience_for_states.try_again();
+        let topic = self.state_topic.to_owned();
+        self.remark(Message::state(topic, "online")).await;
         let mut dialogues = std::mem::take(&mut self.dialogues);
         for state in dialogues.iter_mut().flat_map(Dialogue::states) {
             self.remark(state).await;
         }
         self.dialogues = dialogues;
+        if !self.patience_for_states.is_needed() {
+            self.patience_for_states.accepted(self.state_topic);
+        }
     }
 
     /// Whether the broker granted it before the connection or the term ended.
@@ -189,11 +196,14 @@ impl Publisher<'_> {
         }
     }
 
-    /// A state that is lost with the connection is said again on the next one; a remark is not.
-    async fn remark(&self, message: Message<'static>) {
+    /// A state that is lost with the connection is said again on the next one, and one that the broker does not want now after a
+    /// while; a remark is not.
+    async fn remark(&mut self, message: Message<'static>) {
         let topic = message.topic.clone();
+        let is_state = message.is_retained(true);
         match self.say(message).await {
             Said::Refused(reason) => log::warn!("the broker does not accept {topic}: {reason}"),
+            Said::Later(reason) if is_state => self.patience_for_states.put_off(&topic, reason),
             Said::Later(reason) => log::warn!("the broker does not accept {topic}: {reason}"),
             Said::Heard | Said::Lost => {}
         }

@@ -229,6 +229,10 @@ impl Agent {
     /// Whether the trial is over.
     fn decide(&mut self, before: Tally, trial: Tally) -> bool {
         let objection = trial::objection(before, trial, self.config.latency_ms_max);
+        // A full memory card puts the end off: it is told once.
+        if objection.is_none() && !self.step(Event::Pass) {
+            return false;
+        }
         log::info!(
             "trial: {} detections in {} frames, {:.1} ms each; before: {} in {}, {:.1} ms",
             trial.detections,
@@ -239,9 +243,6 @@ impl Agent {
             before.latency_ms()
         );
         let Some(reason) = objection else {
-            if !self.step(Event::Pass) {
-                return false;
-            }
             log::info!("model {} is kept", self.running.version);
             self.before = None;
             self.clean();

@@ -20,7 +20,8 @@ const PAIR_VECTORS: usize = 2 * 2 * LANE_PIXELS / VECTOR_BYTES;
 /// What is loaded of the pair to be added next, and the offsets of the pair after it.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct Ahead {
-    pair: u32,
+    /// As wide as the register that it is in: the upper half of the offsets is taken by shifting all of it.
+    pair: u64,
     /// In the window, at the offset of the next pair's first item.
     first: *const u8,
     second: *const u8,
@@ -44,7 +45,7 @@ impl Schedule for NeonInOrder {
             high[i] = upper_half(first);
             high[item_vectors + i] = upper_half(second);
         }
-        let [low, high_half] = pairs[1].map(u32::from);
+        let [low, high_half] = pairs[1].map(u64::from);
         Ahead {
             pair: low | high_half << 16,
             first: first.as_ptr(),
