@@ -43,6 +43,21 @@ pub trait Disk {
     fn remove_folder(&mut self, path: &Path) -> io::Result<()>;
 }
 
+/// All of a file, which is an error if it is longer than `len_max` bytes.
+pub fn read(path: &Path, len_max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(len_max as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() > len_max {
+        return Err(io::Error::new(
+            ErrorKind::InvalidData,
+            format!("longer than {len_max} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
 /// The operating system's.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemDisk;
@@ -58,17 +73,7 @@ impl Disk for SystemDisk {
     }
 
     fn read(&self, path: &Path, len_max: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        File::open(path)?
-            .take(len_max as u64 + 1)
-            .read_to_end(&mut bytes)?;
-        if bytes.len() > len_max {
-            return Err(io::Error::new(
-                ErrorKind::InvalidData,
-                format!("longer than {len_max} bytes"),
-            ));
-        }
-        Ok(bytes)
+        read(path, len_max)
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<OsString>> {

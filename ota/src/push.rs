@@ -87,6 +87,11 @@ pub enum PushError {
         "more than {DEVICES_MAX} devices are below {0}/: name some, or push below longer prefixes"
     )]
     TooMany(String),
+    /// The broker was not there to forget the offers.
+    #[error(
+        "the broker did not confirm that it forgets the offers to {1} devices below {0}/, which may still take them: push again, or publish empty retained messages on their model/offer"
+    )]
+    OffersStay(String, usize),
     /// Asked to stop.
     #[error("stopped by a signal before the job had ended everywhere")]
     Stopped,
@@ -116,12 +121,15 @@ pub fn push(
             _ = interrupt.recv() => Err(PushError::Stopped),
             _ = terminate.recv() => Err(PushError::Stopped),
         };
-        run.leave(if mode == Mode::Look {
-            Vec::new()
-        } else {
-            sender.farewell()
-        })
-        .await;
+        let farewell = match mode {
+            Mode::Look => Vec::new(),
+            Mode::Push(_) => sender.farewell(),
+        };
+        let offers = farewell.len();
+        let is_heard = run.leave(farewell).await;
+        if offers > 0 && !is_heard {
+            return Err(PushError::OffersStay(prefix.into(), offers));
+        }
         result
     })
 }
@@ -147,7 +155,7 @@ struct Run {
     told: mpsc::Sender<Event>,
     outgoing: Option<mpsc::Sender<Message>>,
     polling: tokio::task::JoinHandle<()>,
-    publishing: tokio::task::JoinHandle<()>,
+    publishing: tokio::task::JoinHandle<bool>,
 }
 
 impl Run {
@@ -277,7 +285,8 @@ impl Run {
         });
     }
 
-    async fn leave(mut self, farewell: Vec<Message>) {
+    /// Publishes the last messages and ends the connection. Whether the broker confirmed them.
+    async fn leave(mut self, farewell: Vec<Message>) -> bool {
         let client = self.client.clone();
         let outgoing = self.outgoing.take();
         // Nobody listens to devices any more, but the connection must not wait for that.
@@ -291,19 +300,22 @@ impl Run {
                     let _ = outgoing.send(message).await;
                 }
             }
-            let _ = publishing.await;
+            let is_heard = publishing.await.unwrap_or(false);
             let _ = client.disconnect().await;
             let _ = polling.await;
+            is_heard
         };
-        let _ = timeout(FAREWELL, async {
+        let is_heard = timeout(FAREWELL, async {
             tokio::select! {
-                () = goodbye => {}
-                () = deaf => {}
+                is_heard = goodbye => is_heard,
+                () = deaf => false,
             }
         })
-        .await;
+        .await
+        .unwrap_or(false);
         self.polling.abort();
         self.publishing.abort();
+        is_heard
     }
 }
 
@@ -368,11 +380,13 @@ async fn poll(mut event_loop: EventLoop, told: mpsc::Sender<Event>) {
     }
 }
 
+/// Publishes what comes. Whether the broker confirmed everything that is to remove something from it.
 async fn publish(
     client: AsyncClient,
     mut messages: mpsc::Receiver<Message>,
     told: mpsc::Sender<Event>,
-) {
+) -> bool {
+    let mut all_removed = true;
     while let Some(message) = messages.recv().await {
         let mut options = if message.is_confirmed {
             PublishOptions::at_least_once()
@@ -383,16 +397,23 @@ async fn publish(
             options = options.retained();
         }
         let topic = message.topic.clone();
+        let removes = message.payload.is_empty();
         let published = client.publish_tracked(message.topic, message.payload, options);
         let Ok(notice) = published.await else {
+            all_removed &= !removes;
             continue;
         };
         use rumqttc::{PubAckReason, PublishNoticeError};
         // What is lost with the connection is offered or asked for again on the next one. What is forbidden stays so.
-        if let Err(PublishNoticeError::V5PubAck(PubAckReason::NotAuthorized)) =
-            notice.wait_completion_async().await
-        {
-            let _ = told.send(Event::Refused(topic)).await;
+        match notice.wait_completion_async().await {
+            Ok(_) => {}
+            Err(error) => {
+                all_removed &= !removes;
+                if let PublishNoticeError::V5PubAck(PubAckReason::NotAuthorized) = error {
+                    let _ = told.send(Event::Refused(topic)).await;
+                }
+            }
         }
     }
+    all_removed
 }

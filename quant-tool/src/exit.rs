@@ -75,7 +75,9 @@ fn code(error: &anyhow::Error) -> u8 {
     }
     match error.downcast_ref() {
         Some(PushError::Options(_)) => return CONFIG,
-        Some(PushError::Unreachable(..) | PushError::NoDevice(_)) => return UNAVAILABLE,
+        Some(PushError::Unreachable(..) | PushError::NoDevice(_) | PushError::OffersStay(..)) => {
+            return UNAVAILABLE;
+        }
         Some(PushError::TooMany(_)) => return USAGE,
         Some(PushError::Forbidden(_)) => return NO_PERMISSION,
         Some(PushError::Stopped) => return NOT_NOW,

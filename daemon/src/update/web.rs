@@ -11,6 +11,7 @@ use super::digest::Digest;
 use super::hawkbit::{Access, Authorization};
 use super::offer::Offer;
 use crate::config::Invalid;
+use crate::disk;
 use crate::exit::Reason;
 use rustls::crypto::ring;
 use std::io::{self, Read};
@@ -32,7 +33,7 @@ const CHUNKS_TIMEOUT: Duration = Duration::from_secs(300);
 /// Time for their next bytes.
 const BYTES_TIMEOUT: Duration = Duration::from_secs(30);
 /// Room for the certificates of a system.
-const CA_FILE_BYTES_MAX: u64 = 1 << 20;
+const CA_FILE_BYTES_MAX: usize = 1 << 20;
 
 /// Chunks to be fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +68,14 @@ pub enum WebError {
         /// Why.
         source: io::Error,
     },
+    /// A part of it is none of a PEM file.
+    #[error("update.ca_file: {} is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ureq::Error,
+    },
     /// It holds no certificate.
     #[error("update.ca_file: {} has no certificate in PEM form", path.display())]
     NoCertificate {
@@ -82,7 +91,7 @@ impl WebError {
     /// The exit code that says so.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Read { .. } | Self::NoCertificate { .. } => Reason::Config,
+            Self::Read { .. } | Self::Damaged { .. } | Self::NoCertificate { .. } => Reason::Config,
             Self::Thread(_) => Reason::Unavailable,
         }
     }
@@ -206,15 +215,17 @@ fn authorities(ca_file: &Path) -> Result<Vec<Certificate<'static>>, WebError> {
             .collect());
     }
     let path = || ca_file.to_owned();
-    let mut pem = Vec::new();
-    std::fs::File::open(ca_file)
-        .and_then(|file| file.take(CA_FILE_BYTES_MAX).read_to_end(&mut pem))
-        .map_err(|source| WebError::Read {
-            path: path(),
-            source,
-        })?;
-    let items = parse_pem(&pem).filter_map(Result::ok);
+    let pem = disk::read(ca_file, CA_FILE_BYTES_MAX).map_err(|source| WebError::Read {
+        path: path(),
+        source,
+    })?;
+    let items: Result<Vec<_>, _> = parse_pem(&pem).collect();
+    let items = items.map_err(|source| WebError::Damaged {
+        path: path(),
+        source,
+    })?;
     let certificates: Vec<_> = items
+        .into_iter()
         .filter_map(|item| match item {
             PemItem::Certificate(certificate) => Some(certificate),
             _ => None,

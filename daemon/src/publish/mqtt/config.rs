@@ -5,16 +5,17 @@ use super::tls::{Identity, PemFile, Tls};
 use crate::clock::Timestamp;
 use crate::config::choice::Choice;
 use crate::config::{Invalid, Secret, credential, in_range};
+use crate::disk;
 use crate::exit::Reason;
 use crate::publish::topic;
 use serde::{Deserialize, Serialize};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tokio::task::JoinError;
 
 /// A file with a certificate or a password that is longer is neither.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+const FILE_BYTES_MAX: usize = 1 << 20;
 
 /// The `[mqtt]` section.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -285,14 +286,11 @@ fn file_or_credential(key: &'static str, path: &Path) -> Result<PemFile, Session
 }
 
 fn file(key: &'static str, path: &Path) -> Result<PemFile, SessionError> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes))
-        .map_err(|source| SessionError::Read {
-            key,
-            path: path.into(),
-            source,
-        })?;
+    let bytes = disk::read(path, FILE_BYTES_MAX).map_err(|source| SessionError::Read {
+        key,
+        path: path.into(),
+        source,
+    })?;
     Ok(PemFile {
         key,
         path: path.into(),
