@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole network in our kernels, tract, onnxruntime and ncnn on 64-bit ARM, counted under QEMU: deploy/peers/arm.sh [BUNDLE] [KEY]
 #
-# Counts instructions. With ARMCYCLES=PROGRAM, the tool that docs/performance.md tells of, it estimates cycles of three cores, too. One run
+# Counts instructions, and estimates cycles of three cores with deploy/cycles/estimate.py where llvm 22 is there. One run
 # is half of the difference between three runs and one, so that Python and the making of the network do not count. First
 # `make bench-peers` has to write the networks of the other engines. Fetches their packages for ARM and a Python to run
 # them into target/peers/arm, nothing of it is installed; writes target/peers/arm.txt, a line for each engine and core, and with
@@ -16,8 +16,8 @@ readonly packages=(python3.11-minimal libpython3.11-minimal libpython3.11-stdlib
     libssl3 libffi8 libbz2-1.0 liblzma5 libgomp1)
 readonly wheels=(onnxruntime==1.32.0 ncnn==1.0.20261020 numpy==2.4.6 flatbuffers packaging)
 readonly engines=(onnxruntime-f32 onnxruntime-int8 ncnn-f32 ncnn-int8)
-# QEMU's name of the core, its number in /proc/cpuinfo, its name for ARMCYCLES, our kernels for it, and what it has besides.
-readonly cores=('cortex-a53 0xd03 a53 neon-in-order' 'cortex-a72 0xd08 a72+ neon' 'neoverse-n1 0xd0b a76+ neon asimddp')
+# QEMU's name of the core, its number in /proc/cpuinfo, its name for deploy/cycles/estimate.py, our kernels for it, and what it has besides.
+readonly cores=('cortex-a53 0xd03 a53 neon-in-order' 'cortex-a72 0xd08 a72 neon' 'neoverse-n1 0xd0b a76 neon asimddp')
 readonly qemu=${QEMU_AARCH64:-qemu-aarch64}
 readonly examples=target-cross/aarch64-unknown-linux-gnu/release/examples
 
@@ -37,7 +37,7 @@ main() {
         # shellcheck disable=SC2086 # the parts are arguments of their own
         measure_core $core
     done
-    [ -z "${ARMCYCLES:-}" ] || python3 deploy/peers/arm_chart.py $out/arm.txt $out/arm.svg
+    ! can_estimate || python3 deploy/peers/arm_chart.py $out/arm.txt $out/arm.svg
 }
 
 # Debian's packages and PyPI's wheels for 64-bit ARM, unpacked.
@@ -71,29 +71,29 @@ measure_core() {
     done
 }
 
+# Cycles are estimated where llvm 22 is there (Debian: llvm-22).
+can_estimate() { command -v llvm-mca-22 llvm-mc-22 >/dev/null; }
+
 # measure CPU CORE ENGINE ROOT ARGUMENTS: the engine, the core, instructions and, perhaps, cycles of one run.
 measure() {
+    if can_estimate; then
+        deploy/cycles/estimate.py --qemu "$qemu" --cpu "$1" --sysroot "$4" "$2" "${@:5}" |
+            awk -v engine="$3" -v core="$2" '{ n[NR] = $2 } END { printf "%s %s %.0f %.0f\n", engine, core, n[1], n[2] }' |
+            tee -a $out/arm.txt
+        return
+    fi
     local one three
-    one=$(counts "$1" "$2" "$4" "${@:5:$#-4}" 1)
-    three=$(counts "$1" "$2" "$4" "${@:5:$#-4}" 3)
+    one=$(count "$1" 1 "${@:4}")
+    three=$(count "$1" 3 "${@:4}")
     [ -n "$one" ] && [ -n "$three" ] || { say "counting $3 on $2 failed"; exit 70; }
-    awk -v engine="$3" -v core="$2" -v one="$one" -v three="$three" 'BEGIN {
-        split(one, a); n = split(three, b); printf "%s %s", engine, core
-        for (i = 1; i <= n; i++) printf " %.0f", (b[i] - a[i]) / 2
-        print ""
-    }' | tee -a $out/arm.txt
+    echo "$3 $2 $(((three - one) / 2))" | tee -a $out/arm.txt
 }
 
-# counts CPU CORE ROOT ARGUMENTS RUNS: what the whole process takes.
-counts() {
-    local runs=${!#}
-    local arguments=("${@:4:$#-4}")
-    arguments=("${arguments[@]/#RUNS/$runs}")
-    if [ -n "${ARMCYCLES:-}" ]; then
-        ARM_SYSROOT=$3 QEMU_CPU=$1 "$ARMCYCLES" "$2" "${arguments[@]}" 2>/dev/null | awk '{ sub(/.*=/, "", $3); print $2, $3 }'
-    else
-        "$qemu" -cpu "$1" -L "$3" -plugin $arm/count.so "${arguments[@]}" 2>&1 >/dev/null | awk '$1 == "instructions" { print $2 }'
-    fi
+# count CPU RUNS ROOT ARGUMENTS: the instructions of the whole process.
+count() {
+    local arguments=("${@:4}")
+    arguments=("${arguments[@]/#RUNS/$2}")
+    "$qemu" -cpu "$1" -L "$3" -plugin $arm/count.so "${arguments[@]}" 2>&1 >/dev/null | awk '$1 == "instructions" { print $2 }'
 }
 
 main

@@ -33,10 +33,10 @@ def main():
         for line in lines:
             engine, core, *counts = line.split()
             if engine in TITLES and len(counts) == 2:
-                cycles[core.rstrip("+")][engine] = float(counts[1]) / 1e6
+                cycles[core][engine] = float(counts[1]) / 1e6
     missing = [core for core in CORES if "ours" not in cycles[core]]
     if missing:
-        sys.exit(f"{path}: no cycles of ours on {', '.join(missing)}: ARMCYCLES=PROGRAM make bench-peers-arm")
+        sys.exit(f"{path}: no cycles of ours on {', '.join(missing)}: make bench-peers-arm, with llvm 22")
     with open(out, "w") as file:
         file.write(chart(cycles))
 

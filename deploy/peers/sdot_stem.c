@@ -2,7 +2,7 @@
 // 3x3, stride 2, 16 channels out, requantized to u7 planes. What is counted lies between the two markers.
 //
 //   aarch64-linux-gnu-gcc -O3 -march=armv8.2-a+dotprod -static -o sdot_stem deploy/peers/sdot_stem.c
-//   QEMU_CPU=max armcycles a76+ ./sdot_stem RUNS
+//   deploy/cycles/estimate.py a76 ./sdot_stem RUNS
 #include <arm_neon.h>
 #include <stdint.h>
 #include <stdio.h>
