@@ -1,5 +1,5 @@
 // The first layer of `person` by SDOT, to compare with pattern-sorted accumulation (docs/adr/0002): 3 x 288 x 384 u7 values in planes,
-// 3x3, stride 2, 16 channels out, requantized to u7 planes. What is counted lies between the two markers.
+// 3x3, stride 2, 16 channels out, requantized to u7 planes.
 //
 //   aarch64-linux-gnu-gcc -O3 -march=armv8.2-a+dotprod -static -o sdot_stem deploy/peers/sdot_stem.c
 //   deploy/cycles/estimate.py a76 ./sdot_stem RUNS
