@@ -9,8 +9,8 @@
 
 use crate::clock::Timestamp;
 use crate::latency::{Histogram, Recorder, Summary};
+use crate::model::ModelIdentity;
 use crate::publish::camera_state::{Condition, Reporter};
-use crate::publish::payload::ModelIdentity;
 use sd_notify::NotifyState;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -3,7 +3,6 @@
 use crate::config::{Invalid, in_range};
 use crate::exit::Reason;
 use crate::processor::IsaChoice;
-use crate::publish::payload::ModelIdentity;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -83,6 +82,17 @@ impl Config {
             iou: or(self.iou_max, recommended.iou),
         }
     }
+}
+
+/// Which model looked at the frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ModelIdentity {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u64,
+    /// SHA-256 of the whole bundle, as hexadecimal digits.
+    pub sha256: String,
 }
 
 /// A model that is ready to look at frames.

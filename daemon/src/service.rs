@@ -1,44 +1,35 @@
 //! A run of the daemon from the loaded model to the farewell: starts the threads, waits for whatever ends first, and
 //! sees to it that everything ends in time.
 
+mod publishing;
 mod threads;
+mod updating;
 
+use self::publishing::Publishing;
+use self::updating::Updating;
 use crate::camera;
-use crate::clock::Timestamp;
-use crate::command::{self, Control};
+use crate::command::Control;
 use crate::config::Config;
 use crate::detection::Detection;
 use crate::exit::{Failure, Reason};
 use crate::health::Health;
 use crate::mailbox::Mailbox;
 use crate::model::Loaded;
-use crate::motion::{Frames, Gate};
-use crate::pipeline::{self, Inference, Outlet, Revival, Shared, Watch};
-use crate::publish::event::EventWriter;
-use crate::publish::home_assistant::{self, Announcement, Names, Subject};
-use crate::publish::mqtt::conversation::Conversation;
-use crate::publish::mqtt::{self, Destination, Session, Term};
+use crate::pipeline::Shared;
+use crate::publish::mqtt::{self, Term};
 use crate::publish::outbox::writer::{self, Kept};
 use crate::publish::outbox::{Bounds, Outbox};
-use crate::publish::payload::Source;
 use crate::publish::settings::Reporter;
-use crate::publish::{Outgoing, about, topic};
-use crate::reload::{self, Mail};
+use crate::publish::topic;
+use crate::reload;
 use crate::schedule::Schedule;
-use crate::snapshot::{Album, Desk, Studio};
 use crate::stop::Stop;
-use crate::track::Tracker;
-use crate::update::agent::Agent;
-use crate::update::hawkbit::Courier;
-use crate::update::network;
-use crate::update::slot::Slot;
 use crate::update::start::Start;
-use crate::update::web::Web;
 use anyhow::{Context, anyhow};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use ternwatch_detector::{Isa, Team};
+use ternwatch_detector::Isa;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -50,64 +41,6 @@ const THREADS_END: Duration = Duration::from_millis(400);
 /// After the last frame of a file, time for the documents that wait.
 const DRAIN_AT_END: Duration = Duration::from_secs(10);
 
-/// What is published when and where.
-struct Publishing {
-    session: Session,
-    destination: Destination,
-    outgoing: Arc<Outgoing>,
-    conversations: Vec<Conversation>,
-    announcement: Option<Arc<Announcement>>,
-}
-
-impl Publishing {
-    fn prepare(config: &Config, device: &str, outbox: Outbox) -> Result<Self, mqtt::SessionError> {
-        let (mqtt, camera) = (&config.mqtt, &config.camera.name);
-        let (expiry_s, snapshot_expiry_s) =
-            (config.publish.event_expiry_s, config.snapshots.expire_s);
-        Ok(Self {
-            session: mqtt.session(device)?,
-            destination: Destination {
-                events: topic::events(&mqtt.prefix, device, camera),
-                counts: topic::counts(&mqtt.prefix, device, camera),
-                frames: topic::detections(&mqtt.prefix, device, camera),
-                snapshots: topic::snapshot(&mqtt.prefix, device, camera),
-                event_expiry_s: (expiry_s > 0).then_some(expiry_s),
-                snapshot_expiry_s: (snapshot_expiry_s > 0).then_some(snapshot_expiry_s),
-            },
-            outgoing: Arc::new(Outgoing::new(outbox, mqtt.queue_documents_max)),
-            conversations: Vec::new(),
-            announcement: None,
-        })
-    }
-
-    /// Adds what Home Assistant is told, if it is to be told.
-    fn announce(&mut self, config: &Config, device: &str, is_updatable: bool) {
-        if config.home_assistant.enabled {
-            let announcement = Arc::new(Announcement::new(Subject {
-                prefix: config.mqtt.prefix.clone(),
-                device: device.into(),
-                camera: config.camera.name.clone(),
-                names: Names::new(&config.zones, &config.lines),
-                has_statistics: config.publish.statistics_s > 0,
-                is_updatable,
-                waits_for_owner: !config.update.automatic,
-                has_snapshots: config.snapshots.enabled,
-                takes_commands: config.mqtt.commands,
-            }));
-            let conversation = home_assistant::connect(&config.home_assistant, &announcement);
-            self.conversations.push(conversation);
-            self.announcement = Some(announcement);
-        }
-    }
-
-    /// Adds what the device says of itself. Within the runtime.
-    fn tell_about_itself(&mut self, config: &Config, device: &str, health: &Arc<Health>) {
-        let (conversation, measuring) = about::connect(config, device, health, &self.outgoing);
-        self.conversations.push(conversation);
-        tokio::spawn(measuring);
-    }
-}
-
 /// How a thread ended.
 type Ended = Result<(), Failure>;
 
@@ -117,51 +50,18 @@ pub type Reread<'a> = &'a dyn Fn() -> Result<Config, Failure>;
 /// Watches until the source ends, a thread fails, or SIGTERM or SIGINT comes. SIGHUP takes over what can be changed of
 /// what `reread` gives.
 pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Result<(), Failure> {
-    let unavailable = |error: anyhow::Error| Failure::new(Reason::Unavailable, error);
     let device = config.device.id();
     let Start { loaded, store } = start;
-    let listens = config.update.over_mqtt;
-    let (conversation, ends) = network::connect(&config.mqtt.prefix, &device, listens);
-    let slot = Arc::new(Slot::default());
-    let updates_inbox = store.as_ref().map(|_| ends.sender.clone());
-    let states = ends.outbox.state.subscribe();
-    let courier = Courier::new(&config.update, &device, ends.sender.clone(), states)
-        .map_err(|error| Failure::new(Reason::Config, error))?;
-    let access = courier.as_ref().map(Courier::access);
-    let web = Web::start(&config.update, access, ends.sender)
-        .map_err(|error| Failure::new(error.reason(), error))?;
-    let agent = store.map(|store| {
-        let identity = loaded.identity.clone();
-        Agent::new(config, isa, store, slot.clone(), ends.outbox, identity).with_web(web)
-    });
+    let shared = share(config, &loaded);
+    let mut updating = Updating::prepare(config, &device, (isa, &loaded), store)?;
+    let detection = detection(config, &shared)?;
     let (outbox, kept) = open_outbox(config);
-    let shared = Shared {
-        mailbox: Arc::new(Mailbox::new(camera::FrameBuffer::empty())),
-        when_busy: config.pipeline.when_busy,
-        stop: Stop::default(),
-        health: Arc::new(Health::new(
-            config.camera.patience(),
-            (config.mqtt.enabled).then(|| format!("{}:{}", config.mqtt.host, config.mqtt.port)),
-            &config.camera.name,
-        )),
-        switches: Arc::default(),
-    };
-    shared.health.model_is(loaded.identity.clone());
-    let schedule = Schedule::new(&config.schedule)
-        .map_err(|invalid| Failure::new(Reason::Config, anyhow!(invalid.reason)))?;
-    let detection = Detection::new(schedule, shared.switches.clone(), config.mqtt.commands);
-    let detection = Arc::new(detection);
-    let mut publishing = config
-        .mqtt
-        .enabled
-        .then(|| Publishing::prepare(config, &device, outbox))
-        .transpose()
-        .map_err(|error: mqtt::SessionError| Failure::new(error.reason(), error))?;
+    let mut publishing = Publishing::prepare(config, &device, outbox)?;
     if let Some(publishing) = &mut publishing {
         publishing
             .conversations
-            .extend(agent.is_some().then_some(conversation));
-        publishing.announce(config, &device, agent.is_some());
+            .extend(updating.take_conversation());
+        publishing.announce(config, &device, updating.is_possible());
         let topic = topic::detection(&config.mqtt.prefix, &device, &config.camera.name);
         publishing.conversations.push(detection.connect(topic));
     }
@@ -169,14 +69,11 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
         .enable_all()
         .build()
         .context("cannot prepare the network")
-        .map_err(unavailable)?;
+        .map_err(|error| Failure::new(Reason::Unavailable, error))?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()
             .context("cannot listen to signals")
-            .map_err(unavailable)?;
-        if let Some(publishing) = &mut publishing {
-            publishing.tell_about_itself(config, &device, &shared.health);
-        }
+            .map_err(|error| Failure::new(Reason::Unavailable, error))?;
         let outgoing = publishing
             .as_ref()
             .map(|publishing| publishing.outgoing.clone());
@@ -186,77 +83,40 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
             .zip(outgoing.clone())
             .map(|(kept, outgoing)| threads::outbox(config, kept, outgoing, &broken))
             .transpose()?;
-        let updates = agent
-            .map(|agent| threads::updates(agent, ends.inbox, &shared.stop, &broken))
-            .transpose()?;
-        if updates.is_some()
-            && let Some(courier) = courier
-        {
-            let started = courier.start(&shared.stop);
-            started.map_err(|error| Failure::new(Reason::Unavailable, error))?;
-        }
+        let (slot, updates_inbox) = (updating.slot.clone(), updating.sender.clone());
+        let updates_end = updating.start(&shared.stop, &broken)?;
         tokio::spawn(detection.clone().keep());
-        let mail = Arc::new(Mail::default());
-        let desk = config.snapshots.enabled.then(Arc::<Desk>::default);
-        let threads = start_threads(
-            config,
-            loaded,
-            &shared,
-            outgoing.clone(),
-            slot,
-            mail.clone(),
-            desk.clone(),
-        )?;
         let control = Control {
             running: Arc::new(Mutex::new(config.clone())),
             settings: Arc::new(Reporter::new(config)),
-            mail,
+            mail: Arc::default(),
             switches: shared.switches.clone(),
             detection,
             announcement: publishing
                 .as_ref()
                 .and_then(|publishing| publishing.announcement.clone()),
-            desk,
+            desk: config.snapshots.enabled.then(Arc::default),
             health: shared.health.clone(),
             updates: updates_inbox,
         };
-        if let Some(publishing) = &mut publishing
-            && config.mqtt.commands
-        {
-            let conversation = command::connect(control.clone(), &device);
-            publishing.conversations.push(conversation);
+        if let Some(publishing) = &mut publishing {
+            publishing.tell_about_itself(config, &device, &shared.health);
+            publishing.obey(config, &device, &control);
         }
-        let mut on_reload = || {
-            let mut running = control.running();
-            read_again(&mut running, reread, &control.mail);
-            control.settings.tell(&running);
-            if let Some(announcement) = &control.announcement {
-                announcement.change_places(&running.zones, &running.lines);
-            }
-            // It was checked as it was read.
-            if let Ok(schedule) = Schedule::new(&running.schedule) {
-                control.detection.change_schedule(schedule);
-            }
-        };
-        let watched = (threads, breakdowns);
+        let frames = threads::frames(config, loaded, &shared, outgoing.clone(), slot, &control)?;
+        let watched = (frames, breakdowns);
+        let mut on_reload = || read_again(&control, reread);
         let outcome = supervise(&shared, watched, publishing, &mut signals, &mut on_reload).await;
         shared.stop.request();
         if let Some(outgoing) = &outgoing {
             outgoing.events.leave();
         }
-        let until = Instant::now() + THREADS_END;
-        // Whatever they are at may be cut off at any moment; a trial that is then counts as an attempt.
-        if threads::is_cut_off(updates, until) {
-            log::warn!("the update of the model is cut off");
-        }
-        if threads::is_cut_off(outbox_ends, until) {
-            log::warn!("the memory card does not answer in time: the newest events may be lost");
-        }
+        threads::wait_for(updates_end, outbox_ends, Instant::now() + THREADS_END);
         outcome
     });
     // Name resolution may still occupy a thread of the runtime; nobody waits for its answer any more.
     runtime.shutdown_background();
-    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     log::info!(
         "{} frames captured, {}, {} documents published",
         count(&shared.health.captured),
@@ -266,11 +126,42 @@ pub fn run(config: &Config, start: Start, isa: Isa, reread: Reread<'_>) -> Resul
     outcome
 }
 
+/// What the threads of the frame path share.
+fn share(config: &Config, loaded: &Loaded) -> Shared {
+    let broker = format!("{}:{}", config.mqtt.host, config.mqtt.port);
+    let health = Health::new(
+        config.camera.patience(),
+        config.mqtt.enabled.then_some(broker),
+        &config.camera.name,
+    );
+    health.model_is(loaded.identity.clone());
+    Shared {
+        mailbox: Arc::new(Mailbox::new(camera::FrameBuffer::empty())),
+        when_busy: config.pipeline.when_busy,
+        stop: Stop::default(),
+        health: Arc::new(health),
+        switches: Arc::default(),
+    }
+}
+
+/// Whether frames are examined, by the schedule and by commands.
+fn detection(config: &Config, shared: &Shared) -> Result<Arc<Detection>, Failure> {
+    let schedule = Schedule::new(&config.schedule)
+        .map_err(|invalid| Failure::new(Reason::Config, anyhow!(invalid.reason)))?;
+    let switches = shared.switches.clone();
+    Ok(Arc::new(Detection::new(
+        schedule,
+        switches,
+        config.mqtt.commands,
+    )))
+}
+
 /// Takes over what can be changed of the configuration of now. One that is wrong changes nothing.
-fn read_again(running: &mut Config, reread: Reread<'_>, mail: &Mail) {
+fn read_again(control: &Control, reread: Reread<'_>) {
+    let mut running = control.running();
     match reread() {
         Ok(next) => {
-            let others = reload::apply(running, next, mail);
+            let others = reload::apply(&mut running, next, &control.mail);
             log::info!("zones, lines, thresholds and the schedule are read again");
             if !others.is_empty() {
                 let others = others.join(", ");
@@ -278,6 +169,14 @@ fn read_again(running: &mut Config, reread: Reread<'_>, mail: &Mail) {
             }
         }
         Err(failure) => log::error!("the settings stay as they were: {failure}"),
+    }
+    control.settings.tell(&running);
+    if let Some(announcement) = &control.announcement {
+        announcement.change_places(&running.zones, &running.lines);
+    }
+    // It was checked as it was read.
+    if let Ok(schedule) = Schedule::new(&running.schedule) {
+        control.detection.change_schedule(schedule);
     }
 }
 
@@ -295,86 +194,6 @@ fn open_outbox(config: &Config) -> (Outbox, Option<Kept>) {
         Some((kept, recovered)) => (Outbox::kept(bounds, recovered), Some(kept)),
         None => (Outbox::in_memory(bounds), None),
     }
-}
-
-/// Starts capture and inference, and what makes pictures if there is a desk for them; all report how they ended.
-fn start_threads(
-    config: &Config,
-    loaded: Loaded,
-    shared: &Shared,
-    outgoing: Option<Arc<Outgoing>>,
-    slot: Arc<Slot>,
-    mail: Arc<Mail>,
-    desk: Option<Arc<Desk>>,
-) -> Result<mpsc::UnboundedReceiver<Ended>, Failure> {
-    let (ended, ends) = mpsc::unbounded_channel();
-    let camera = &config.camera.name;
-    let writer = EventWriter {
-        camera: camera.clone(),
-        model: loaded.identity.clone(),
-        classes: loaded.classes.clone(),
-        started_at: Timestamp::now().rfc3339(),
-        sequence: outgoing.as_ref().map_or(0, |o| o.events.first_sequence()),
-    };
-    let mut album = None;
-    if let (Some(desk), Some(outgoing)) = (desk, outgoing.clone()) {
-        let (settings, health) = (&config.snapshots, &shared.health);
-        let started_at = writer.started_at.clone();
-        let (studio, orders) = Studio::new(settings, started_at, outgoing, health.clone());
-        album = Some(Album::new(settings, orders, desk, health.clone()));
-        threads::spawn("snapshots", ended.clone(), shared, move |shared| {
-            studio.run(&shared.stop);
-            Ok(())
-        })?;
-    }
-    let tracker = Tracker::new(&config.track, loaded.thresholds.score);
-    let frames = if config.publish.frames {
-        Frames::EachForItself
-    } else {
-        Frames::ForTracks
-    };
-    let inference = Inference {
-        gate: Gate::new(&config.motion, frames),
-        is_at_rest: false,
-        detector: loaded.detector,
-        thresholds: loaded.thresholds,
-        recommended: loaded.recommended,
-        model: config.model.clone(),
-        source: config.publish.frames.then(|| Source {
-            camera: camera.clone(),
-            model: loaded.identity,
-            classes: loaded.classes,
-        }),
-        watch: Watch::new(tracker, &config.zones, &config.lines, writer).with_album(album),
-        outlet: Outlet {
-            outgoing,
-            stdout: config.stdout.enabled,
-        },
-        slot,
-        mail,
-    };
-    let camera_config = config.camera.clone();
-    threads::spawn("capture", ended.clone(), shared, move |shared| {
-        let source = camera_config.source;
-        let revival = if source.is_finite() {
-            Revival::Never
-        } else {
-            let advice = source.advice();
-            Revival::Reopen { advice }
-        };
-        let open = || camera::open(&camera_config, &shared.stop);
-        let result = pipeline::capture(shared, revival, open);
-        result.map_err(|error| Failure::new(error.reason(), error))
-    })?;
-    let threads = config.model.threads;
-    threads::spawn("inference", ended, shared, move |shared| {
-        // It helps as long as frames come.
-        let _team = Team::of_this_thread(threads)
-            .map_err(|error| Failure::new(Reason::Unavailable, error))?;
-        let result = inference.run(shared);
-        result.map_err(|error| Failure::new(error.reason(), error))
-    })?;
-    Ok(ends)
 }
 
 /// Waits for the end, whichever comes, and leads everything to it in time.

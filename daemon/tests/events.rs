@@ -11,12 +11,12 @@ use ternwatch_daemon::camera::FrameBuffer;
 use ternwatch_daemon::clock::Timestamp;
 use ternwatch_daemon::config::Config;
 use ternwatch_daemon::model;
+use ternwatch_daemon::model::ModelIdentity;
 use ternwatch_daemon::pipeline::{Places, Watch};
 use ternwatch_daemon::publish::Document;
 use ternwatch_daemon::publish::event::{
     AtLine, EventWriter, InZone, Kind, Moment, Object, Sighting,
 };
-use ternwatch_daemon::publish::payload::ModelIdentity;
 use ternwatch_daemon::track::{self, Tracker};
 use ternwatch_daemon::zones::{LineConfig, ZoneConfig};
 use ternwatch_detector::{Detection, PixelFormat};

@@ -5,7 +5,8 @@ mod schema;
 use schema::violations;
 use serde_json::{Value, json};
 use ternwatch_daemon::clock::Timestamp;
-use ternwatch_daemon::publish::payload::{Examined, ModelIdentity, Shown, Source};
+use ternwatch_daemon::model::ModelIdentity;
+use ternwatch_daemon::publish::payload::{Examined, Shown, Source};
 use ternwatch_detector::Detection;
 
 const SCHEMA: &str = include_str!("../../docs/schema/detections-1.json");

@@ -1,6 +1,6 @@
 //! What `ternwatchd bench` found, as a table for people and as JSON for programs.
 
-use crate::publish::payload::ModelIdentity;
+use crate::model::ModelIdentity;
 use crate::vitals::Vitals;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};

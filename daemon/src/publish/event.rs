@@ -3,8 +3,9 @@
 //! Readers must ignore keys and types that they do not know; both are added, but never removed or changed, within a
 //! schema version.
 
-use super::payload::{ModelIdentity, Size};
+use super::payload::Size;
 use crate::clock::Timestamp;
+use crate::model::ModelIdentity;
 use serde::Serialize;
 
 /// The version of the document's schema.

@@ -4,6 +4,7 @@
 //! version.
 
 use crate::clock::Timestamp;
+use crate::model::ModelIdentity;
 use serde::Serialize;
 use ternwatch_detector::Detection;
 
@@ -39,17 +40,6 @@ struct Found<'a> {
     track: Option<u64>,
     box_px: [f32; 4],
     box_norm: [f32; 4],
-}
-
-/// Which model looked at the frame.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ModelIdentity {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: u64,
-    /// SHA-256 of the whole bundle, as hexadecimal digits.
-    pub sha256: String,
 }
 
 /// What stays the same from frame to frame.

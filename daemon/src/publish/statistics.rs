@@ -4,10 +4,10 @@
 //! version.
 
 use super::Outgoing;
-use super::payload::ModelIdentity;
 use crate::clock::Timestamp;
 use crate::health::Health;
 use crate::latency::Summary;
+use crate::model::ModelIdentity;
 use crate::vitals::Vitals;
 use serde::Serialize;
 use std::sync::Arc;

@@ -4,10 +4,10 @@ use super::street::{HEIGHT, Street, WIDTH};
 use crate::camera::FrameBuffer;
 use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::model::ModelIdentity;
 use crate::pipeline::Watch;
 use crate::publish::Document;
 use crate::publish::event::EventWriter;
-use crate::publish::payload::ModelIdentity;
 use crate::track::Tracker;
 use ternwatch_detector::Detection;
 

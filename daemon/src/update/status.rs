@@ -3,7 +3,7 @@
 use super::digest::Digest;
 use super::machine::{Machine, Phase};
 use crate::config::choice::Choice;
-use crate::publish::payload::ModelIdentity;
+use crate::model::ModelIdentity;
 use serde::Serialize;
 use ternwatch_ota::request::Request;
 use ternwatch_ota::state::{Progress, Running, SCHEMA, State};

@@ -6,7 +6,7 @@ mod schema;
 use schema::violations;
 use serde_json::Value;
 use ternwatch_daemon::config::choice::Choice;
-use ternwatch_daemon::publish::payload::ModelIdentity;
+use ternwatch_daemon::model::ModelIdentity;
 use ternwatch_daemon::update::digest::Digest;
 use ternwatch_daemon::update::machine::{Event, Identity, Machine, Phase, Record};
 use ternwatch_daemon::update::offer::{CHUNKS_MAX, OFFER_BYTES_MAX, Offer};
