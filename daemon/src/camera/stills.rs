@@ -144,7 +144,8 @@ fn decode(path: &Path, buffer: &mut FrameBuffer) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{Rgb, RgbImage};
+    use image::codecs::jpeg::JpegEncoder;
+    use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage};
 
     fn folder_of(files: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -178,6 +179,26 @@ mod tests {
             shades.push(buffer.data[0]);
         }
         assert_eq!(shades, [100, 0, 50]);
+    }
+
+    #[test]
+    fn a_picture_is_turned_as_its_camera_was_held() {
+        // TIFF's beginning, one entry: Orientation, a 16-bit number, 6: to be turned to the right.
+        let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let mut file = Vec::new();
+        let mut encoder = JpegEncoder::new(&mut file);
+        encoder
+            .set_exif_metadata(exif.to_vec())
+            .expect("JPEG has it");
+        encoder
+            .write_image(&[128; 16 * 8 * 3], 16, 8, ExtendedColorType::Rgb8)
+            .expect("a picture");
+        let folder = folder_of(&[]);
+        std::fs::write(folder.path().join("upright.jpg"), file).expect("written");
+        let mut buffer = FrameBuffer::empty();
+        let mut source = open(folder.path()).expect("opens");
+        source.next_frame(&mut buffer).expect("decodes");
+        assert_eq!((buffer.width, buffer.height), (8, 16));
     }
 
     #[test]
