@@ -111,6 +111,8 @@ cross-armv7: ## ... for 32-bit ARM only
 cross-check: ## type-check the daemon for 32-bit ARM; nothing is linked
 	deploy/cross.sh check $(ARMV7) --locked -p ternwatchd
 
+# Optimization across crates would only take time.
+cross-test: export CARGO_PROFILE_RELEASE_LTO=off
 cross-test: ## the tests of kernels, bundle and detector on emulated 64-bit ARM, those of kernels on 32-bit ARM
 	deploy/cross.sh test $(AARCH64) --locked -p ternwatch-kernels -p ternwatch-bundle -p ternwatch-detector
 	deploy/cross.sh test $(ARMV7) --locked -p ternwatch-kernels

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Builds, tests or type-checks for an architecture: deploy/cross.sh build|test|check TARGET [cargo arguments]
 #
-# TARGET is aarch64-unknown-linux-gnu, armv7-unknown-linux-gnueabihf or x86_64-unknown-linux-gnu. `build` takes the release
-# profile and keeps the machine's folders out of the program: the same sources give the same bytes anywhere. `test` takes the
-# development profile, under qemu-user; `check` takes it, too, and links nothing. Results go to target-cross/TARGET/. One of four
+# TARGET is aarch64-unknown-linux-gnu, armv7-unknown-linux-gnueabihf or x86_64-unknown-linux-gnu. All take the release profile, so
+# that tests (under qemu-user) run what ships and share what was built; `check` links nothing. The machine's folders are kept out of
+# programs: the same sources give the same bytes anywhere. Results go to target-cross/TARGET/. One of four
 # ways is taken, the first that this machine has (CROSS_WAY=host|rustup|cross|debian forces one):
 #   host    the machine is of that architecture itself
 #   rustup  the target's standard library, added with `rustup target add TARGET`, and Debian's C toolchain
@@ -128,8 +128,7 @@ export CARGO_TARGET_DIR=$target_dir CARGO_INCREMENTAL=0
 cargo=(cargo)
 read -ra rustflags <<<"${RUSTFLAGS:-}"
 read -ra rustdocflags <<<"${RUSTDOCFLAGS:-}"
-options=(--target "$target")
-[ "$action" != build ] || options+=(--release)
+options=(--target "$target" --release)
 case $way in
     host) ;;
     rustup) use_debian_c_toolchain ;;
@@ -160,7 +159,7 @@ case $way in
         ;;
     *) die "CROSS_WAY=$way is none of host, rustup, cross, debian" ;;
 esac
-if [ "$action" = build ] && [ "$way" != cross ]; then
+if [ "$way" != cross ]; then
     # Before the first fetch the registry has no folder. In a container names are the same ones anyway.
     "${cargo[@]}" fetch --quiet --locked
     hide_folders

@@ -15,7 +15,7 @@ use system_tests::ledger::Ledger;
 
 pub(crate) const EVENTS: &str = "site/pi/door/events";
 /// How often the daemon is killed.
-const KILLS: u64 = 50;
+const KILLS: u64 = 25;
 /// How often the broker is.
 const BROKERS: u64 = 6;
 
