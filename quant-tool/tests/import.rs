@@ -859,8 +859,7 @@ fn normalization_makes_up_for_rounding() {
         assert!(quantizer.is_ternary());
         let mut plain = parameters.clone();
         let mut nearest = Quantizer::fit(&parameters, &training.quantize);
-        nearest.fix(&parameters, 1.0, Order::Nearest);
-        nearest.hold(&mut plain);
+        nearest.fix(&mut plain, 1.0, Order::Nearest);
         let images = pictures(seed, 2, [72, 56]);
         let expected = run(&network, &normalized, &images);
         // Error, and how far the mean of each plane has moved.

@@ -44,12 +44,14 @@ fn settings() -> impl Strategy<Value = Config> {
     let orders = prop::sample::select(vec![Order::Nearest, Order::Layer, Order::Random]);
     let rules = prop::sample::select(vec![Rule::Frozen, Rule::Refit, Rule::Twn]);
     let scales = prop::sample::select(vec![Scales::Channel, Scales::Layer]);
-    let each = (orders, rules, scales, 0.1f32..0.95);
-    each.prop_map(|(order, levels, scales, zero_width)| Config {
+    let zeros = prop::option::of(0.0f32..0.95);
+    let each = (orders, rules, scales, 0.1f32..0.95, zeros);
+    each.prop_map(|(order, levels, scales, zero_width, zeros)| Config {
         order,
         scales,
         levels,
         zero_width,
+        zeros: zeros.filter(|_| levels == Rule::Frozen && scales == Scales::Channel),
         ..plain()
     })
 }
@@ -72,6 +74,7 @@ fn plain() -> Config {
         scales: Scales::Channel,
         levels: Rule::Frozen,
         zero_width: 0.5,
+        zeros: None,
         distillation: 0.0,
     }
 }
@@ -123,7 +126,10 @@ proptest! {
         parts.push(1.0);
         let mut before = Vec::new();
         for (round, part) in parts.into_iter().enumerate() {
-            let added = quantizer.fix(&parameters, part, config.order);
+            if let Some(zeros) = config.zeros {
+                quantizer.keep_zeros(&parameters, zeros);
+            }
+            let added = quantizer.fix(&mut parameters, part, config.order);
             quantizer.hold(&mut parameters);
             let now = fixed(&parameters, &quantizer);
             prop_assert_eq!(now.len(), before.len() + added);
@@ -192,9 +198,9 @@ proptest! {
 
     /// Thresholds and what is fixed come back from a checkpoint bit for bit.
     #[test]
-    fn a_checkpoint_keeps_all_of_the_levels(parameters in parameters(), config in settings(), part in 0.0f32..1.0) {
+    fn a_checkpoint_keeps_all_of_the_levels(mut parameters in parameters(), config in settings(), part in 0.0f32..1.0) {
         let mut quantizer = Quantizer::fit(&parameters, &config);
-        quantizer.fix(&parameters, part, config.order);
+        quantizer.fix(&mut parameters, part, config.order);
         let back = Quantizer::from_parameters(&quantizer.to_parameters(&parameters));
         for (a, b) in quantizer.layers.iter().zip(&back.layers) {
             prop_assert_eq!((&a.scale, &a.threshold, &a.fixed), (&b.scale, &b.threshold, &b.fixed));
@@ -219,7 +225,7 @@ fn exported(seed: u64) -> (Network, Parameters, Quantizer, Model) {
         }
     }
     let mut quantizer = Quantizer::fit(&parameters, &plain());
-    quantizer.fix(&parameters, 1.0, Order::Nearest);
+    quantizer.fix(&mut parameters, 1.0, Order::Nearest);
     quantizer.hold(&mut parameters);
     let key = SecretKey::from_bytes(&[9; 32]);
     let source = Source {
