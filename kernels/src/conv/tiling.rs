@@ -263,10 +263,10 @@ impl Tiling {
         while at < plane.len() {
             let output = &mut plane[at..];
             if values.len() <= room {
-                output[..values.len()].copy_from_slice(values);
+                copy_row(values, &mut output[..values.len()]);
                 return;
             }
-            output[..room].copy_from_slice(&values[..room]);
+            copy_row(&values[..room], &mut output[..room]);
             // The pixel of the padding is dropped.
             values = &values[room + 1..];
             at += room;
@@ -418,9 +418,13 @@ fn copy_strided<L: Lanes>(lanes: L, inputs: &[u8], stride: usize, bytes: &mut [u
         _ => pairs.len() + last.len(),
     };
     let (copied, padding) = bytes.split_at_mut(available.min(bytes.len()));
-    padding.fill(0);
+    match padding {
+        [] => {}
+        [pixel] => *pixel = 0,
+        _ => padding.fill(0),
+    }
     if stride == 1 {
-        copied.copy_from_slice(&inputs[..copied.len()]);
+        copy_row(&inputs[..copied.len()], copied);
         return;
     }
     if let (Some(byte), &[input]) = (copied.get_mut(pairs.len()), last) {
@@ -428,6 +432,26 @@ fn copy_strided<L: Lanes>(lanes: L, inputs: &[u8], stride: usize, bytes: &mut [u
     }
     let len = copied.len().min(pairs.len());
     lanes.copy_first_of_pairs(&pairs[..len], &mut copied[..len]);
+}
+
+/// Copies the pixels of a row, of which there are few more often than not: to call the C library's copy takes longer than to copy.
+#[inline(always)]
+fn copy_row<T: Copy>(from: &[T], to: &mut [T]) {
+    match from.len() {
+        8..=16 => copy_ends::<T, 8>(from, to),
+        17..=32 => copy_ends::<T, 16>(from, to),
+        33..=64 => copy_ends::<T, 32>(from, to),
+        65..=128 => copy_ends::<T, 64>(from, to),
+        _ => to.copy_from_slice(from),
+    }
+}
+
+/// Copies the first and the last N of N to 2 N elements.
+#[inline(always)]
+fn copy_ends<T: Copy, const N: usize>(from: &[T], to: &mut [T]) {
+    const LONG_ENOUGH: &str = "there are N at least";
+    *to.first_chunk_mut::<N>().expect(LONG_ENOUGH) = *from.first_chunk().expect(LONG_ENOUGH);
+    *to.last_chunk_mut::<N>().expect(LONG_ENOUGH) = *from.last_chunk().expect(LONG_ENOUGH);
 }
 
 #[cfg(test)]
