@@ -77,7 +77,9 @@ def blocks_of_one_run(arguments, folder):
         out = folder / "blocks"
         program = [runs if argument == "RUNS" else argument for argument in arguments.program]
         qemu = [arguments.qemu, "-L", arguments.sysroot, "-cpu", arguments.cpu, "-plugin", f"{plugin},out={out}"]
-        subprocess.run(qemu + program, check=True, stdout=subprocess.DEVNULL)
+        code = subprocess.run(qemu + program, stdout=subprocess.DEVNULL).returncode
+        if code != 0:
+            sys.exit(f"{program[0]} ended with {code}")
         blocks = Counter()
         for line in out.read_text().splitlines():
             count, function, opcodes = line.split(" ")
