@@ -293,8 +293,8 @@ mod tests {
                 "augment.scale = [2.5, 0.6]",
             ),
             (
-                "coco-mini = 3.0",
-                "coco-mini = -3.0",
+                "lobby-320 = 0.4",
+                "lobby-320 = -0.4",
                 "augment.source_weights",
             ),
         ] {
