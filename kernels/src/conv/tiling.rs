@@ -438,6 +438,8 @@ fn copy_strided<L: Lanes>(lanes: L, inputs: &[u8], stride: usize, bytes: &mut [u
 #[inline(always)]
 fn copy_row<T: Copy>(from: &[T], to: &mut [T]) {
     match from.len() {
+        // The compiler has no vector registers there, the C library has.
+        _ if cfg!(target_arch = "arm") => to.copy_from_slice(from),
         8..=16 => copy_ends::<T, 8>(from, to),
         17..=32 => copy_ends::<T, 16>(from, to),
         33..=64 => copy_ends::<T, 32>(from, to),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, ImageResult, Limits, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
 
 /// Width and height of a picture as it is shown.
 pub(super) fn size(path: &Path) -> Result<[u32; 2]> {
@@ -48,7 +48,7 @@ struct Stored<D> {
 
 impl Stored<()> {
     /// The content says what the file is, whatever its name ends with.
-    fn open(path: &Path) -> ImageResult<Stored<impl ImageDecoder>> {
+    fn open(path: &Path) -> Result<Stored<impl ImageDecoder>> {
         let reader = ImageReader::open(path)?.with_guessed_format()?;
         let mut decoder = reader.into_decoder()?;
         Limits::default().reserve(decoder.total_bytes())?;
