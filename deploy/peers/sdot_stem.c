@@ -79,10 +79,10 @@ int main(int argc, char **argv) {
             for (int c = 0; c < 3; c++) weights[t][n][c] = rand() % 3 - 1;
     for (int n = 0; n < OUT; n++) bias[n] = rand() % 200 - 100, multiplier[n] = 2000 + rand() % 4000;
     for (int i = 0; i < runs; i++) {
-        __asm__ volatile("hint #0x60" ::: "memory");
         interleave();
         convolve();
-        __asm__ volatile("hint #0x61" ::: "memory");
+        // Every run writes the same: none is to be left out.
+        __asm__ volatile("" ::: "memory");
     }
     for (int n = 0; n < OUT; n++)
         for (int y = 0; y < OH; y++)

@@ -104,27 +104,23 @@ fn is_picture(path: &Path) -> bool {
 }
 
 /// Decodes a picture, turned as its camera was held (EXIF).
-fn read(reader: ImageReader<impl BufRead + Seek>) -> ImageResult<DynamicImage> {
+fn read(mut reader: ImageReader<impl BufRead + Seek>) -> ImageResult<DynamicImage> {
+    let mut limits = Limits::default();
+    (limits.max_image_width, limits.max_image_height) = (Some(SIDE_MAX), Some(SIDE_MAX));
+    limits.max_alloc = Some(DECODE_BYTES_MAX);
+    reader.limits(limits.clone());
     let mut decoder = reader.into_decoder()?;
-    limits().reserve(decoder.total_bytes())?;
+    limits.reserve(decoder.total_bytes())?;
     let orientation = decoder.orientation()?;
     let mut picture = DynamicImage::from_decoder(decoder)?;
     picture.apply_orientation(orientation);
     Ok(picture)
 }
 
-fn limits() -> Limits {
-    let mut limits = Limits::default();
-    (limits.max_image_width, limits.max_image_height) = (Some(SIDE_MAX), Some(SIDE_MAX));
-    limits.max_alloc = Some(DECODE_BYTES_MAX);
-    limits
-}
-
 fn decode(path: &Path, buffer: &mut FrameBuffer) -> Result<(), String> {
-    let mut reader = ImageReader::open(path)
+    let reader = ImageReader::open(path)
         .and_then(ImageReader::with_guessed_format)
         .map_err(|error| error.to_string())?;
-    reader.limits(limits());
     // Decoders have panicked on damaged files before; a panic here must not take the capture thread with it.
     let picture = catch_unwind(AssertUnwindSafe(|| read(reader)))
         .map_err(|_| String::from("the decoder panicked"))?

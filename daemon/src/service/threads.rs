@@ -13,6 +13,7 @@ use crate::publish::Outgoing;
 use crate::publish::event::EventWriter;
 use crate::publish::outbox::writer::Kept;
 use crate::publish::payload::Source;
+use crate::reload::Mail;
 use crate::snapshot::{Album, Studio};
 use crate::stop::Stop;
 use crate::track::Tracker;
@@ -53,11 +54,8 @@ pub(super) fn frames(
         }
         _ => None,
     };
-    let inference = Inference {
-        slot,
-        mail: control.mail.clone(),
-        ..inference(config, loaded, started_at, outgoing, album)
-    };
+    let received = (slot, control.mail.clone());
+    let inference = inference(config, loaded, started_at, outgoing, album, received);
     capture(config.camera.clone(), ended.clone(), shared)?;
     let threads = config.model.threads;
     spawn("inference", ended, shared, move |shared| {
@@ -70,13 +68,14 @@ pub(super) fn frames(
     Ok(ends)
 }
 
-/// What the inference thread does with a frame. Nobody gives it another model or other settings yet.
+/// What the inference thread does with a frame. It receives other models from the slot, and other settings by mail.
 fn inference(
     config: &Config,
     loaded: Loaded,
     started_at: String,
     outgoing: Option<Arc<Outgoing>>,
     album: Option<Album>,
+    (slot, mail): (Arc<Slot>, Arc<Mail>),
 ) -> Inference {
     let camera = &config.camera.name;
     let writer = EventWriter {
@@ -109,8 +108,8 @@ fn inference(
             outgoing,
             stdout: config.stdout.enabled,
         },
-        slot: Arc::default(),
-        mail: Arc::default(),
+        slot,
+        mail,
     }
 }
 

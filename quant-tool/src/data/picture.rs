@@ -9,13 +9,13 @@ use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
 
 /// Width and height of a picture as it is shown.
 pub(super) fn size(path: &Path) -> Result<[u32; 2]> {
-    let stored = Stored::open(path).with_context(|| place(path))?;
+    let stored = open(path).with_context(|| place(path))?;
     Ok(stored.shown_size())
 }
 
 /// Decodes a picture. Annotations that know its size decide whether they were made of the picture as it is shown, or as it is stored.
 pub(super) fn read(path: &Path, annotated: Option<[u32; 2]>) -> Result<RgbImage> {
-    let stored = Stored::open(path).with_context(|| place(path))?;
+    let stored = open(path).with_context(|| place(path))?;
     let (shown, lying) = (stored.shown_size(), stored.size);
     let is_turned = match annotated {
         None => true,
@@ -46,20 +46,18 @@ struct Stored<D> {
     orientation: Orientation,
 }
 
-impl Stored<()> {
-    /// The content says what the file is, whatever its name ends with.
-    fn open(path: &Path) -> Result<Stored<impl ImageDecoder>> {
-        let reader = ImageReader::open(path)?.with_guessed_format()?;
-        let mut decoder = reader.into_decoder()?;
-        Limits::default().reserve(decoder.total_bytes())?;
-        let (width, height) = decoder.dimensions();
-        let orientation = decoder.orientation()?;
-        Ok(Stored {
-            decoder,
-            size: [width, height],
-            orientation,
-        })
-    }
+/// Reads the head of a file. The content says what it is, whatever its name ends with.
+fn open(path: &Path) -> Result<Stored<impl ImageDecoder>> {
+    let reader = ImageReader::open(path)?.with_guessed_format()?;
+    let mut decoder = reader.into_decoder()?;
+    Limits::default().reserve(decoder.total_bytes())?;
+    let (width, height) = decoder.dimensions();
+    let orientation = decoder.orientation()?;
+    Ok(Stored {
+        decoder,
+        size: [width, height],
+        orientation,
+    })
 }
 
 impl<D> Stored<D> {

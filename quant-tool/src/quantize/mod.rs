@@ -165,14 +165,8 @@ pub struct Levels {
 }
 
 impl Levels {
-    /// Which of the channels weight `i` belongs to.
-    fn channel(&self, i: usize) -> usize {
-        i * self.scale.len() / self.fixed.len()
-    }
-
-    /// The level of weight `i` if it is `w`. One that is fixed lies on it, wherever the threshold has gone since.
-    fn trit(&self, i: usize, w: f32) -> Trit {
-        let channel = self.channel(i);
+    /// The level of weight `i` of the layer if it is `w`. One that is fixed lies on it, wherever the threshold has gone since.
+    fn trit(&self, i: usize, channel: usize, w: f32) -> Trit {
         let threshold = match self.fixed[i] {
             true => self.scale[channel] / 2.0,
             false => self.threshold[channel],
@@ -181,8 +175,8 @@ impl Levels {
     }
 
     /// The same in units of the weights.
-    fn value(&self, i: usize, w: f32) -> f32 {
-        ternary::value(self.trit(i, w), self.scale[self.channel(i)])
+    fn value(&self, i: usize, channel: usize, w: f32) -> f32 {
+        ternary::value(self.trit(i, channel, w), self.scale[channel])
     }
 }
 
@@ -227,14 +221,17 @@ impl Quantizer {
     /// Sets the thresholds, one part of the scale for all channels, so that this part of all weights is zero.
     pub fn keep_zeros(&mut self, parameters: &Parameters, part: f32) {
         let mut widths = Vec::new();
-        for (levels, (_, _, w)) in self.layers.iter().zip(weights(parameters)) {
-            let width = |(i, &w): (usize, &f32)| match levels.fixed[i] {
-                // No threshold changes it any more.
-                true if levels.trit(i, w) == Trit::Zero => 0.0,
-                true => f32::INFINITY,
-                false => w.abs() / levels.scale[levels.channel(i)].max(f32::MIN_POSITIVE),
-            };
-            widths.extend(w.iter().enumerate().map(width));
+        for (levels, (_, fan_in, w)) in self.layers.iter().zip(weights(parameters)) {
+            for (channel, w) in w.chunks_exact(fan_in).enumerate() {
+                let scale = levels.scale[channel].max(f32::MIN_POSITIVE);
+                let width = |(i, &w): (usize, &f32)| match levels.fixed[i] {
+                    // No threshold changes it any more.
+                    true if levels.trit(i, channel, w) == Trit::Zero => 0.0,
+                    true => f32::INFINITY,
+                    false => w.abs() / scale,
+                };
+                widths.extend((channel * fan_in..).zip(w).map(width));
+            }
         }
         let goal = (part * widths.len() as f32) as usize;
         let Some(last) = goal.checked_sub(1) else {
@@ -293,9 +290,11 @@ impl Quantizer {
     /// One soft step: moves every weight by `pull` of its way to its level, which is the proximal step of
     /// `lambda / 2 x (w - level)^2` with `pull = lambda / (1 + lambda)`.
     pub fn pull(&self, parameters: &mut Parameters, pull: f32) {
-        for (levels, (_, w)) in self.layers.iter().zip(weights_mut(parameters)) {
-            for (i, w) in w.iter_mut().enumerate() {
-                *w += pull * (levels.value(i, *w) - *w);
+        for (levels, (fan_in, w)) in self.layers.iter().zip(weights_mut(parameters)) {
+            for (channel, w) in w.chunks_exact_mut(fan_in).enumerate() {
+                for (i, w) in (channel * fan_in..).zip(w) {
+                    *w += pull * (levels.value(i, channel, *w) - *w);
+                }
             }
         }
     }
@@ -304,7 +303,7 @@ impl Quantizer {
     pub fn fix(&mut self, parameters: &mut Parameters, part: f32, order: Order) -> usize {
         let count = self.layers.len();
         let mut added = 0;
-        for (index, (levels, (_, w))) in self
+        for (index, (levels, (fan_in, w))) in self
             .layers
             .iter_mut()
             .zip(weights_mut(parameters))
@@ -323,8 +322,8 @@ impl Quantizer {
             let mut rank = |i: usize| match order {
                 Order::Random => rng.f32(),
                 Order::Nearest | Order::Layer => {
-                    let scale = levels.scale[levels.channel(i)].max(f32::MIN_POSITIVE);
-                    (w[i] - levels.value(i, w[i])).abs() / scale
+                    let scale = levels.scale[i / fan_in].max(f32::MIN_POSITIVE);
+                    (w[i] - levels.value(i, i / fan_in, w[i])).abs() / scale
                 }
             };
             // Every weight is ranked, so that a random order is the same one whenever it is asked for.
@@ -335,7 +334,7 @@ impl Quantizer {
                 .collect();
             free.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             for &(_, i) in &free[..count] {
-                w[i] = levels.value(i, w[i]);
+                w[i] = levels.value(i, i / fan_in, w[i]);
                 levels.fixed[i] = true;
             }
             added += count;
@@ -345,9 +344,9 @@ impl Quantizer {
 
     /// Puts every fixed weight on its level, and leaves the others alone.
     pub fn hold(&self, parameters: &mut Parameters) {
-        for (levels, (_, w)) in self.layers.iter().zip(weights_mut(parameters)) {
+        for (levels, (fan_in, w)) in self.layers.iter().zip(weights_mut(parameters)) {
             for (i, w) in w.iter_mut().enumerate().filter(|(i, _)| levels.fixed[*i]) {
-                *w = levels.value(i, *w);
+                *w = levels.value(i, i / fan_in, *w);
             }
         }
     }
@@ -396,9 +395,9 @@ impl Quantizer {
         self.layers
             .iter()
             .zip(weights(parameters))
-            .map(|(levels, (_, _, w))| {
+            .map(|(levels, (_, fan_in, w))| {
                 let trits = w.iter().enumerate();
-                trits.map(|(i, &w)| levels.trit(i, w)).collect()
+                trits.map(|(i, &w)| levels.trit(i, i / fan_in, w)).collect()
             })
             .collect()
     }
@@ -408,11 +407,11 @@ impl Quantizer {
         self.layers
             .iter()
             .zip(weights(parameters))
-            .map(|(levels, (name, _, w))| {
+            .map(|(levels, (name, fan_in, w))| {
                 let (mut near, mut zeros) = (0, 0);
                 for (i, &w) in w.iter().enumerate() {
-                    let scale = levels.scale[levels.channel(i)];
-                    let trit = levels.trit(i, w);
+                    let scale = levels.scale[i / fan_in];
+                    let trit = levels.trit(i, i / fan_in, w);
                     near += usize::from((w - ternary::value(trit, scale)).abs() <= 0.1 * scale);
                     zeros += usize::from(trit == Trit::Zero);
                 }
