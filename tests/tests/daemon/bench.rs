@@ -1,13 +1,16 @@
 //! What the tests of the daemon run it with: a folder with a model, a video and settings; and the process itself.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use system_tests::broker::wait_for;
 use ternwatch_detector::testing::small_bundle;
+
+use crate::push::sha256;
 
 /// Size of the videos.
 pub(crate) const WIDTH: u32 = 160;
@@ -17,6 +20,33 @@ pub(crate) const HEIGHT: u32 = 120;
 pub(crate) const MODEL_SEED: u64 = 5;
 /// The promise for the time from SIGTERM to the end.
 const END_WITHIN: Duration = Duration::from_secs(2);
+
+/// What ffmpeg makes of these arguments, once for all tests: encoding a long one takes longer than most tests.
+fn made_video(input: &[&str]) -> PathBuf {
+    static MADE: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    // A test that failed meanwhile has left no path behind.
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let name = input.join(" ");
+    if let Some(path) = made.get(&name) {
+        return path.clone();
+    }
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.mp4", sha256(name.as_bytes())));
+    let half = path.with_extension(format!("{}.mp4", std::process::id()));
+    let status = Command::new("ffmpeg")
+        .args(["-v", "error"])
+        .args(input)
+        .args(["-pix_fmt", "yuv420p", "-y"])
+        .arg(&half)
+        .stdin(Stdio::null())
+        .status();
+    match status {
+        Err(error) => panic!("ffmpeg is not installed: `apt install ffmpeg` ({error})"),
+        Ok(status) => assert!(status.success(), "ffmpeg makes the video: {status}"),
+    }
+    fs::rename(&half, &path).expect("renamed");
+    made.insert(name, path.clone());
+    path
+}
 
 /// A folder with a model, a video and a configuration.
 pub(crate) struct Bench {
@@ -39,17 +69,7 @@ impl Bench {
     pub(crate) fn with_video_of(input: &[&str], port: u16) -> Self {
         let mut bench = Self::new(port);
         let video = bench.path("video.mp4");
-        let made = Command::new("ffmpeg")
-            .args(["-v", "error"])
-            .args(input)
-            .args(["-pix_fmt", "yuv420p", "-y"])
-            .arg(&video)
-            .stdin(Stdio::null())
-            .status();
-        match made {
-            Err(error) => panic!("ffmpeg is not installed: `apt install ffmpeg` ({error})"),
-            Ok(status) => assert!(status.success(), "ffmpeg makes the video: {status}"),
-        }
+        fs::copy(made_video(input), &video).expect("copied");
         bench.set("CAMERA__SOURCE", "video");
         bench.set("CAMERA__VIDEO__PATH", video.to_str().expect("UTF-8"));
         bench.set("CAMERA__VIDEO__PACE", "as-fast-as-possible");
