@@ -4,26 +4,24 @@
 //! leave word for the frame path: settings in [`Mail`], wishes in [`Switches`] and on the [`Desk`], which answers later. Nothing
 //! here waits, and what was changed lasts until the settings are read again or the program ends.
 
-pub mod answer;
-
 use crate::config::Config;
 use crate::detection::Detection;
 use crate::health::Health;
 use crate::pipeline::Places;
+use crate::pipeline::mail::{Mail, Settings};
+use crate::pipeline::switches::Switches;
+use crate::publish::answer::{RESPONSE, Refusal, Reply};
 use crate::publish::camera_state::Condition;
 use crate::publish::home_assistant::Announcement;
 use crate::publish::mqtt::conversation::{Assurance, Conversation, Delivery, State};
 use crate::publish::mqtt::message::{Heard, Message};
 use crate::publish::settings::Reporter;
 use crate::publish::topic;
-use crate::reload::{Mail, Settings};
 use crate::snapshot::Desk;
 use crate::update::agent::Input;
 use crate::zones::{self, LineConfig, ZoneConfig};
-use answer::{RESPONSE, Refusal, Reply};
 use serde::Deserialize;
 use serde_json::error::Category;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
@@ -35,43 +33,6 @@ const ANSWERS_MAX: usize = 16;
 /// MQTT allows longer ones, but nobody needs them.
 const RESPONSE_TOPIC_BYTES_MAX: usize = 512;
 const CORRELATION_BYTES_MAX: usize = 256;
-/// What both threads of the frame path look at.
-#[derive(Debug)]
-pub struct Switches {
-    is_detecting: AtomicBool,
-    restart: AtomicBool,
-}
-
-impl Default for Switches {
-    fn default() -> Self {
-        Self {
-            is_detecting: AtomicBool::new(true),
-            restart: AtomicBool::new(false),
-        }
-    }
-}
-
-impl Switches {
-    /// Whether frames are examined.
-    pub fn is_detecting(&self) -> bool {
-        self.is_detecting.load(Ordering::Relaxed)
-    }
-
-    /// Has frames examined from now on, or not.
-    pub fn set_detecting(&self, is_detecting: bool) {
-        self.is_detecting.store(is_detecting, Ordering::Relaxed);
-    }
-
-    /// Wishes that the camera be opened again.
-    pub fn ask_restart(&self) {
-        self.restart.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the camera is to be opened again; the wish is gone then.
-    pub fn take_restart(&self) -> bool {
-        self.restart.swap(false, Ordering::Relaxed)
-    }
-}
 
 /// What commands change.
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 //! Looks at the clock once a second, switches the frame path, and writes the retained document
 //! (docs/schema/detection-state-1.json) when something changes. As long as the clock was never set, it is always time.
 
-use crate::command::Switches;
+use crate::pipeline::switches::Switches;
 use crate::publish::mqtt::conversation::{Assurance, Conversation, State};
 use crate::schedule::{self, Schedule, WeekTime};
 use serde::Serialize;

@@ -133,7 +133,7 @@ fn settings(config: &Result<Config, Failure>) -> Finding {
             Level::Bad(Reason::Config),
             "settings",
             failure.to_string(),
-            "mend the named key; docs/configuration.md explains each",
+            "mend the named key; /usr/share/doc/ternwatch/configuration.md explains each",
         ),
     }
 }

@@ -4,6 +4,8 @@
 //! Inference takes the newest, follows what it finds there, and hands documents to the outlet. Each ends after the one before it: the end of a
 //! file, a stop, or a broken camera runs through all of them, and what was captured last is still published.
 
+pub mod mail;
+pub mod switches;
 mod watch;
 
 pub use watch::{Places, Watch};
@@ -11,7 +13,6 @@ pub use watch::{Places, Watch};
 use crate::backoff::Backoff;
 use crate::camera::{self, CameraError, FrameBuffer, FrameSource, Next};
 use crate::clock::Timestamp;
-use crate::command::Switches;
 use crate::config::Invalid;
 use crate::config::choice::Choice;
 use crate::exit::Reason;
@@ -22,15 +23,16 @@ use crate::motion::{Gate, Need, Verdict};
 use crate::publish::camera_state::Condition;
 use crate::publish::payload::{Examined, Shown, Source};
 use crate::publish::{Document, Outgoing};
-use crate::reload::Mail;
 use crate::stop::Stop;
 use crate::update::slot::Slot;
+use mail::Mail;
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use switches::Switches;
 use ternwatch_detector::{Detection, Detector, Frame, FrameError, Thresholds};
 use thiserror::Error;
 

@@ -364,6 +364,7 @@ pub struct Cable {
     plugged: Option<Plugged>,
     target: u16,
     bytes_per_second: Option<u32>,
+    confirms: Arc<AtomicBool>,
 }
 
 struct Plugged {
@@ -380,6 +381,7 @@ impl Cable {
             plugged: None,
             target,
             bytes_per_second: None,
+            confirms: Arc::new(AtomicBool::new(true)),
         }
     }
 
@@ -388,6 +390,18 @@ impl Cable {
         let mut cable = Self::new(target);
         cable.bytes_per_second = Some(bytes_per_second);
         cable
+    }
+
+    /// One behind which the broker answers everything and confirms nothing that is published, until it is told to.
+    pub fn without_confirmations(target: u16) -> Self {
+        let cable = Self::new(target);
+        cable.confirms.store(false, Ordering::Relaxed);
+        cable
+    }
+
+    /// Lets confirmations through from now on.
+    pub fn confirm(&self) {
+        self.confirms.store(true, Ordering::Relaxed);
     }
 
     /// The port of the near end.
@@ -405,11 +419,11 @@ impl Cable {
         let streams = Arc::new(Mutex::new(Vec::new()));
         let accepting = thread::spawn({
             let (is_cut, streams, target) = (is_cut.clone(), streams.clone(), self.target);
-            let speed = self.bytes_per_second;
+            let (speed, confirms) = (self.bytes_per_second, self.confirms.clone());
             move || {
                 while !is_cut.load(Ordering::Relaxed) {
                     match listener.accept() {
-                        Ok((near, _)) => forward(near, target, &streams, speed),
+                        Ok((near, _)) => forward(near, target, &streams, speed, &confirms),
                         Err(_) => thread::sleep(Duration::from_millis(5)),
                     }
                 }
@@ -447,23 +461,62 @@ fn forward(
     target: u16,
     streams: &Mutex<Vec<TcpStream>>,
     bytes_per_second: Option<u32>,
+    confirms: &Arc<AtomicBool>,
 ) {
     // Without a broker behind it, the near end just closes.
     let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else {
         return;
     };
     near.set_nonblocking(false).expect("a socket can do it");
-    for (from, to, speed) in [(&near, &far, None), (&far, &near, bytes_per_second)] {
-        let clone = |stream: &TcpStream| stream.try_clone().expect("a socket can be shared");
+    let clone = |stream: &TcpStream| stream.try_clone().expect("a socket can be shared");
+    let carry = |from: &TcpStream, to: &TcpStream, way: Way| {
         let (mut from, mut to) = (clone(from), clone(to));
         streams.lock().expect("the cable holds").push(clone(&from));
         thread::spawn(move || {
-            let _ = match speed {
-                None => io::copy(&mut from, &mut to).map(drop),
-                Some(speed) => trickle(&mut from, &mut to, speed),
+            let _ = match way {
+                Way::Free => io::copy(&mut from, &mut to).map(drop),
+                Way::Slow(bytes_per_second) => trickle(&mut from, &mut to, bytes_per_second),
+                Way::WithoutConfirmations(confirms) => sift(&mut from, &mut to, &confirms),
             };
             let _ = to.shutdown(Shutdown::Write);
         });
+    };
+    carry(&near, &far, Way::Free);
+    let back = match bytes_per_second {
+        Some(bytes_per_second) => Way::Slow(bytes_per_second),
+        None if confirms.load(Ordering::Relaxed) => Way::Free,
+        None => Way::WithoutConfirmations(confirms.clone()),
+    };
+    carry(&far, &near, back);
+}
+
+/// How bytes go in one direction.
+enum Way {
+    Free,
+    Slow(u32),
+    WithoutConfirmations(Arc<AtomicBool>),
+}
+
+/// Forwards packets (MQTT 5.0, section 2.1) but for confirmations of what was published, until either end is closed.
+fn sift(from: &mut TcpStream, to: &mut TcpStream, confirms: &AtomicBool) -> io::Result<()> {
+    const PUBACK: u8 = 4;
+    loop {
+        let mut packet = vec![0];
+        from.read_exact(&mut packet)?;
+        let mut rest = 0;
+        for shift in [0, 7, 14, 21] {
+            let mut byte = [0];
+            from.read_exact(&mut byte)?;
+            packet.push(byte[0]);
+            rest |= u64::from(byte[0] & 0x7f) << shift;
+            if byte[0] < 0x80 {
+                break;
+            }
+        }
+        from.take(rest).read_to_end(&mut packet)?;
+        if packet[0] >> 4 != PUBACK || confirms.load(Ordering::Relaxed) {
+            to.write_all(&packet)?;
+        }
     }
 }
 

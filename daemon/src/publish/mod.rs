@@ -2,6 +2,7 @@
 //! standard output. So do pictures, if wanted, and how the device and its camera are doing, over MQTT only.
 
 pub mod about;
+pub mod answer;
 pub mod camera_state;
 pub mod counts;
 pub mod event;

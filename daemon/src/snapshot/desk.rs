@@ -1,6 +1,6 @@
 //! Where a picture of now is asked for: from the network's side to the frame path's.
 
-use crate::command::answer::{Refusal, Reply};
+use crate::publish::answer::{Refusal, Reply};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -2,9 +2,9 @@
 
 use super::album::{Seen, Shot};
 use super::{Config, picture};
-use crate::command::answer::Reply;
 use crate::health::Health;
 use crate::publish::Outgoing;
+use crate::publish::answer::Reply;
 use crate::stop::Stop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

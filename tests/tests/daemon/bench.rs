@@ -30,7 +30,8 @@ fn made_video(input: &[&str]) -> PathBuf {
     if let Some(path) = made.get(&name) {
         return path.clone();
     }
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.mp4", sha256(name.as_bytes())));
+    let path =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.mp4", sha256(name.as_bytes())));
     let half = path.with_extension(format!("{}.mp4", std::process::id()));
     let status = Command::new("ffmpeg")
         .args(["-v", "error"])

@@ -3,6 +3,7 @@
 use super::STATE;
 use super::bench::{Bench, Daemon};
 use super::events::{HALVES, STREET, assert_street, look_for_people};
+use super::update::wait_for_log;
 use fastrand::Rng;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
@@ -327,6 +328,37 @@ fn whatever_the_outbox_has_become_the_daemon_starts_and_names_it() {
         assert!(reported.contains(named.to_str().expect("UTF-8")), "{log}");
         assert_eq!(log.contains("of an earlier run wait"), is_kept, "{log}");
     }
+}
+
+/// Such is a broker that is busy with its disk, or one that counts what a device publishes and drops what is too much.
+fn leave_who_confirms_nothing(protocol: &str) {
+    let broker = Broker::start();
+    let mut cable = Cable::without_confirmations(broker.port());
+    cable.plug();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = eventful(cable.port());
+    bench.set("MQTT__PROTOCOL", protocol);
+    let daemon = bench.run();
+    // Twice what a ping may take.
+    wait_for_log(&daemon, "has not confirmed what it was sent 10 s ago");
+    cable.confirm();
+    let mut ledger = Ledger::new(EVENTS);
+    subscriber.expect("twenty events", |heard| {
+        ledger.take(heard);
+        (ledger.events.len() >= 20).then_some(())
+    });
+    ledger.check();
+    daemon.terminate();
+}
+
+#[test]
+fn a_broker_that_confirms_nothing_is_left_and_loses_no_event_with_mqtt_5() {
+    leave_who_confirms_nothing("5");
+}
+
+#[test]
+fn a_broker_that_confirms_nothing_is_left_and_loses_no_event_with_mqtt_3_1_1() {
+    leave_who_confirms_nothing("3.1.1");
 }
 
 #[test]

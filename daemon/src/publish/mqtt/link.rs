@@ -8,6 +8,7 @@ use rumqttc_v4 as v4;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Requests that may wait inside of the library. The publisher waits for each of its own, so few are needed.
 const REQUESTS_MAX: usize = 4;
@@ -18,6 +19,9 @@ const INFLIGHT_MAX: u16 = 16;
 const INCOMING_PACKET_BYTES_MAX: usize = 64 << 10;
 /// The longest document has the most detections that a frame may have; a snapshot has 240 KiB at most.
 const OUTGOING_PACKET_BYTES_MAX: usize = 256 << 10;
+
+/// The longest wait for a confirmation, on connections that are seldom tried: a picture and a chunk at 3 kB/s.
+const CONFIRMATION_MAX: Duration = Duration::from_secs(120);
 
 /// What a connection needs to know.
 #[derive(Clone)]
@@ -51,6 +55,11 @@ impl Session {
     /// `host:port`.
     pub fn broker(&self) -> String {
         format!("{}:{}", self.host, self.port)
+    }
+
+    /// How long the broker may take to confirm something: an answer to a ping, which the library waits for, may come as late.
+    pub(super) fn confirmation_max(&self) -> Duration {
+        Duration::from_secs(2 * u64::from(self.keep_alive_s)).min(CONFIRMATION_MAX)
     }
 
     /// Where the state of the device is published.
@@ -429,6 +438,19 @@ impl Poller {
                 }),
             },
         }
+    }
+
+    /// Ends a connection that answers pings and confirms nothing.
+    pub(super) fn give_up(&mut self, session: &Session) -> Polled {
+        match self {
+            Self::V5 { event_loop, .. } => event_loop.clean(),
+            Self::V311(event_loop) => event_loop.clean(),
+        }
+        let waited_s = session.confirmation_max().as_secs();
+        Polled::Failed(Failure {
+            reason: format!("it has not confirmed what it was sent {waited_s} s ago"),
+            is_flooded: false,
+        })
     }
 }
 

@@ -84,6 +84,7 @@ pub async fn run(
     let (dialogues, listeners) = conversations.into_iter().map(Conversation::split).unzip();
     let (report, connection) = watch::channel(Connection::Lost);
     let (deafen, deaf_until) = watch::channel(None);
+    let (give_up, given_up) = watch::channel(Connection::Lost);
     if let Some(doubt) = session.doubt() {
         log::warn!("{doubt}");
     }
@@ -94,6 +95,7 @@ pub async fn run(
             connection: report,
             deaf_until: deafen,
         },
+        given_up,
         health.clone(),
         listeners,
     ));
@@ -106,6 +108,8 @@ pub async fn run(
         dialogues,
         connection,
         deaf_until,
+        give_up,
+        confirmation_max: session.confirmation_max(),
         term,
         lost: 0,
         refused: 0,
@@ -156,6 +160,7 @@ async fn keep_connected(
     mut poller: Poller,
     session: Session,
     reports: Reports,
+    mut given_up: watch::Receiver<Connection>,
     health: Arc<Health>,
     mut listeners: Vec<Listener>,
 ) {
@@ -164,7 +169,12 @@ async fn keep_connected(
     let mut count = 0;
     let mut connected_at: Option<Instant> = None;
     loop {
-        match poller.poll(&session).await {
+        let polled = tokio::select! {
+            polled = poller.poll(&session) => polled,
+            // Wherever this leaves the library, it forgets the connection.
+            () = is(&mut given_up, Connection::Made(count)) => poller.give_up(&session),
+        };
+        match polled {
             Polled::Connected => {
                 count += 1;
                 connected_at = Some(Instant::now());
@@ -197,5 +207,12 @@ async fn keep_connected(
                 sleep(delay).await;
             }
         }
+    }
+}
+
+/// Until this connection is the one; never, if nobody can say so any more.
+async fn is(given_up: &mut watch::Receiver<Connection>, connection: Connection) {
+    if given_up.wait_for(|it| *it == connection).await.is_err() {
+        std::future::pending().await
     }
 }

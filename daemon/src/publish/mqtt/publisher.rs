@@ -6,9 +6,9 @@ use super::message::Message;
 use super::patience::Patience;
 use super::recent::Recent;
 use super::{Connection, Destination, Term};
-use crate::command::answer::Reply;
 use crate::health::Health;
 use crate::publish::Outgoing;
+use crate::publish::answer::Reply;
 use crate::publish::outbox::Event;
 use crate::snapshot::Snapshot;
 use std::collections::VecDeque;
@@ -31,6 +31,10 @@ pub(super) struct Publisher<'a> {
     pub(super) connection: watch::Receiver<Connection>,
     /// Until when nothing is listened to, if so.
     pub(super) deaf_until: watch::Receiver<Option<Instant>>,
+    /// Tells the polling task which connection is of no use.
+    pub(super) give_up: watch::Sender<Connection>,
+    /// How long the broker may take to confirm something.
+    pub(super) confirmation_max: Duration,
     pub(super) term: watch::Receiver<Term>,
     /// Documents of frames taken from the queue and not written to a connection.
     pub(super) lost: u64,
@@ -187,11 +191,9 @@ impl Publisher<'_> {
 
     /// Whether the broker granted it before the connection or the term ended.
     async fn listen(&mut self, filter: &str) -> bool {
-        let mut connection = self.connection.clone();
-        let before = *connection.borrow_and_update();
         tokio::select! {
             granted = self.link.subscribe(filter) => granted,
-            _ = connection.wait_for(|now| *now != before) => false,
+            () = self.lost() => false,
             () = ended(self.term.clone()) => false,
         }
     }
@@ -327,14 +329,24 @@ impl Publisher<'_> {
 
     /// Publishes a message, unless the connection or the term ends before.
     async fn say(&self, message: Message<'_>) -> Said {
-        let mut connection = self.connection.clone();
-        let before = *connection.borrow_and_update();
         tokio::select! {
             said = self.link.publish(message) => said,
             // Frames are not published twice. Events are, since the connection may have taken this one with it.
-            _ = connection.wait_for(|now| *now != before) => Said::Lost,
+            () = self.lost() => Said::Lost,
             // The term may be set while this waits for a connection.
             () = ended(self.term.clone()) => Said::Lost,
+        }
+    }
+
+    /// Until the connection is another one. Ends it when the broker has let this wait for too long: events wait in the outbox, and
+    /// the next connection may be to a broker that works.
+    async fn lost(&self) {
+        let mut connection = self.connection.clone();
+        let before = *connection.borrow_and_update();
+        let changed = connection.wait_for(|now| *now != before);
+        if timeout(self.confirmation_max, changed).await.is_err() {
+            self.give_up.send_replace(before);
+            let _ = connection.wait_for(|now| *now != before).await;
         }
     }
 

@@ -1,7 +1,7 @@
 //! Offers that wait until the owner of the device says that they are to be installed.
 
 use super::Agent;
-use crate::command::answer::{Refusal, Reply};
+use crate::publish::answer::{Refusal, Reply};
 use crate::update::check::chain;
 use crate::update::machine::{Event, Offered, Phase};
 use crate::update::offer::Offer;

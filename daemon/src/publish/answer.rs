@@ -1,7 +1,7 @@
 //! What a command is answered: once, now or later, and surely.
 
+use super::mqtt::message::Message;
 use crate::config::Invalid;
-use crate::publish::mqtt::message::Message;
 use serde::Serialize;
 use tokio::sync::mpsc::OwnedPermit;
 
@@ -10,7 +10,7 @@ const SCHEMA: u32 = 1;
 /// A reason for people is cut off after so many characters.
 const MESSAGE_CHARS_MAX: usize = 300;
 /// Where answers go if nothing else was asked for: below the topic of the commands.
-pub(super) const RESPONSE: &str = "response";
+pub(crate) const RESPONSE: &str = "response";
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -62,7 +62,7 @@ pub struct Reply {
 
 impl Reply {
     /// To `command`, at `topic`, marked with the `correlation` that came with it.
-    pub(super) fn new(
+    pub(crate) fn new(
         permit: OwnedPermit<Message<'static>>,
         command: &str,
         topic: String,
