@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// For things that take milliseconds on a quiet machine.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+/// For things that take milliseconds on a quiet machine, or some seconds of a whole processor.
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Repeats `attempt` until it gives something; panics with `what` after the deadline.
 pub fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
