@@ -4,11 +4,13 @@
 use crate::sender::{DEVICES_MAX, Device, Message, Sender};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::{AsyncClient, ConnectionError, EventLoop, MqttOptions, PublishOptions, Transport};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Time for the first connection and the subscriptions.
 const CONNECT_WITHIN: Duration = Duration::from_secs(15);
@@ -16,7 +18,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(15);
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 /// A broker sends what it keeps right after the subscription: when nothing came for so long, that was all.
 const QUIET: Duration = Duration::from_secs(1);
-/// Time to remove the offers and to leave.
+/// Time to remove an offer, and to leave.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Nothing longer is meant for a sender.
 const INCOMING_PACKET_BYTES_MAX: u32 = 64 << 10;
@@ -156,6 +158,8 @@ struct Run {
     outgoing: Option<mpsc::Sender<Message>>,
     polling: tokio::task::JoinHandle<()>,
     publishing: tokio::task::JoinHandle<bool>,
+    /// Messages that were taken to be published.
+    published: Arc<AtomicU64>,
 }
 
 impl Run {
@@ -166,13 +170,20 @@ impl Run {
             .map_err(|error| PushError::Options(error.to_string()))?;
         let (told, events) = mpsc::channel(QUEUE_MAX);
         let (outgoing, messages) = mpsc::channel(QUEUE_MAX);
+        let published = Arc::new(AtomicU64::new(0));
         Ok(Self {
             polling: tokio::spawn(poll(event_loop, told.clone())),
-            publishing: tokio::spawn(publish(client.clone(), messages, told.clone())),
+            publishing: tokio::spawn(publish(
+                client.clone(),
+                messages,
+                told.clone(),
+                published.clone(),
+            )),
             client,
             events,
             told,
             outgoing: Some(outgoing),
+            published,
         })
     }
 
@@ -305,14 +316,22 @@ impl Run {
             let _ = polling.await;
             is_heard
         };
-        let is_heard = timeout(FAREWELL, async {
-            tokio::select! {
-                is_heard = goodbye => is_heard,
-                () = deaf => false,
+        let (mut goodbye, mut deaf) = (Box::pin(goodbye), Box::pin(deaf));
+        // A broker that is far takes long for hundreds of offers, one after the other; one that is gone does not get on.
+        let mut before = None;
+        let is_heard = loop {
+            let published = Some(self.published.load(Ordering::Relaxed));
+            if published == before {
+                break false;
             }
-        })
-        .await
-        .unwrap_or(false);
+            before = published;
+            tokio::select! {
+                is_heard = &mut goodbye => break is_heard,
+                () = &mut deaf => break false,
+                () = sleep(FAREWELL) => {}
+            }
+        };
+        drop((goodbye, deaf));
         self.polling.abort();
         self.publishing.abort();
         is_heard
@@ -385,9 +404,11 @@ async fn publish(
     client: AsyncClient,
     mut messages: mpsc::Receiver<Message>,
     told: mpsc::Sender<Event>,
+    published: Arc<AtomicU64>,
 ) -> bool {
     let mut all_removed = true;
     while let Some(message) = messages.recv().await {
+        published.fetch_add(1, Ordering::Relaxed);
         let mut options = if message.is_confirmed {
             PublishOptions::at_least_once()
         } else {

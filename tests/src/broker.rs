@@ -364,7 +364,8 @@ pub struct Cable {
     plugged: Option<Plugged>,
     target: u16,
     bytes_per_second: Option<u32>,
-    confirms: Arc<AtomicBool>,
+    /// Whether confirmations come through, where that can be changed.
+    confirms: Option<Arc<AtomicBool>>,
 }
 
 struct Plugged {
@@ -381,7 +382,7 @@ impl Cable {
             plugged: None,
             target,
             bytes_per_second: None,
-            confirms: Arc::new(AtomicBool::new(true)),
+            confirms: None,
         }
     }
 
@@ -392,16 +393,17 @@ impl Cable {
         cable
     }
 
-    /// One behind which the broker answers everything and confirms nothing that is published, until it is told to.
-    pub fn without_confirmations(target: u16) -> Self {
-        let cable = Self::new(target);
-        cable.confirms.store(false, Ordering::Relaxed);
+    /// One behind which the broker confirms what is published for as long as [`Self::confirm`] says so; everything else it answers.
+    pub fn sifted(target: u16) -> Self {
+        let mut cable = Self::new(target);
+        cable.confirms = Some(Arc::new(AtomicBool::new(true)));
         cable
     }
 
-    /// Lets confirmations through from now on.
-    pub fn confirm(&self) {
-        self.confirms.store(true, Ordering::Relaxed);
+    /// Whether confirmations come through from now on.
+    pub fn confirm(&self, confirms: bool) {
+        let flag = self.confirms.as_ref().expect("a sifted cable");
+        flag.store(confirms, Ordering::Relaxed);
     }
 
     /// The port of the near end.
@@ -423,7 +425,7 @@ impl Cable {
             move || {
                 while !is_cut.load(Ordering::Relaxed) {
                     match listener.accept() {
-                        Ok((near, _)) => forward(near, target, &streams, speed, &confirms),
+                        Ok((near, _)) => forward(near, target, &streams, speed, confirms.clone()),
                         Err(_) => thread::sleep(Duration::from_millis(5)),
                     }
                 }
@@ -461,7 +463,7 @@ fn forward(
     target: u16,
     streams: &Mutex<Vec<TcpStream>>,
     bytes_per_second: Option<u32>,
-    confirms: &Arc<AtomicBool>,
+    confirms: Option<Arc<AtomicBool>>,
 ) {
     // Without a broker behind it, the near end just closes.
     let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else {
@@ -476,16 +478,16 @@ fn forward(
             let _ = match way {
                 Way::Free => io::copy(&mut from, &mut to).map(drop),
                 Way::Slow(bytes_per_second) => trickle(&mut from, &mut to, bytes_per_second),
-                Way::WithoutConfirmations(confirms) => sift(&mut from, &mut to, &confirms),
+                Way::Sifted(confirms) => sift(&mut from, &mut to, &confirms),
             };
             let _ = to.shutdown(Shutdown::Write);
         });
     };
     carry(&near, &far, Way::Free);
-    let back = match bytes_per_second {
-        Some(bytes_per_second) => Way::Slow(bytes_per_second),
-        None if confirms.load(Ordering::Relaxed) => Way::Free,
-        None => Way::WithoutConfirmations(confirms.clone()),
+    let back = match (bytes_per_second, confirms) {
+        (Some(bytes_per_second), _) => Way::Slow(bytes_per_second),
+        (None, Some(confirms)) => Way::Sifted(confirms),
+        (None, None) => Way::Free,
     };
     carry(&far, &near, back);
 }
@@ -494,10 +496,10 @@ fn forward(
 enum Way {
     Free,
     Slow(u32),
-    WithoutConfirmations(Arc<AtomicBool>),
+    Sifted(Arc<AtomicBool>),
 }
 
-/// Forwards packets (MQTT 5.0, section 2.1) but for confirmations of what was published, until either end is closed.
+/// Forwards packets (MQTT 5.0, section 2.1), confirmations of what was published only if `confirms`, until either end is closed.
 fn sift(from: &mut TcpStream, to: &mut TcpStream, confirms: &AtomicBool) -> io::Result<()> {
     const PUBACK: u8 = 4;
     loop {

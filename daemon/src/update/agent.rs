@@ -3,6 +3,7 @@
 //! It alone moves the machine of a running daemon; the command line may do so too, through the state file, which is
 //! read again several times a second. Whatever fails here, frames are examined by the model that is in use.
 
+mod aside;
 mod download;
 mod owner;
 mod server;
@@ -10,6 +11,7 @@ mod trial;
 
 pub use server::{Handling, Withdrawal};
 
+use self::aside::Aside;
 use self::trial::Trial;
 use super::budget::Budget;
 use super::check::chain;
@@ -29,6 +31,7 @@ use crate::disk::SystemDisk;
 use crate::model::{self, Loaded, ModelIdentity};
 use crate::publish::answer::Reply;
 use crate::stop::Stop;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
@@ -37,6 +40,9 @@ use tokio::sync::watch;
 
 /// How often the state file, the trial and the download are looked at.
 const TICK: Duration = Duration::from_millis(250);
+
+/// So many lines of the log may strangers cause in an hour.
+const NOTES_PER_HOUR_MAX: usize = 200;
 
 /// What comes from the network.
 #[derive(Debug)]
@@ -131,8 +137,12 @@ pub struct Agent {
     waiting: Option<Offer>,
     /// When that answer is told, if there was one.
     told_at: Option<Instant>,
+    /// What the state says instead, if so.
+    aside: Option<Aside>,
     ticked_at: Instant,
     complaint: String,
+    /// Lines of the log that anybody at the broker can cause.
+    notes: Budget,
 }
 
 impl Agent {
@@ -162,8 +172,10 @@ impl Agent {
             keyring: None,
             waiting: None,
             told_at: None,
+            aside: None,
             ticked_at: Instant::now(),
             complaint: String::new(),
+            notes: Budget::new(NOTES_PER_HOUR_MAX),
         }
     }
 
@@ -203,8 +215,12 @@ impl Agent {
         }
     }
 
-    fn report(&self) {
-        let state = status::state(self.store.machine(), &self.running);
+    fn report(&mut self) {
+        self.aside.take_if(|aside| aside.is_over());
+        let state = match &self.aside {
+            Some(aside) => aside.document.clone(),
+            None => status::state(self.store.machine(), &self.running),
+        };
         self.outbox.state.send_if_modified(|told| {
             let is_new = *told != state;
             *told = state;
@@ -221,6 +237,13 @@ impl Agent {
         if text != self.complaint {
             log::warn!("update of the model: {text}");
             self.complaint = text;
+        }
+    }
+
+    /// Logs what anybody can cause, who may publish at the broker: not without end, since the log may lie on the memory card.
+    fn note(&mut self, text: fmt::Arguments<'_>) {
+        if self.notes.take(Instant::now()) {
+            log::warn!("{text}");
         }
     }
 
@@ -302,10 +325,8 @@ impl Agent {
         let offer = match Offer::parse(document) {
             Ok(offer) => offer,
             Err(error) => {
-                log::warn!("an offer is refused: {}", chain(&error));
-                let before = self.fetch.take();
-                self.reject("unknown", None, Reason::OfferInvalid);
-                return self.resume_later(before);
+                self.note(format_args!("an offer is refused: {}", chain(&error)));
+                return self.turn_down("unknown", None, Reason::OfferInvalid);
             }
         };
         let (job, model) = self.store.machine().subject();
@@ -321,7 +342,7 @@ impl Agent {
             // A retained offer comes again with every connection.
             return;
         }
-        if !self.may_begin(&offer) {
+        if self.answer_aside(&offer) || !self.may_begin(&offer) {
             return;
         }
         if !self.config.automatic {
@@ -337,11 +358,10 @@ impl Agent {
     fn may_begin(&mut self, offer: &Offer) -> bool {
         let may_begin = has_room(&mut self.budget, self.store.machine(), offer);
         if !may_begin {
-            log::warn!("an offer is refused: too many downloads began within an hour");
-            // A download that is going on is not disturbed.
-            if self.fetch.is_none() && self.store.machine().record().candidate.is_none() {
-                self.reject(&offer.job, None, Reason::TooManyDownloads);
-            }
+            self.note(format_args!(
+                "an offer is refused: too many downloads began within an hour"
+            ));
+            self.turn_down(&offer.job, Some(offer.identity()), Reason::TooManyDownloads);
         }
         may_begin
     }
@@ -359,7 +379,7 @@ impl Agent {
             }
             // A retained one comes again with every connection.
             Err(TrustError::DoesNotFollow { found, present }) if found == present => {}
-            Err(error) => log::warn!("a keyring is refused: {}", chain(&error)),
+            Err(error) => self.note(format_args!("a keyring is refused: {}", chain(&error))),
         }
     }
 

@@ -114,6 +114,15 @@ pub enum Event {
         /// Why.
         reason: Reason,
     },
+    /// An offer is not taken, for a reason that has nothing to do with its model.
+    TurnDown {
+        /// Id of the job, or what stands for one.
+        job: String,
+        /// What it claims to be, if that could be read.
+        claimed: Option<Identity>,
+        /// Why.
+        reason: Reason,
+    },
     /// The daemon starts: a trial that was going on was cut off.
     Restart,
     /// The candidate is about to be loaded.
@@ -193,6 +202,20 @@ impl Machine {
         {
             record.committed = None;
             record.previous = None;
+        }
+        // It would take the place of what the package brings, for a moment.
+        let is_outdated = |candidate: &mut Candidate| {
+            self.packaged.as_ref().is_some_and(|packaged| {
+                packaged.name == candidate.identity.name
+                    && packaged.version > candidate.identity.version
+            })
+        };
+        if let Some(Candidate { identity, job, .. }) = record.candidate.take_if(is_outdated) {
+            record.last = Some(Outcome {
+                job,
+                identity: Some(identity),
+                ending: Ending::Rejected(Reason::VersionTooOld),
+            });
         }
         self.record = record;
         self.settle();
@@ -305,6 +328,14 @@ impl Machine {
                 signed,
                 reason,
             } => self.reject(job, signed, reason),
+            Event::TurnDown {
+                job,
+                claimed,
+                reason,
+            } => {
+                self.turn_down(job, claimed, reason);
+                Ok(())
+            }
             Event::Restart => {
                 self.restart();
                 Ok(())
@@ -369,7 +400,7 @@ impl Machine {
         reason: Reason,
     ) -> Result<(), NotNow> {
         let ending = Ending::Rejected(reason);
-        self.forget_offer(&job);
+        let offered = self.forget_offer(&job);
         // A stranger's files leave no trace in the record: they could wear the memory card out.
         if let Some(identity) = signed.clone().filter(|_| reason.is_lasting()) {
             let (job, identity) = (job.clone(), identity);
@@ -380,7 +411,10 @@ impl Machine {
                 ending,
             });
         }
-        let claimed = signed.or_else(|| self.job.take().and_then(|job| job.claimed));
+        let before = self.job.take().filter(|before| before.id == job);
+        let claimed = signed
+            .or(before.and_then(|before| before.claimed))
+            .or(offered);
         self.job = Some(Job {
             id: job,
             claimed,

@@ -1,7 +1,7 @@
 //! The documents that the device publishes about its model: where the current job is, and requests for chunks.
 
 use super::digest::Digest;
-use super::machine::{Machine, Phase};
+use super::machine::{Identity, Machine, Phase};
 use crate::config::choice::Choice;
 use crate::model::ModelIdentity;
 use serde::Serialize;
@@ -10,8 +10,24 @@ use ternwatch_ota::state::{Progress, Running, SCHEMA, State};
 
 /// The state document: where the current job is, and which model looks at the frames.
 pub fn state(machine: &Machine, running: &ModelIdentity) -> Vec<u8> {
-    let phase = machine.phase();
-    let (job, model) = machine.subject();
+    document(machine, running, (machine.phase(), machine.subject()))
+}
+
+/// The same of an offer that was answered at once, beside the current job.
+pub fn answer(
+    machine: &Machine,
+    running: &ModelIdentity,
+    phase: Phase,
+    (job, model): (&str, Option<&Identity>),
+) -> Vec<u8> {
+    document(machine, running, (phase, (Some(job), model)))
+}
+
+fn document(
+    machine: &Machine,
+    running: &ModelIdentity,
+    (phase, (job, model)): (Phase, (Option<&str>, Option<&Identity>)),
+) -> Vec<u8> {
     let progress = match phase {
         Phase::Downloading { received, total } => Some(Progress { received, total }),
         _ => None,

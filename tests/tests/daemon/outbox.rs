@@ -3,7 +3,6 @@
 use super::STATE;
 use super::bench::{Bench, Daemon};
 use super::events::{HALVES, STREET, assert_street, look_for_people};
-use super::update::wait_for_log;
 use fastrand::Rng;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
@@ -333,22 +332,36 @@ fn whatever_the_outbox_has_become_the_daemon_starts_and_names_it() {
 /// Such is a broker that is busy with its disk, or one that counts what a device publishes and drops what is too much.
 fn leave_who_confirms_nothing(protocol: &str) {
     let broker = Broker::start();
-    let mut cable = Cable::without_confirmations(broker.port());
+    let mut cable = Cable::sifted(broker.port());
     cable.plug();
     let mut subscriber = Subscriber::connect(broker.port(), "test");
     let mut bench = eventful(cable.port());
     bench.set("MQTT__PROTOCOL", protocol);
     let daemon = bench.run();
-    // Twice what a ping may take.
-    wait_for_log(&daemon, "has not confirmed what it was sent 10 s ago");
-    cable.confirm();
     let mut ledger = Ledger::new(EVENTS);
-    subscriber.expect("twenty events", |heard| {
-        ledger.take(heard);
-        (ledger.events.len() >= 20).then_some(())
-    });
-    ledger.check();
-    daemon.terminate();
+    let mut hear = |count: usize| {
+        subscriber.expect(&format!("{count} events"), |heard| {
+            ledger.take(heard);
+            (ledger.events.len() >= count).then_some(())
+        });
+        ledger.check();
+    };
+    hear(10);
+    // Twice: what was given up once is nothing to the next connection.
+    for count in [50, 100] {
+        cable.confirm(false);
+        let left = || {
+            daemon
+                .log()
+                .matches("has not confirmed what it was sent 15 s ago")
+                .count()
+        };
+        wait_for("another loss", || (left() >= count / 50).then_some(()));
+        cable.confirm(true);
+        hear(count);
+    }
+    let log = daemon.terminate();
+    assert_eq!(log.matches("has not confirmed").count(), 2, "{log}");
 }
 
 #[test]

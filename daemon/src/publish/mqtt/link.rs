@@ -57,9 +57,10 @@ impl Session {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// How long the broker may take to confirm something: an answer to a ping, which the library waits for, may come as late.
+    /// How long the broker may take to confirm something. A line that is dead is noticed before, by a ping without an answer, which
+    /// takes the library twice the keep-alive.
     pub(super) fn confirmation_max(&self) -> Duration {
-        Duration::from_secs(2 * u64::from(self.keep_alive_s)).min(CONFIRMATION_MAX)
+        Duration::from_secs(2 * u64::from(self.keep_alive_s) + 5).min(CONFIRMATION_MAX)
     }
 
     /// Where the state of the device is published.

@@ -27,7 +27,7 @@ use link::{Failure, Polled, Poller};
 use patience::Patience;
 use publisher::Publisher;
 use recent::Recent;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -117,6 +117,7 @@ pub async fn run(
         dropped_told: 0,
         patience_for_events: Patience::default(),
         patience_for_states: Patience::default(),
+        put_off: BTreeSet::new(),
         patience_for_counts: Patience::default(),
         recent: Recent::default(),
         again: VecDeque::new(),
@@ -171,8 +172,10 @@ async fn keep_connected(
     loop {
         let polled = tokio::select! {
             polled = poller.poll(&session) => polled,
-            // Wherever this leaves the library, it forgets the connection.
-            () = is(&mut given_up, Connection::Made(count)) => poller.give_up(&session),
+            // Wherever this leaves the library, it forgets the connection. Only while there is one: the next has another number.
+            () = is(&mut given_up, Connection::Made(count)), if connected_at.is_some() => {
+                poller.give_up(&session)
+            }
         };
         match polled {
             Polled::Connected => {

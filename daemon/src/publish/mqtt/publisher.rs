@@ -11,7 +11,7 @@ use crate::publish::Outgoing;
 use crate::publish::answer::Reply;
 use crate::publish::outbox::Event;
 use crate::snapshot::Snapshot;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -48,6 +48,8 @@ pub(super) struct Publisher<'a> {
     pub(super) patience_for_events: Patience,
     /// With one that does not want the states now, which are retained.
     pub(super) patience_for_states: Patience,
+    /// The topics of these states.
+    pub(super) put_off: BTreeSet<String>,
     /// With one that does not want counts now.
     pub(super) patience_for_counts: Patience,
     /// Events that the broker has confirmed a moment ago.
@@ -61,6 +63,8 @@ impl Publisher<'_> {
     pub(super) async fn publish_all(&mut self) {
         let mut greeted = Connection::Lost;
         let mut is_closed = false;
+        // Who says something all the time keeps events back no longer than for that.
+        let mut has_spoken = false;
         // Until when nothing is listened to on this connection.
         let mut deaf = Term::Open;
         // Changes of the connection and of the term wake every wait below.
@@ -91,16 +95,18 @@ impl Publisher<'_> {
             let wants_events = is_connected && !self.patience_for_events.is_needed();
             let waits = |event| comes_again(&self.again, event);
             let wants_counts = is_connected && !self.patience_for_counts.is_needed();
+            let spoke = std::mem::take(&mut has_spoken);
             tokio::select! {
                 biased;
                 () = over(deadline) => return,
                 Ok(()) = term.changed() => {}
                 Ok(()) = connection.changed() => {}
                 () = over(deaf), if is_connected => deaf = self.listen_or_not().await,
-                message = conversation::next(&mut self.dialogues), if is_connected => {
+                message = conversation::next(&mut self.dialogues), if is_connected && !spoke => {
                     self.remark(message).await;
+                    has_spoken = true;
                 }
-                () = self.patience_for_states.wait(), if is_connected => self.greet().await,
+                () = self.patience_for_states.wait(), if is_connected => self.say_again().await,
                 () = self.patience_for_events.wait() => self.patience_for_events.try_again(),
                 () = self.patience_for_counts.wait() => self.patience_for_counts.try_again(),
                 event = first(&self.again), if wants_events => self.publish_again(event).await,
@@ -122,6 +128,8 @@ impl Publisher<'_> {
                 () = self.outgoing.closed(), if !is_closed => is_closed = true,
                 // What waits for nothing needs no connection any more.
                 () = self.outgoing.finished(), if !is_connected => return,
+                // Nothing else was there to be published.
+                () = std::future::ready(()), if spoke => {}
             }
         }
     }
@@ -176,12 +184,25 @@ impl Publisher<'_> {
     /// Says that this device is there, and the states of all dialogues again: a broker may have forgotten what it kept, or
     /// published the last will meanwhile.
     async fn greet(&mut self) {
+        self.put_off.clear();
+        self.say_states(|_| true).await;
+    }
+
+    /// Says the states again that the broker did not want.
+    async fn say_again(&mut self) {
+        let put_off = std::mem::take(&mut self.put_off);
+        self.say_states(|topic| put_off.contains(topic)).await;
+    }
+
+    async fn say_states(&mut self, is_wanted: impl Fn(&str) -> bool) {
         self.patience_for_states.try_again();
-        let topic = self.state_topic.to_owned();
-        self.remark(Message::state(topic, "online")).await;
         let mut dialogues = std::mem::take(&mut self.dialogues);
-        for state in dialogues.iter_mut().flat_map(Dialogue::states) {
-            self.remark(state).await;
+        let online = Message::state(self.state_topic.to_owned(), "online");
+        let states = dialogues.iter_mut().flat_map(Dialogue::states);
+        for state in std::iter::once(online).chain(states) {
+            if is_wanted(&state.topic) {
+                self.remark(state).await;
+            }
         }
         self.dialogues = dialogues;
         if !self.patience_for_states.is_needed() {
@@ -205,7 +226,10 @@ impl Publisher<'_> {
         let is_state = message.is_retained(true);
         match self.say(message).await {
             Said::Refused(reason) => log::warn!("the broker does not accept {topic}: {reason}"),
-            Said::Later(reason) if is_state => self.patience_for_states.put_off(&topic, reason),
+            Said::Later(reason) if is_state => {
+                self.patience_for_states.put_off(&topic, reason);
+                self.put_off.insert(topic.into_owned());
+            }
             Said::Later(reason) => log::warn!("the broker does not accept {topic}: {reason}"),
             Said::Heard | Said::Lost => {}
         }

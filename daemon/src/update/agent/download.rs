@@ -24,18 +24,22 @@ impl Agent {
     /// `holds`: what is complete is not installed yet.
     pub(super) fn begin_download(&mut self, offer: Offer, holds: bool) {
         let (job, identity) = (offer.job.clone(), offer.identity());
+        if self.answer_aside(&offer) {
+            return;
+        }
         let before = self.fetch.take();
         let claimed = identity.clone();
         if !self.step(Event::Offer { job, identity }) {
+            self.fetch = before;
             return;
         }
         if let Phase::Ended(_) = self.store.machine().phase() {
-            log::info!(
-                "model {} is not fetched: {:?}",
-                claimed.version,
-                self.store.machine().phase()
-            );
-            return self.resume_later(before);
+            let phase = self.store.machine().phase();
+            self.note(format_args!(
+                "model {} is not fetched: {phase:?}",
+                claimed.version
+            ));
+            return;
         }
         // The newest offer takes the place of those before.
         self.waiting = None;
@@ -65,7 +69,7 @@ impl Agent {
         }
     }
 
-    /// An offer that is answered at once costs no other download: it goes on when the answer was told.
+    /// A model for which there is no room costs no other download: it goes on when that was told.
     pub(super) fn resume_later(&mut self, fetch: Option<Fetch>) {
         // What is not to be installed yet is a server's, which tells of it again.
         let Some(mut fetch) = fetch.filter(|fetch| !fetch.holds) else {
@@ -122,7 +126,9 @@ impl Agent {
                 self.finish_if_complete();
             }
             Ok(Chunk::Duplicate) => {}
-            Ok(Chunk::Wrong) => log::warn!("chunk {index} is not what was announced"),
+            Ok(Chunk::Wrong) => {
+                self.note(format_args!("chunk {index} is not what was announced"));
+            }
             Err(error) => {
                 self.complain(&error);
                 self.reject(&self.job(), None, Reason::StoreFailed);

@@ -10,6 +10,9 @@ use crate::update::reason::Reason;
 impl Agent {
     /// Has an offer wait that nothing speaks against.
     pub(super) fn propose(&mut self, offer: &Offer, document: &[u8]) {
+        if self.answer_aside(offer) {
+            return;
+        }
         // What was being fetched goes on if it is still wanted.
         self.fetch = None;
         let identity = offer.identity();
@@ -18,7 +21,10 @@ impl Agent {
         }
         match self.store.machine().phase() {
             Phase::Ended(ending) => {
-                log::info!("model {} is not fetched: {ending:?}", identity.version);
+                self.note(format_args!(
+                    "model {} is not fetched: {ending:?}",
+                    identity.version
+                ));
             }
             _ => log::info!(
                 "model {} {} is offered, and waits until somebody has it installed (update.automatic)",

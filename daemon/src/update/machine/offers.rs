@@ -1,6 +1,7 @@
 //! What becomes of an offer until its model is stored.
 
 use super::{Ending, Identity, Job, Machine, NotNow, Offered, Phase};
+use crate::update::reason::Reason;
 
 impl Machine {
     /// The offer that waits for the owner of the device, or that the owner wants and that is not stored yet.
@@ -49,7 +50,10 @@ impl Machine {
             });
             return;
         };
-        self.forget_offer(&job);
+        // The name of a job is known to everybody: another file of that name takes nothing away.
+        self.record
+            .offered
+            .take_if(|offered| offered.job == job && offered.identity.sha256 == identity.sha256);
         if self.record.candidate.is_none() {
             self.job = Some(Job {
                 id: job,
@@ -57,6 +61,15 @@ impl Machine {
                 phase,
             });
         }
+    }
+
+    /// An offer is not taken, and nothing else changes.
+    pub(super) fn turn_down(&mut self, job: String, claimed: Option<Identity>, reason: Reason) {
+        self.job = Some(Job {
+            id: job,
+            claimed,
+            phase: Phase::Ended(Ending::Rejected(reason)),
+        });
     }
 
     pub(super) fn approve(&mut self) -> Result<(), NotNow> {
@@ -68,7 +81,7 @@ impl Machine {
     }
 
     /// How the job of an offer ends at once, if it does.
-    fn answer(&self, identity: &Identity) -> Option<Phase> {
+    pub fn answer(&self, identity: &Identity) -> Option<Phase> {
         if self.is_in_use(identity.sha256) {
             return Some(Phase::Ended(Ending::Committed));
         }
@@ -77,8 +90,9 @@ impl Machine {
     }
 
     /// The job of the offer has come to its end, or its model is stored.
-    pub(super) fn forget_offer(&mut self, job: &str) {
-        self.record.offered.take_if(|offered| offered.job == job);
+    pub(super) fn forget_offer(&mut self, job: &str) -> Option<Identity> {
+        let forgotten = self.record.offered.take_if(|offered| offered.job == job);
+        forgotten.map(|offered| offered.identity)
     }
 
     pub(super) fn advance(&mut self, phase: Phase) -> Result<(), NotNow> {

@@ -1,0 +1,78 @@
+//! Offers that are answered at once while something else goes on: the state tells of them for a while, and nothing else changes.
+//! Otherwise whoever may offer could keep a download from its end, with offers that need not even be ones.
+
+use super::Agent;
+use crate::update::machine::{Ending, Event, Identity, Phase};
+use crate::update::offer::Offer;
+use crate::update::reason::Reason;
+use crate::update::status;
+use std::time::{Duration, Instant};
+
+/// So long an answer stands before the state tells of the job again.
+const ANSWER: Duration = Duration::from_secs(2);
+/// So long answers may follow each other: then the job is told of in any case.
+const ANSWERS: Duration = Duration::from_secs(20);
+
+/// A state document that stands in for that of the job.
+#[derive(Debug)]
+pub(super) struct Aside {
+    pub(super) document: Vec<u8>,
+    /// When the first of these answers was given.
+    since: Instant,
+    until: Instant,
+}
+
+impl Aside {
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+}
+
+impl Agent {
+    /// An offer is not taken.
+    pub(super) fn turn_down(&mut self, job: &str, claimed: Option<Identity>, reason: Reason) {
+        let is_at_work = self.fetch.is_some()
+            || self.waiting.is_some()
+            || self.store.machine().record().candidate.is_some();
+        if is_at_work {
+            let phase = Phase::Ended(Ending::Rejected(reason));
+            return self.tell_aside(job, claimed.as_ref(), phase);
+        }
+        let job = job.into();
+        self.step(Event::TurnDown {
+            job,
+            claimed,
+            reason,
+        });
+    }
+
+    /// Whether an offer was answered at once beside a download.
+    pub(super) fn answer_aside(&mut self, offer: &Offer) -> bool {
+        let identity = offer.identity();
+        let answer = self.store.machine().answer(&identity);
+        let Some(phase) = answer.filter(|_| self.fetch.is_some()) else {
+            return false;
+        };
+        self.note(format_args!(
+            "model {} is not fetched: {phase:?}",
+            identity.version
+        ));
+        self.tell_aside(&offer.job, Some(&identity), phase);
+        true
+    }
+
+    fn tell_aside(&mut self, job: &str, claimed: Option<&Identity>, phase: Phase) {
+        let now = Instant::now();
+        let since = self.aside.as_ref().map_or(now, |aside| aside.since);
+        if now.saturating_duration_since(since) >= ANSWERS {
+            return;
+        }
+        let machine = self.store.machine();
+        let document = status::answer(machine, &self.running, phase, (job, claimed));
+        self.aside = Some(Aside {
+            document,
+            since,
+            until: now + ANSWER,
+        });
+    }
+}
