@@ -137,7 +137,10 @@ pub struct Agent {
     waiting: Option<Offer>,
     /// When that answer is told, if there was one.
     told_at: Option<Instant>,
-    /// What the state says instead, if so.
+    /// What the state says of the job, and since when.
+    own: Vec<u8>,
+    own_since: Instant,
+    /// What it says instead, if so.
     aside: Option<Aside>,
     ticked_at: Instant,
     complaint: String,
@@ -172,6 +175,8 @@ impl Agent {
             keyring: None,
             waiting: None,
             told_at: None,
+            own: Vec::new(),
+            own_since: Instant::now(),
             aside: None,
             ticked_at: Instant::now(),
             complaint: String::new(),
@@ -216,11 +221,14 @@ impl Agent {
     }
 
     fn report(&mut self) {
+        let own = status::state(self.store.machine(), &self.running);
+        if own != self.own {
+            self.own = own;
+            self.own_since = Instant::now();
+        }
         self.aside.take_if(|aside| aside.is_over());
-        let state = match &self.aside {
-            Some(aside) => aside.document.clone(),
-            None => status::state(self.store.machine(), &self.running),
-        };
+        let aside = self.aside.as_ref().filter(|_| !self.is_news());
+        let state = aside.map_or(&self.own, |aside| &aside.document).clone();
         self.outbox.state.send_if_modified(|told| {
             let is_new = *told != state;
             *told = state;

@@ -254,6 +254,11 @@ fn events() -> impl Strategy<Value = Option<Event>> {
             signed: (reason != Reason::BadSignature).then_some(model),
             reason,
         })),
+        1 => (reasons(), models()).prop_map(move |(reason, model)| Some(Event::TurnDown {
+            job: job(),
+            claimed: Some(model),
+            reason,
+        })),
         1 => (0_u32..9).prop_map(|received| Some(Event::Progress { received, total: 9 })),
         1 => Just(Some(Event::Complete)),
         6 => Just(Some(Event::BeginTrial)),
@@ -684,6 +689,42 @@ fn a_newer_package_takes_the_place_of_an_older_update() {
     assert_eq!(machine.running(), None, "the packaged one");
     let older = Machine::new(old.record().clone(), Some(packaged()), ATTEMPTS_MAX);
     assert_eq!(older.running(), Some(&model("person", 4, 0)));
+}
+
+#[test]
+fn a_newer_package_ends_an_older_update_that_waits_for_its_trial() {
+    let mut old = machine(Record::default());
+    let (job, identity) = ("j".to_owned(), model("person", 4, 0));
+    old.step(Event::Admit { job, identity }).expect("in order");
+    let newer = Some(model("person", 5, 0));
+    let machine = Machine::new(old.record().clone(), newer, ATTEMPTS_MAX);
+    assert_eq!(machine.phase().reason(), Some(Reason::VersionTooOld));
+    assert_eq!(machine.subject().0, Some("j"));
+    assert_eq!(machine.record().candidate, None);
+}
+
+#[test]
+fn an_offer_under_the_name_of_another_job_takes_nothing_away() {
+    let mut machine = machine(Record::default());
+    let propose = |identity| Event::Propose {
+        job: "j".into(),
+        identity,
+    };
+    machine.step(propose(model("person", 4, 0))).expect("waits");
+    machine.step(Event::Approve).expect("wanted");
+    machine
+        .step(propose(model("person", 0, 0)))
+        .expect("too old");
+    let offered = machine.offered().expect("still there");
+    assert_eq!(offered.identity, model("person", 4, 0));
+    assert!(offered.is_approved);
+    let turned_down = Event::TurnDown {
+        job: "j".into(),
+        claimed: None,
+        reason: Reason::TooManyDownloads,
+    };
+    machine.step(turned_down).expect("always possible");
+    assert!(machine.offered().is_some());
 }
 
 #[test]

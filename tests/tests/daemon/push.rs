@@ -80,7 +80,12 @@ pub(crate) struct Pusher {
 
 impl Pusher {
     pub(crate) fn connect(port: u16) -> Self {
-        let mut options = MqttOptions::new("pusher", ("127.0.0.1", port));
+        Self::connect_as("pusher", port)
+    }
+
+    /// Beside another one.
+    pub(crate) fn connect_as(name: &str, port: u16) -> Self {
+        let mut options = MqttOptions::new(name, ("127.0.0.1", port));
         options.set_max_packet_size(Some(1 << 20));
         let (client, mut connection) = Client::builder(options).capacity(256).build();
         client
@@ -183,6 +188,14 @@ impl Pusher {
     /// Publishes something on the offer topic.
     pub(crate) fn publish_offer(&self, payload: impl Into<Vec<u8>>) {
         let options = PublishOptions::at_least_once().retained();
+        self.client
+            .publish(format!("{BASE}/offer"), payload.into(), options)
+            .expect("the broker is here");
+    }
+
+    /// Publishes something on the offer topic that the broker does not keep.
+    pub(crate) fn publish_passing_offer(&self, payload: impl Into<Vec<u8>>) {
+        let options = PublishOptions::at_most_once();
         self.client
             .publish(format!("{BASE}/offer"), payload.into(), options)
             .expect("the broker is here");

@@ -1,11 +1,13 @@
 //! Models over the air and by hand, to the real daemon: whatever is sent, the frames go on with a model that works.
 
 use crate::bench::{Bench, Daemon};
-use crate::push::{CHUNK_BYTES, Pusher, bundle, bundle_signed_by, long_bundle};
+use crate::push::{CHUNK_BYTES, Pusher, bundle, bundle_signed_by, long_bundle, offer_of, sha256};
 use crate::{document, events, expect_state, sequences, state};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 use system_tests::broker::{Broker, Cable, DEADLINE, Heard, Subscriber, wait_for};
 use ternwatch_bundle::SecretKey;
@@ -263,6 +265,56 @@ fn an_offer_that_is_refused_at_once_costs_no_other_download() {
     assert_eq!(ending(&mut subscriber, "job-1").0, "committed");
     let asked = pusher.asked();
     assert!(asked.len() <= CHUNKS - 8, "asked for {asked:?}");
+    daemon.terminate();
+}
+
+/// Each of them is answered, or not; whoever sends them keeps neither the download from its end nor frames from the broker.
+#[test]
+fn a_stream_of_offers_that_are_refused_at_once_stops_no_download() {
+    const CHUNKS: usize = 24;
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    // 2 Mbit/s: four seconds for all of it.
+    let mut cable = Cable::slow(broker.port(), 256 << 10);
+    cable.plug();
+    let daemon = bench(cable.port()).run();
+    expect_running(&mut subscriber, 1);
+    let pusher = Pusher::connect(broker.port());
+    let file = long_bundle(3, CHUNKS);
+    pusher.offer("job-1", 3, &file);
+    let stranger = Pusher::connect_as("stranger", broker.port());
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Not for ever, in case that the test fails.
+            for number in 0..2000 {
+                if is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                stranger.publish_passing_offer("no offer at all");
+                let old = offer_of(&format!("old-{number}"), 0, &file).to_string();
+                stranger.publish_passing_offer(old);
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let (mut frames, mut refused) = (0, 0);
+        subscriber.expect("the end of the job", |heard| {
+            frames += usize::from(document(heard).is_some());
+            let state = model_state(heard)?;
+            refused += usize::from(state["state"] == "rejected");
+            (state["state"] == "committed" && state["job"] == "job-1").then_some(())
+        });
+        is_over.store(true, Ordering::Relaxed);
+        assert!(
+            frames > 20 && refused > 0,
+            "{frames} frames, {refused} answers"
+        );
+    });
+    assert!(
+        pusher.answered() <= CHUNKS + 4,
+        "{} chunks",
+        pusher.answered()
+    );
     daemon.terminate();
 }
 
@@ -681,5 +733,8 @@ fn a_flood_of_offers_begins_a_bounded_number_of_downloads() {
     let (name, state) = ending(&mut subscriber, "flood-9");
     assert_eq!(name, "rejected");
     assert_eq!(state["reason"], "too_many_downloads");
+    // Whoever offered it knows it by that.
+    let file = bundle(11, |_| {});
+    assert_eq!(state["model"]["sha256"], sha256(&file));
     daemon.terminate();
 }

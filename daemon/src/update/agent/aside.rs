@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// So long an answer stands before the state tells of the job again.
 const ANSWER: Duration = Duration::from_secs(2);
+/// So long the state of the job stands at least.
+const NEWS: Duration = Duration::from_secs(1);
 /// So long answers may follow each other: then the job is told of in any case.
 const ANSWERS: Duration = Duration::from_secs(20);
 
@@ -29,9 +31,15 @@ impl Aside {
 }
 
 impl Agent {
+    /// Whether whoever waits for the job may not have heard of its state yet.
+    pub(super) fn is_news(&self) -> bool {
+        self.own_since.elapsed() < NEWS
+    }
+
     /// An offer is not taken.
     pub(super) fn turn_down(&mut self, job: &str, claimed: Option<Identity>, reason: Reason) {
-        let is_at_work = self.fetch.is_some()
+        let is_at_work = self.is_news()
+            || self.fetch.is_some()
             || self.waiting.is_some()
             || self.store.machine().record().candidate.is_some();
         if is_at_work {
@@ -46,11 +54,11 @@ impl Agent {
         });
     }
 
-    /// Whether an offer was answered at once beside a download.
+    /// Whether an offer was answered at once beside a download, or right after a job.
     pub(super) fn answer_aside(&mut self, offer: &Offer) -> bool {
         let identity = offer.identity();
         let answer = self.store.machine().answer(&identity);
-        let Some(phase) = answer.filter(|_| self.fetch.is_some()) else {
+        let Some(phase) = answer.filter(|_| self.fetch.is_some() || self.is_news()) else {
             return false;
         };
         self.note(format_args!(
