@@ -293,6 +293,16 @@ mod tests {
                 "augment.scale = [2.5, 0.6]",
             ),
             (
+                "scale = [0.6, 2.5]",
+                "scale = [0.001, 0.002]",
+                "augment.scale = [0.001, 0.002]",
+            ),
+            (
+                "version = 7",
+                "version = 9007199254740992",
+                "version = 9007199254740992",
+            ),
+            (
                 "lobby-320 = 0.4",
                 "lobby-320 = -0.4",
                 "augment.source_weights",
