@@ -343,6 +343,7 @@ fn assert_resized(bench: &Bench, before: &ternwatch_bundle::Model) {
     assert_eq!((after.input().width, after.input().height), (128, 64));
     assert_ne!(after.golden(), before.golden());
     assert_eq!(after.card()["evaluation"], serde_json::Value::Null);
+    assert_measured_as_signed(bench, before);
     let trits = |model: &ternwatch_bundle::Model| {
         let convs = model.layers().iter().filter_map(|layer| match layer {
             ModelLayer::Conv(conv) => Some(conv.trits.clone()),
@@ -351,6 +352,26 @@ fn assert_resized(bench: &Bench, before: &ternwatch_bundle::Model) {
         convs.collect::<Vec<_>>()
     };
     assert_eq!(trits(&after), trits(before));
+}
+
+/// Whether a card's figures are those of the default threshold that it stands beside.
+fn assert_measured_as_signed(bench: &Bench, before: &ternwatch_bundle::Model) {
+    let same = before.thresholds().score;
+    let key = ternwatch_bundle::PublicKey::from_text(&bench.text("key.pub")).unwrap();
+    for (score, is_measured) in [(same, true), (0.75, false)] {
+        let (_, told) = bench.succeed(&format!(
+            "sign --bundle default.tern --key key.pub --with key.secret --out other.tern --score {score}"
+        ));
+        assert_eq!(
+            told.contains("measured at another threshold"),
+            !is_measured,
+            "{told}"
+        );
+        let bytes = std::fs::read(bench.path("other.tern")).unwrap();
+        let after = quant_tool::files::model_from(&bytes, key.clone()).unwrap();
+        assert_eq!(after.thresholds().score, score);
+        assert_eq!(after.card().get("evaluation").is_some(), is_measured);
+    }
 }
 
 /// Whether the program ends in silence when nobody reads on.
