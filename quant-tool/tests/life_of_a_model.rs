@@ -244,6 +244,14 @@ fn an_exported_bundle_is_inspected_and_evaluated() {
     let drawn = image::open(bench.path("wrong.jpg")).unwrap();
     assert_eq!(drawn.width(), 3 * 388 + 4);
     bench.fail(&format!("{call} --failures wrong.txt"), 64, ".png or .jpg");
+    bench.succeed(&format!("{call} --curve curve.svg"));
+    let svg = bench.text("curve.svg");
+    assert!(
+        svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"),
+        "{svg}"
+    );
+    bench.fail(&format!("{call} --curve no/curve.svg"), 73, "no/curve.svg");
+    bench.fail(&format!("{call} --coco key.pub/coco"), 73, "key.pub/coco");
     let scores: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(scores["sources"]["overall"]["images"], PHOTOGRAPHS);
     assert_eq!(scores["sources"]["drawn"], scores["sources"]["overall"]);
@@ -472,6 +480,8 @@ fn mistakes_are_named_and_nothing_is_overwritten() {
     let inspect = |key: &str| format!("inspect --bundle junk.tern --key {key}");
     bench.fail(&inspect("key.pub"), 65, "junk.tern");
     bench.fail(&inspect("key.secret"), 65, "key.secret");
+    bench.write("binary.pub", [0xFF; 32]);
+    bench.fail(&inspect("binary.pub"), 65, "binary.pub");
 
     // Another recipe must not go on from this one's checkpoints.
     stage(&bench, "train", "run", "--max-steps 1");

@@ -146,7 +146,7 @@ fn compare<S: Subject>(
             results.ternary.push(outcome);
         }
     }
-    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    files::create_folder(&args.out)?;
     plots::draw(&experiment, &results, &args.run, &args.out)?;
     let text = report::markdown(&experiment, &subject.drawn(), &results, args.seeds);
     files::write(&args.out.join("report.md"), text.as_bytes())?;
