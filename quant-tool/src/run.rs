@@ -18,6 +18,7 @@ use crate::import::stored::Stored;
 use crate::network::{Network, SIZE_RANGES};
 use crate::tell::{note, out};
 use crate::train::config::{Config, ConfigError};
+use crate::train::log::LOSSES;
 use crate::train::parameters::{self, AVERAGE, Parameters};
 use crate::train::stage::{Session, Stage, State, Teacher};
 use crate::{cli, export, files, onnx};
@@ -158,6 +159,14 @@ pub(crate) fn claim(run: &Path, config: &Config) -> Result<File> {
     let alone = files::keep_others_out(run)?;
     files::write(&run.join(CONFIG), toml::to_string(config)?.as_bytes())?;
     Ok(alone)
+}
+
+/// Whether a run's folder has what an `import` left that was stopped before its end. Nothing has been trained on it then.
+pub(crate) fn is_half_imported(run: &Path) -> bool {
+    let is_imported = |config: Config| config.imported.is_some();
+    !Stored::is_in(run)
+        && !run.join(LOSSES).exists()
+        && Config::read(&run.join(CONFIG)).is_ok_and(is_imported)
 }
 
 /// Refuses a folder whose checkpoints another configuration led to: names the keys. What no stage has used yet may be another.

@@ -951,7 +951,11 @@ fn a_network_from_elsewhere_becomes_a_bundle() {
         66,
         "quant-tool import",
     );
+    // An earlier call was stopped: it left stages, and no network.
+    bench.succeed(&format!("import my.onnx {CONFIG} run --without-data"));
+    std::fs::remove_file(bench.path("run/network.json")).unwrap();
     bench.succeed(&format!("import my.onnx {CONFIG} run --data data"));
+    assert!(!bench.path("run/soft.safetensors").exists());
     bench.fail(
         &format!("import my.onnx {CONFIG} run --data data"),
         73,
@@ -969,6 +973,15 @@ fn a_network_from_elsewhere_becomes_a_bundle() {
     assert_eq!(model.heads().len(), 2);
     assert_eq!(model.card()["imported"]["source"]["file"], "my.onnx");
     assert_eq!(model.card()["training"]["stages"]["hard"]["steps"], 5);
+
+    // What was trained is not taken for the rest of an import, whatever is missing beside it.
+    std::fs::rename(bench.path("run/network.json"), bench.path("away.json")).unwrap();
+    bench.fail(
+        &format!("import my.onnx {CONFIG} run --data data"),
+        73,
+        "another run folder",
+    );
+    std::fs::rename(bench.path("away.json"), bench.path("run/network.json")).unwrap();
 
     // What lies in the run's folder is checked, too.
     let stored = bench.text("run/network.json");
