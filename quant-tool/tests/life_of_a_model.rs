@@ -140,6 +140,23 @@ fn a_folder_is_kept_for_what_its_checkpoints_were_made_with() {
     bench.fail(&export("other.tern"), 78, "quantize.hard_steps");
 
     write(&|text| text.replace("hard_steps = 5", "hard_steps = 4"));
+    bench.draw("changed");
+    let annotations = bench.text("changed/annotations.json");
+    bench.write(
+        "changed/annotations.json",
+        annotations.replacen("14,30", "14,29", 1),
+    );
+    let warning = "warning: changed: the hard stage began with other pictures or annotations";
+    for (data, is_changed) in [("data", false), ("changed", true)] {
+        let (_, told) = bench.succeed(&quantize.replace("data data", &format!("data {data}")));
+        assert_eq!(told.contains(warning), is_changed, "{told}");
+        assert_eq!(
+            told.matches("it had ended already, nothing was done")
+                .count(),
+            2,
+            "{told}"
+        );
+    }
     bench.succeed(&export("own.tern"));
     bench.fail(&export("no/folder/own.tern"), 73, "no/folder/own.tern");
 }
