@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
+use std::string::FromUtf8Error;
 
 use ternwatch_bundle::{BundleError, KeyError, KeyringError, ModelError};
 use ternwatch_detector::golden::GoldenMismatch;
@@ -117,6 +118,7 @@ fn code(error: &anyhow::Error) -> u8 {
             || e.is::<Unfinished>()
             || e.is::<Unready>()
             || e.is::<NotTrained>()
+            || e.is::<FromUtf8Error>()
     }) || is(|e| e.is::<serde_json::Error>() || e.is::<image::ImageError>());
     // Contexts are no links of the chain.
     if data || error.is::<BadData>() || error.is::<BadCheckpoint>() {

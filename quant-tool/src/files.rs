@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -136,7 +136,7 @@ pub struct Busy(PathBuf);
 #[must_use = "others are let in where it is dropped"]
 pub fn keep_others_out(folder: &Path) -> Result<File> {
     let place = || CannotWrite(folder.into());
-    std::fs::create_dir_all(folder).with_context(place)?;
+    create_folder(folder)?;
     let handle = File::open(folder).with_context(place)?;
     match handle.try_lock() {
         Ok(()) => Ok(handle),
@@ -165,6 +165,21 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         // Nothing is lost if it cannot be removed either.
         .inspect_err(|_| drop(std::fs::remove_file(&partial)))
         .with_context(|| CannotWrite(path.into()))
+}
+
+/// Creates a folder and those around it where they are missing.
+pub fn create_folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).with_context(|| CannotWrite(path.into()))
+}
+
+/// Removes a file if it is there.
+pub fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| CannotWrite(path.into()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The system's clock.

@@ -37,6 +37,19 @@ pub struct Config {
 }
 
 impl Config {
+    /// One channel everywhere.
+    pub(crate) fn smallest() -> Self {
+        Self {
+            width: 32,
+            height: 32,
+            stem: [1; 2],
+            stage8: vec![1],
+            stage16: vec![1],
+            stage32: vec![1],
+            neck: 1,
+        }
+    }
+
     /// Refuses values out of their range, by their key.
     pub fn check(&self) -> Result<(), BadValue> {
         let widths = [

@@ -6,11 +6,11 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ternwatch_ota::identity::JOB_BYTES_MAX;
 use ternwatch_ota::offer::{Offer, is_url};
-use ternwatch_ota::push::{self, Broker, Identity, Mode, Tls};
+use ternwatch_ota::push::{self, Broker, Identity, Mode, PushError, Tls};
 use ternwatch_ota::sender::{Device, Ending, Package, Sender};
 use ternwatch_ota::state::State;
 use ternwatch_ota::topic;
@@ -20,6 +20,10 @@ use crate::exit::misused;
 use crate::tell::out;
 use crate::{files, sign};
 
+/// Items of files in PEM form: what they are, and what marks them. Keys are of several kinds.
+const CERTIFICATE: (&str, &str) = ("certificate", "-----BEGIN CERTIFICATE-----");
+const KEY: (&str, &str) = ("private key", "PRIVATE KEY-----");
+const ENCRYPTED_KEY: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
 /// Where the password may be.
 const PASSWORD_VARIABLE: &str = "TERNWATCH_MQTT_PASSWORD";
 
@@ -161,12 +165,12 @@ fn broker(args: &Push) -> Result<Broker> {
     let tls = match (args.tls, &args.ca_file) {
         (false, _) => None,
         (true, None) => Some(Tls::SystemAuthorities),
-        (true, Some(path)) => Some(Tls::Authorities(certificates("--ca-file", path)?)),
+        (true, Some(path)) => Some(Tls::Authorities(pem("--ca-file", path, CERTIFICATE)?)),
     };
     let identity = match (&args.client_certificate, &args.client_key) {
         (Some(certificate), Some(key)) => Some(Identity {
-            certificate: certificates("--client-certificate", certificate)?,
-            key: files::read(key)?,
+            certificate: pem("--client-certificate", certificate, CERTIFICATE)?,
+            key: pem("--client-key", key, KEY)?,
         }),
         _ => None,
     };
@@ -180,15 +184,21 @@ fn broker(args: &Push) -> Result<Broker> {
     })
 }
 
-fn certificates(option: &str, path: &Path) -> Result<Vec<u8>> {
+/// A file in PEM form with an item of this kind: a wrong one is told of before anything is sent.
+fn pem(option: &str, path: &Path, (what, begin): (&str, &str)) -> Result<Vec<u8>> {
     let pem = files::read(path)?;
-    ensure!(
-        pem.windows(27)
-            .any(|line| line == b"-----BEGIN CERTIFICATE-----"),
-        "{option}: {} has no certificate in PEM form",
-        path.display()
-    );
-    Ok(pem)
+    let text = String::from_utf8_lossy(&pem);
+    let mut lines = text.lines().map(str::trim_end);
+    if lines.any(|line| line.ends_with(begin) && line != ENCRYPTED_KEY) {
+        return Ok(pem);
+    }
+    let without = match text.contains(ENCRYPTED_KEY) {
+        true => " that needs no password",
+        false => "",
+    };
+    let path = path.display();
+    let text = format!("{option}: {path} has no {what} in PEM form{without}");
+    Err(PushError::Options(text).into())
 }
 
 /// Never from the command line, which every user of the machine can read.
@@ -421,6 +431,34 @@ mod tests {
         assert!(error.to_string().contains("offer it to 1"), "{error}");
         let words = describe(&sender.devices()["d1"]);
         assert_eq!(words, "the broker does not let this account offer it");
+    }
+
+    #[test]
+    fn files_that_are_no_certificate_or_key_are_named_with_their_option() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.pem");
+        let refusal = |text: &str, item: (&str, &str)| {
+            std::fs::write(&path, text).unwrap();
+            let error = pem("--option", &path, item).err()?;
+            assert!(matches!(error.downcast_ref(), Some(PushError::Options(_))));
+            Some(error.to_string())
+        };
+        let certificate = "-----BEGIN CERTIFICATE-----\n";
+        for key in ["", "EC ", "RSA "] {
+            let key = format!("-----BEGIN {key}PRIVATE KEY-----\n");
+            assert_eq!(refusal(&key, KEY), None);
+            let error = refusal(&key, CERTIFICATE).unwrap();
+            assert!(error.contains(": --option: "), "{error}");
+            assert!(
+                error.ends_with("file.pem has no certificate in PEM form"),
+                "{error}"
+            );
+        }
+        assert_eq!(refusal(certificate, CERTIFICATE), None);
+        let error = refusal(certificate, KEY).unwrap();
+        assert!(error.ends_with("has no private key in PEM form"), "{error}");
+        let error = refusal("-----BEGIN ENCRYPTED PRIVATE KEY-----", KEY).unwrap();
+        assert!(error.ends_with("that needs no password"), "{error}");
     }
 
     #[test]

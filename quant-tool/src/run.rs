@@ -18,12 +18,15 @@ use crate::import::stored::Stored;
 use crate::network::{Network, SIZE_RANGES};
 use crate::tell::{note, out};
 use crate::train::config::{Config, ConfigError};
+use crate::train::log::LOSSES;
 use crate::train::parameters::{self, AVERAGE, Parameters};
 use crate::train::stage::{Session, Stage, State, Teacher};
 use crate::{cli, export, files, onnx};
 
 /// The configuration in a run's folder.
 const CONFIG: &str = "config.toml";
+/// What each stage learned from, in a run's folder: SHA-256 by the stage's name.
+const DATA: &str = "data.json";
 
 /// Trains through `stages`.
 pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
@@ -56,6 +59,7 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
     let photos = Arc::new(photos);
     // Only now: a mistake in what was read so far is to be mended, and the call made again.
     let _alone = claim(&args.run, &config)?;
+    tell_other_data(args, stages, &dataset.digest())?;
     let session = Session {
         recipe: config.recipe(),
         network: &network,
@@ -66,12 +70,18 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
     };
     let mut steps_left = args.max_steps.unwrap_or(u64::MAX);
     for &stage in stages {
+        let (is_begun, before) = (stage.path(&args.run).exists(), steps_left);
         let mut state = session.run(stage, &mut steps_left)?;
+        let had_ended = is_begun && steps_left == before && session.is_done(stage, &state);
         note!(
-            "{}: {} steps in {:.0} s",
+            "{}: {} steps in {:.0} s{}",
             stage.name(),
             state.step,
-            state.seconds
+            state.seconds,
+            match had_ended {
+                true => "; it had ended already, nothing was done",
+                false => "",
+            }
         );
         if !session.is_done(stage, &state) {
             note!("stopped after --max-steps; the same call goes on");
@@ -82,6 +92,28 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Keeps what stages that begin now learn from, and warns where one goes on with something else.
+fn tell_other_data(args: &cli::Run, stages: &[Stage], digest: &str) -> Result<()> {
+    let path = args.run.join(DATA);
+    let place = || path.display().to_string();
+    let mut kept: BTreeMap<String, String> = match path.exists() {
+        true => serde_json::from_str(&files::read_text(&path)?).with_context(place)?,
+        false => BTreeMap::new(),
+    };
+    for stage in stages {
+        let name = stage.name();
+        if !stage.path(&args.run).exists() {
+            kept.insert(name.into(), digest.into());
+        } else if kept.get(name).is_some_and(|before| before != digest) {
+            note!(
+                "warning: {}: the {name} stage began with other pictures or annotations",
+                args.data.display()
+            );
+        }
+    }
+    files::write(&path, &serde_json::to_vec_pretty(&kept)?)
 }
 
 /// Parameters from a file; random ones in the heads where it was made for another number of classes.
@@ -158,6 +190,14 @@ pub(crate) fn claim(run: &Path, config: &Config) -> Result<File> {
     let alone = files::keep_others_out(run)?;
     files::write(&run.join(CONFIG), toml::to_string(config)?.as_bytes())?;
     Ok(alone)
+}
+
+/// Whether a run's folder has what an `import` left that was stopped before its end. Nothing has been trained on it then.
+pub(crate) fn is_half_imported(run: &Path) -> bool {
+    let is_imported = |config: Config| config.imported.is_some();
+    !Stored::is_in(run)
+        && !run.join(LOSSES).exists()
+        && Config::read(&run.join(CONFIG)).is_ok_and(is_imported)
 }
 
 /// Refuses a folder whose checkpoints another configuration led to: names the keys. What no stage has used yet may be another.

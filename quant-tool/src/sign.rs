@@ -11,7 +11,7 @@ use ternwatch_ota::identity::VERSION_MAX;
 
 use crate::cli::{BundleFile, Sign};
 use crate::exit::misused;
-use crate::tell::out;
+use crate::tell::{note, out};
 use crate::{export, files};
 
 /// Seconds of a day.
@@ -53,9 +53,10 @@ pub fn sign(args: &Sign) -> Result<()> {
     if let Some(name) = &args.name {
         draft.manifest.model.name.clone_from(name);
     }
-    if let Some(score) = args.score {
-        draft.manifest.thresholds.score = score;
-    }
+    let threshold = &mut draft.manifest.thresholds.score;
+    let score = args.score.unwrap_or(*threshold);
+    let mut is_measured = score == *threshold;
+    *threshold = score;
     let signed_at_s = files::seconds_since_1970();
     let before = draft.manifest.release.take();
     draft.manifest.release = Some(Release {
@@ -69,10 +70,18 @@ pub fn sign(args: &Sign) -> Result<()> {
         let before = [input.width, input.height];
         (input.width, input.height) = (width, height);
         if let Some(card) = draft.manifest.card.as_object_mut() {
-            // It was measured at another size.
-            card.remove("evaluation");
             card.insert("resized_from".into(), before.into());
         }
+        is_measured = false;
+    }
+    if !is_measured
+        && let Some(card) = draft.manifest.card.as_object_mut()
+        && card.remove("evaluation").is_some()
+    {
+        note!(
+            "its card tells no more how well it does: that was measured at another threshold or size; `quant-tool evaluate` \
+             measures it anew"
+        );
     }
     export::record_golden(&mut draft, &key)?;
     let signed = draft.sign(&key)?;

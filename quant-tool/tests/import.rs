@@ -711,6 +711,46 @@ fn what_cannot_be_imported_is_named() {
             }),
         ),
         (
+            "Relu",
+            "not alone",
+            Box::new(|f, r| {
+                f.conv(r, "a.r", "b", (5, 5, 1, 1));
+                f.node("Concat", &["b"], "c", &[]);
+                f.node("Relu", &["c"], "d", &[]);
+                f.node("Add", &["d", "b"], "e", &[]);
+                f.conv(r, "e", "x", (5, 5, 1, 1));
+            }),
+        ),
+        (
+            "Clip",
+            "not alone",
+            Box::new(|f, r| {
+                let bounds = [Setting::Float("min", 0.0), Setting::Float("max", 1.0)];
+                f.node("Relu", &["a.r"], "b", &[]);
+                f.node("Clip", &["b"], "c", &bounds);
+                f.node("Add", &["c", "a.r"], "d", &[]);
+                f.conv(r, "d", "x", (5, 5, 1, 1));
+            }),
+        ),
+        (
+            "Clip",
+            "not alone",
+            Box::new(|f, r| {
+                f.conv(r, "a.r", "b", (5, 5, 3, 2));
+                f.constant("twice", &[4], &[1.0, 1.0, 2.0, 2.0]);
+                let place = Setting::Text("coordinate_transformation_mode", "asymmetric");
+                let settings = [place, Setting::Text("nearest_mode", "floor")];
+                for large in ["c", "d"] {
+                    f.node("Resize", &["b", "", "twice"], large, &settings);
+                }
+                let bounds = [Setting::Float("min", 0.0), Setting::Float("max", 1.0)];
+                f.node("Concat", &["c"], "e", &[]);
+                f.node("Clip", &["e"], "f", &bounds);
+                f.node("Concat", &["f", "d"], "g", &[]);
+                f.conv(r, "g", "x", (10, 5, 1, 1));
+            }),
+        ),
+        (
             "Shape",
             "one fixed size",
             Box::new(|f, _| f.node("Shape", &["a.r"], "x", &[])),
@@ -911,7 +951,11 @@ fn a_network_from_elsewhere_becomes_a_bundle() {
         66,
         "quant-tool import",
     );
+    // An earlier call was stopped: it left stages, and no network.
+    bench.succeed(&format!("import my.onnx {CONFIG} run --without-data"));
+    std::fs::remove_file(bench.path("run/network.json")).unwrap();
     bench.succeed(&format!("import my.onnx {CONFIG} run --data data"));
+    assert!(!bench.path("run/soft.safetensors").exists());
     bench.fail(
         &format!("import my.onnx {CONFIG} run --data data"),
         73,
@@ -929,6 +973,15 @@ fn a_network_from_elsewhere_becomes_a_bundle() {
     assert_eq!(model.heads().len(), 2);
     assert_eq!(model.card()["imported"]["source"]["file"], "my.onnx");
     assert_eq!(model.card()["training"]["stages"]["hard"]["steps"], 5);
+
+    // What was trained is not taken for the rest of an import, whatever is missing beside it.
+    std::fs::rename(bench.path("run/network.json"), bench.path("away.json")).unwrap();
+    bench.fail(
+        &format!("import my.onnx {CONFIG} run --data data"),
+        73,
+        "another run folder",
+    );
+    std::fs::rename(bench.path("away.json"), bench.path("run/network.json")).unwrap();
 
     // What lies in the run's folder is checked, too.
     let stored = bench.text("run/network.json");

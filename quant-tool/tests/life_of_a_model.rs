@@ -140,6 +140,23 @@ fn a_folder_is_kept_for_what_its_checkpoints_were_made_with() {
     bench.fail(&export("other.tern"), 78, "quantize.hard_steps");
 
     write(&|text| text.replace("hard_steps = 5", "hard_steps = 4"));
+    bench.draw("changed");
+    let annotations = bench.text("changed/annotations.json");
+    bench.write(
+        "changed/annotations.json",
+        annotations.replacen("14,30", "14,29", 1),
+    );
+    let warning = "warning: changed: the hard stage began with other pictures or annotations";
+    for (data, is_changed) in [("data", false), ("changed", true)] {
+        let (_, told) = bench.succeed(&quantize.replace("data data", &format!("data {data}")));
+        assert_eq!(told.contains(warning), is_changed, "{told}");
+        assert_eq!(
+            told.matches("it had ended already, nothing was done")
+                .count(),
+            2,
+            "{told}"
+        );
+    }
     bench.succeed(&export("own.tern"));
     bench.fail(&export("no/folder/own.tern"), 73, "no/folder/own.tern");
 }
@@ -244,6 +261,14 @@ fn an_exported_bundle_is_inspected_and_evaluated() {
     let drawn = image::open(bench.path("wrong.jpg")).unwrap();
     assert_eq!(drawn.width(), 3 * 388 + 4);
     bench.fail(&format!("{call} --failures wrong.txt"), 64, ".png or .jpg");
+    bench.succeed(&format!("{call} --curve curve.svg"));
+    let svg = bench.text("curve.svg");
+    assert!(
+        svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"),
+        "{svg}"
+    );
+    bench.fail(&format!("{call} --curve no/curve.svg"), 73, "no/curve.svg");
+    bench.fail(&format!("{call} --coco key.pub/coco"), 73, "key.pub/coco");
     let scores: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(scores["sources"]["overall"]["images"], PHOTOGRAPHS);
     assert_eq!(scores["sources"]["drawn"], scores["sources"]["overall"]);
@@ -343,6 +368,7 @@ fn assert_resized(bench: &Bench, before: &ternwatch_bundle::Model) {
     assert_eq!((after.input().width, after.input().height), (128, 64));
     assert_ne!(after.golden(), before.golden());
     assert_eq!(after.card()["evaluation"], serde_json::Value::Null);
+    assert_measured_as_signed(bench, before);
     let trits = |model: &ternwatch_bundle::Model| {
         let convs = model.layers().iter().filter_map(|layer| match layer {
             ModelLayer::Conv(conv) => Some(conv.trits.clone()),
@@ -351,6 +377,26 @@ fn assert_resized(bench: &Bench, before: &ternwatch_bundle::Model) {
         convs.collect::<Vec<_>>()
     };
     assert_eq!(trits(&after), trits(before));
+}
+
+/// Whether a card's figures are those of the default threshold that it stands beside.
+fn assert_measured_as_signed(bench: &Bench, before: &ternwatch_bundle::Model) {
+    let same = before.thresholds().score;
+    let key = ternwatch_bundle::PublicKey::from_text(&bench.text("key.pub")).unwrap();
+    for (score, is_measured) in [(same, true), (0.75, false)] {
+        let (_, told) = bench.succeed(&format!(
+            "sign --bundle default.tern --key key.pub --with key.secret --out other.tern --score {score}"
+        ));
+        assert_eq!(
+            told.contains("measured at another threshold"),
+            !is_measured,
+            "{told}"
+        );
+        let bytes = std::fs::read(bench.path("other.tern")).unwrap();
+        let after = quant_tool::files::model_from(&bytes, key.clone()).unwrap();
+        assert_eq!(after.thresholds().score, score);
+        assert_eq!(after.card().get("evaluation").is_some(), is_measured);
+    }
 }
 
 /// Whether the program ends in silence when nobody reads on.
@@ -451,6 +497,8 @@ fn mistakes_are_named_and_nothing_is_overwritten() {
     let inspect = |key: &str| format!("inspect --bundle junk.tern --key {key}");
     bench.fail(&inspect("key.pub"), 65, "junk.tern");
     bench.fail(&inspect("key.secret"), 65, "key.secret");
+    bench.write("binary.pub", [0xFF; 32]);
+    bench.fail(&inspect("binary.pub"), 65, "binary.pub");
 
     // Another recipe must not go on from this one's checkpoints.
     stage(&bench, "train", "run", "--max-steps 1");

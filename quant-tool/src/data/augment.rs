@@ -77,15 +77,17 @@ impl Config {
         for (key, p) in probabilities {
             check((0.0..=1.0).contains(&p), key, &p, "a probability is 0 to 1")?;
         }
-        let is_range = |[low, high]: [f32; 2], most: f32| low > 0.0 && low <= high && high <= most;
+        let [smallest, largest] = self.scale;
+        // Below it a whole view would be less than a pixel.
         check(
-            is_range(self.scale, 100.0),
+            (SCALE_MIN..=largest).contains(&smallest) && largest <= 100.0,
             "augment.scale",
             &self.scale,
-            "smallest, then largest, above 0, at most 100",
+            "smallest, then largest, 0.05 to 100",
         )?;
+        let [darkest, brightest] = self.light;
         check(
-            is_range(self.light, 10.0),
+            darkest > 0.0 && darkest <= brightest && brightest <= 10.0,
             "augment.light",
             &self.light,
             "darkest, then brightest, above 0, at most 10",
@@ -179,8 +181,10 @@ pub struct Sample {
     pub boxes: Vec<Target>,
 }
 
-/// A box must keep this part of its area inside the view.
-pub(super) const VISIBLE_MIN: f32 = 0.35;
+/// The least enlargement.
+const SCALE_MIN: f32 = 0.05;
+/// A box to be found must keep this part of its area inside the view.
+const VISIBLE_MIN: f32 = 0.35;
 /// And be at least this wide and high, in pixels.
 const SIDES_MIN: [f32; 2] = [3.0, 6.0];
 /// Patches that a sample has at most.
@@ -189,6 +193,17 @@ const PATCHES_MAX: usize = 3;
 const PATCH_HEIGHT: [f32; 2] = [0.12, 0.95];
 /// Most that a patch is enlarged.
 const PATCH_SCALE_MAX: f32 = 2.5;
+
+impl Target {
+    /// The part of its area that has to be in view, and the width and height there, in pixels. What is ignored is kept however
+    /// little of it is left: without its box that would be learned as background.
+    pub(super) fn least(&self) -> (f32, [f32; 2]) {
+        match self.ignore {
+            true => (0.0, [0.0; 2]),
+            false => (VISIBLE_MIN, SIDES_MIN),
+        }
+    }
+}
 
 impl Photos {
     /// Decodes every image of a training set, for samples of this width and height. `fill` is the u7 grey around them.
@@ -486,8 +501,9 @@ impl View {
             let clamped = [cx[0], cy[0], cx[1], cy[1]];
             let hidden = covered.map_or(0.0, |c| xyxy::intersection(&clamped, &c));
             let all = (x[1] - x[0]) * (y[1] - y[0]);
-            let visible = width * height - hidden > VISIBLE_MIN * all;
-            if visible && width > SIDES_MIN[0] && height > SIDES_MIN[1] {
+            let (part, sides) = target.least();
+            let visible = width * height - hidden > part * all;
+            if visible && width > sides[0] && height > sides[1] {
                 let (x0, y0) = (x0 as f32, y0 as f32);
                 canvas.boxes.push(Target {
                     xyxy: [cx[0] + x0, cy[0] + y0, cx[1] + x0, cy[1] + y0],
@@ -642,6 +658,42 @@ mod tests {
         canvas.hide([0, 0, 30, 28]);
         let left: Vec<f32> = canvas.boxes.iter().map(|target| target.xyxy[0]).collect();
         assert_eq!(left, [50.0]);
+    }
+
+    #[test]
+    fn what_is_ignored_stays_so_however_little_of_it_is_in_view() {
+        // A sixth of the photograph is in view, so less of its crowd than is asked of somebody to be found.
+        let mut photos = photos(100, 80, [0, 0, 100, 80]);
+        photos.config.mosaic = 0.0;
+        photos.config.scale = [2.5, 2.6];
+        let draw =
+            |photos: &Photos, seed| photos.sample(&mut fastrand::Rng::with_seed(seed), 96, 64);
+        assert!((0..20).all(|seed| draw(&photos, seed).boxes.is_empty()));
+        photos.photos[0].boxes[0].ignore = true;
+        for seed in 0..20 {
+            let boxes = draw(&photos, seed).boxes;
+            assert!(
+                matches!(boxes[..], [Target { ignore: true, .. }]),
+                "{boxes:?}"
+            );
+            assert_eq!(boxes[0].xyxy, [0.0, 0.0, 96.0, 64.0]);
+        }
+
+        let crowd = Target {
+            xyxy: [0.0, 0.0, 20.0, 40.0],
+            class: 0,
+            ignore: true,
+        };
+        let mut canvas = Canvas {
+            width: 96,
+            height: 64,
+            rgb: vec![0.0; 3 * 96 * 64],
+            boxes: vec![crowd],
+        };
+        canvas.hide([0, 0, 20, 39]);
+        assert_eq!(canvas.boxes, [crowd]);
+        canvas.hide([0, 0, 20, 40]);
+        assert_eq!(canvas.boxes, [], "nothing of it is left");
     }
 
     #[test]

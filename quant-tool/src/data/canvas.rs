@@ -3,7 +3,7 @@
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder, ImageFormat};
 
-use super::augment::{Config, Target, VISIBLE_MIN, between};
+use super::augment::{Config, Target, between};
 use super::xyxy;
 
 /// Largest side of a covered rectangle, as a part of the view's.
@@ -190,7 +190,7 @@ impl Canvas {
         self.boxes.retain(|target| {
             let all = xyxy::area(&target.xyxy);
             let hidden = xyxy::intersection(&target.xyxy, &[x, y, x + w, y + h]);
-            all - hidden > VISIBLE_MIN * all
+            all - hidden > target.least().0 * all
         });
     }
 

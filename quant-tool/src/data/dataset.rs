@@ -7,6 +7,8 @@
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use sha2::{Digest, Sha256};
+use ternwatch_bundle::hex;
 
 use super::{BadData, coco, picture, voc, yolo};
 
@@ -59,6 +61,17 @@ impl Dataset {
         };
         ensure!(!images.is_empty(), "{}: no pictures", folder.display());
         Ok(Self { images })
+    }
+
+    /// SHA-256 of the annotations and of the pictures' names, sizes and sources: pictures are not read for it.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for image in &self.images {
+            let len = std::fs::metadata(&image.path).map_or(0, |file| file.len());
+            let (name, source) = (image.path.file_name(), &image.source);
+            hash.update(format!("{name:?} {len} {source:?} {:?}\n", image.boxes));
+        }
+        hex::encode(&hash.finalize())
     }
 }
 
@@ -138,4 +151,34 @@ pub(super) fn files_with(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     }
     files.sort_unstable();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_tells_of_boxes_and_sources() {
+        let digest = |source: &str, left: f32| {
+            let boxes = vec![Annotation {
+                xyxy: [left, 2.0, 30.0, 40.0],
+                class: 0,
+                ignore: false,
+                number: 0,
+            }];
+            let image = ImageRecord {
+                path: "none/a.png".into(),
+                source: source.into(),
+                size: None,
+                boxes,
+            };
+            Dataset {
+                images: vec![image],
+            }
+            .digest()
+        };
+        assert_eq!(digest("lobby", 1.0), digest("lobby", 1.0));
+        assert_ne!(digest("lobby", 1.0), digest("street", 1.0));
+        assert_ne!(digest("lobby", 1.0), digest("lobby", 1.5));
+    }
 }

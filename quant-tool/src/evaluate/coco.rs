@@ -17,7 +17,7 @@ pub fn write(
     detections: &[Vec<Detection>],
     folder: &Path,
 ) -> Result<()> {
-    std::fs::create_dir_all(folder)?;
+    files::create_folder(folder)?;
     let text = serde_json::to_vec(&truth(dataset, classes))?;
     files::write(&folder.join("truth.json"), &text)?;
     let text = serde_json::to_vec(&results(detections))?;

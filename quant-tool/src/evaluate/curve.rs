@@ -7,6 +7,7 @@ use plotters::prelude::*;
 use ternwatch_bundle::Model;
 
 use super::Point;
+use crate::files;
 
 const SIZE: (u32, u32) = (860, 460);
 
@@ -20,18 +21,20 @@ pub fn draw(points: &[Point], model: &Model, path: &Path) -> Result<()> {
         "{} version {}: choice of the threshold",
         id.name, id.version
     );
-    paint(points, model.thresholds().score, &title, path)
+    let mut svg = String::new();
+    paint(points, model.thresholds().score, &title, &mut svg)
         .map_err(|e| anyhow!("drawing: {e}"))
-        .with_context(|| path.display().to_string())
+        .with_context(|| path.display().to_string())?;
+    files::write(path, svg.as_bytes())
 }
 
 fn paint(
     points: &[Point],
     threshold: f32,
     title: &str,
-    path: &Path,
+    svg: &mut String,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let area = SVGBackend::new(path, SIZE).into_drawing_area();
+    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let area = area.titled(title, ("sans-serif", 20))?;
     let (left, right) = area.split_horizontally(SIZE.0 / 2);

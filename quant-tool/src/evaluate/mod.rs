@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use ternwatch_bundle::model::{ConvLayer, Epilogue, ModelLayer};
 use ternwatch_bundle::{Model, Thresholds};
-use ternwatch_detector::{Detection, Detector, Frame, PixelFormat};
+use ternwatch_detector::{Detection, Detector, Frame, PixelFormat, SIDE_MAX, SIDE_MIN};
 use ternwatch_kernels::Isa;
 
 use self::matching::{Outcomes, matched};
@@ -198,10 +198,8 @@ fn look(
         iou: model.thresholds().iou,
     };
     let mut detect = |image: &RgbImage| {
-        let (width, height) = image.dimensions();
-        let frame = Frame::new(PixelFormat::Rgb8, width, height, image.as_raw())
-            .with_context(|| record.path.display().to_string())?;
-        let mut detections = run(&frame, thresholds)?;
+        let detections = detect_in(image, |frame| run(frame, thresholds));
+        let mut detections = detections.with_context(|| record.path.display().to_string())?;
         detections.truncate(DETECTIONS_MAX);
         Ok::<_, anyhow::Error>(detections)
     };
@@ -230,6 +228,32 @@ fn look(
         heights,
         alarms,
     })
+}
+
+/// What `run` detects in a picture, in the picture's pixels. One that is larger than a frame may be is halved until it fits.
+fn detect_in(
+    image: &RgbImage,
+    run: impl FnOnce(&Frame<'_>) -> Result<Vec<Detection>>,
+) -> Result<Vec<Detection>> {
+    let (width, height) = image.dimensions();
+    let parts = width.max(height).div_ceil(SIDE_MAX).next_power_of_two();
+    if parts <= 1 {
+        let frame = Frame::new(PixelFormat::Rgb8, width, height, image.as_raw())?;
+        return run(&frame);
+    }
+    let sides = [width, height].map(|side| (side / parts).max(SIDE_MIN));
+    let small = image::imageops::thumbnail(image, sides[0], sides[1]);
+    let frame = Frame::new(PixelFormat::Rgb8, sides[0], sides[1], small.as_raw())?;
+    let [x, y] = [
+        width as f32 / sides[0] as f32,
+        height as f32 / sides[1] as f32,
+    ];
+    let mut detections = run(&frame)?;
+    for detection in &mut detections {
+        let [left, top, right, bottom] = detection.xyxy;
+        detection.xyxy = [left * x, top * y, right * x, bottom * y];
+    }
+    Ok(detections)
 }
 
 fn summary(model: &Model, dataset: &Dataset, seen: &[Seen]) -> Evaluation {
@@ -288,6 +312,10 @@ fn summary(model: &Model, dataset: &Dataset, seen: &[Seen]) -> Evaluation {
 mod tests {
     use super::*;
     use crate::data::dataset::Annotation;
+    use crate::network::IMAGE;
+    use crate::quantize::Quantizer;
+    use crate::train::parameters::Role;
+    use ternwatch_bundle::manifest::{Activation, Head, HeadKind, Input, Layer};
 
     /// A box of the first class.
     pub(super) fn annotation(xyxy: [f32; 4], ignore: bool) -> Annotation {
@@ -305,6 +333,145 @@ mod tests {
             class: 0,
             score,
             xyxy,
+        }
+    }
+
+    #[test]
+    fn a_picture_larger_than_a_frame_is_looked_at_smaller() {
+        for ([width, height], seen) in [
+            ([8192, 40], [8192, 40]),
+            ([8200, 40], [4100, 20]),
+            ([40, 20_000], [10, 5000]),
+            ([20_000, 3], [5000, 2]),
+        ] {
+            let image = RgbImage::new(width, height);
+            let detections = detect_in(&image, |frame| {
+                assert_eq!([frame.width(), frame.height()], seen);
+                let [right, bottom] = seen.map(|side| side as f32);
+                Ok(vec![detection(0.5, [right / 2.0, 0.0, right, bottom])])
+            });
+            let [right, bottom] = [width as f32, height as f32];
+            assert_eq!(
+                detections.unwrap()[0].xyxy,
+                [right / 2.0, 0.0, right, bottom]
+            );
+        }
+    }
+
+    /// A network made by hand that finds bright squares of 24 pixels around the middle of a cell: three convolutions take
+    /// every eighth pixel, the head adds up nine of them.
+    fn finder_of_squares() -> (Network, Parameters) {
+        let conv = |name: &str, input: &str, channels: [u32; 2], stride, activation| Layer::Conv {
+            name: name.into(),
+            input: input.into(),
+            in_channels: channels[0],
+            out_channels: channels[1],
+            kernel: 3,
+            stride,
+            groups: 1,
+            activation,
+            pre_shift: 0,
+            offset: 0,
+        };
+        let network = Network {
+            input: Input {
+                width: 96,
+                height: 64,
+                channels: 3,
+                fill: 0,
+            },
+            layers: vec![
+                conv("a", IMAGE, [3, 1], 2, Activation::Relu),
+                conv("b", "a", [1, 1], 2, Activation::Relu),
+                conv("c", "b", [1, 1], 2, Activation::Relu),
+                conv("head", "c", [1, 5], 1, Activation::Linear),
+            ],
+            heads: vec![Head {
+                layer: "head".into(),
+                stride: 8,
+                kind: HeadKind::Boxes,
+            }],
+        };
+        let mut parameters = Parameters::init(&network, 1);
+        for layer in ["a", "b", "c", "head"] {
+            let weight = parameters.get_mut(layer, Role::Weight);
+            weight.fill(0.0);
+            weight
+                .chunks_exact_mut(9)
+                .for_each(|kernel| kernel[4] = 1.0);
+        }
+        // Grey is the sum of three equal colours: 2.8 is bright, 0.1 is dark. Nine bright cells are a square, seven are none.
+        parameters.get_mut("head", Role::Weight)[..9].fill(1.0);
+        let (gamma, beta) = ([0.8, 0.01, 0.01, 0.01, 0.01], [-17.2, 1.5, 1.5, 1.5, 1.5]);
+        parameters
+            .get_mut("head", Role::Gamma)
+            .copy_from_slice(&gamma);
+        parameters
+            .get_mut("head", Role::Beta)
+            .copy_from_slice(&beta);
+        (network, parameters)
+    }
+
+    #[test]
+    fn a_network_that_finds_everything_has_an_ap50_of_one_and_one_that_looks_elsewhere_of_zero() {
+        let (network, parameters) = finder_of_squares();
+        let config =
+            crate::train::config::Config::parse(include_str!("../../../models/person.toml"));
+        let key = ternwatch_bundle::SecretKey::from_bytes(&[7; 32]);
+        let source = crate::export::Source {
+            id: ternwatch_bundle::manifest::ModelId {
+                name: "squares".into(),
+                version: 1,
+            },
+            classes: vec!["square".into()],
+            thresholds: Thresholds {
+                score: 0.5,
+                iou: 0.5,
+            },
+            network: &network,
+            parameters: &parameters,
+            quantizer: &Quantizer::fit(&parameters, &config.unwrap().quantize),
+            card: serde_json::Value::Null,
+        };
+        let bytes = crate::export::bundle(&source, &key).unwrap();
+        let model = crate::files::model_from(&bytes, key.public_key()).unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        let squares = |shift: f32| {
+            let images = [[1, 1], [4, 3], [7, 2], [6, 6], [2, 5]].map(|[column, row]| {
+                let [x, y] = [column, row].map(|cell: u32| 8 * cell - 8);
+                let path = folder.path().join(format!("{x}-{y}.png"));
+                let mut image = RgbImage::from_pixel(96, 64, image::Rgb([10; 3]));
+                for (dx, dy) in (0..24).flat_map(|dx| (0..24).map(move |dy| (dx, dy))) {
+                    image.put_pixel(x + dx, y + dy, image::Rgb([240; 3]));
+                }
+                image.save(&path).unwrap();
+                let [x, y] = [x as f32 + shift, y as f32];
+                ImageRecord {
+                    path,
+                    source: "drawn".into(),
+                    size: None,
+                    boxes: vec![annotation([x, y, x + 24.0, y + 24.0], false)],
+                }
+            });
+            Dataset {
+                images: images.into(),
+            }
+        };
+        for (shift, least, most) in [(0.0, 0.99, 1.0), (24.0, 0.0, 0.01)] {
+            let dataset = squares(shift);
+            let ternary = evaluate(&model, &dataset, Isa::detect()).unwrap();
+            let float = evaluate_float(&model, (&network, &parameters), &dataset).unwrap();
+            for twin in [&ternary, &float] {
+                let score = &twin.sources[OVERALL];
+                assert_eq!(score.boxes, 5);
+                assert!((least..=most).contains(&score.ap50), "{shift}: {score:?}");
+                assert!((least..=most).contains(&score.recall), "{shift}: {score:?}");
+                assert!(
+                    (least..=most).contains(&score.precision),
+                    "{shift}: {score:?}"
+                );
+            }
         }
     }
 }

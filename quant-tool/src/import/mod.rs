@@ -41,7 +41,7 @@ use crate::train::config::{self as training, ConfigError};
 use crate::train::graph::Images;
 use crate::train::parameters::Parameters;
 use crate::train::stage::{Stage, State};
-use crate::{cli, run};
+use crate::{cli, files, run};
 
 /// The largest file that is read, in bytes: as many weights as a model may have, as floats, and something for the rest.
 const FILE_BYTES_MAX: u64 = 80 << 20;
@@ -161,7 +161,8 @@ pub fn run(args: &cli::Import) -> Result<()> {
         &"classes",
         "calibration and quantization know boxes; such a network is imported --without-data",
     )?;
-    if Stored::is_in(&args.run) || Stage::Float.path(&args.run).exists() {
+    let is_left = run::is_half_imported(&args.run);
+    if Stored::is_in(&args.run) || !is_left && Stage::Float.path(&args.run).exists() {
         let text = "there is a network already: choose another run folder";
         let error = std::io::Error::new(std::io::ErrorKind::AlreadyExists, text);
         return Err(error).context(args.run.display().to_string());
@@ -182,6 +183,12 @@ pub fn run(args: &cli::Import) -> Result<()> {
         None => estimated(&float, imported)?,
     };
     let _alone = run::claim(&args.run, &config)?;
+    if is_left {
+        // Stages of a network that was rounded without data would be gone on from.
+        for stage in [Stage::Soft, Stage::Hard] {
+            files::remove(&stage.path(&args.run))?;
+        }
+    }
     let recipe = config.recipe();
     let blank = Quantizer::blank(&fitted.parameters);
     State::start(fitted.parameters, blank, &recipe).write(&Stage::Float.path(&args.run))?;

@@ -90,9 +90,7 @@ impl<'g, 'a: 'g> Walk<'g, 'a> {
                 return Ok(());
             }
             "Identity" | "Dropout" => {
-                if !self.is_only_reader(node) {
-                    self.shared.insert(output);
-                }
+                self.share(node);
                 if let Some(tensor) = self.constant(node, 0) {
                     let tensor = tensor.clone();
                     self.copied += tensor.values_len() as u64;
@@ -184,6 +182,15 @@ impl<'g, 'a: 'g> Walk<'g, 'a> {
     fn is_only_reader(&self, node: &Node<'a>) -> bool {
         let name = node.inputs.first().copied().unwrap_or("");
         self.readers.get(name) == Some(&1) && !self.shared.contains(name)
+    }
+
+    /// The node's output is its first input by another name: whoever reads it must not change what others read. One layer
+    /// enlarges a tensor for all who ask for that.
+    fn share(&mut self, node: &Node<'a>) {
+        let is_enlarged = matches!(self.read(node, 0), Ok(Seen::Enlarged { .. }));
+        if is_enlarged || !self.is_only_reader(node) {
+            self.shared.extend(node.outputs.first());
+        }
     }
 
     fn push(&mut self, draft: Draft) -> Step<usize> {

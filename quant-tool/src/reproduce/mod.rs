@@ -146,7 +146,7 @@ fn compare<S: Subject>(
             results.ternary.push(outcome);
         }
     }
-    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    files::create_folder(&args.out)?;
     plots::draw(&experiment, &results, &args.run, &args.out)?;
     let text = report::markdown(&experiment, &subject.drawn(), &results, args.seeds);
     files::write(&args.out.join("report.md"), text.as_bytes())?;
@@ -204,15 +204,8 @@ impl<S: Subject> Trial<'_, S> {
         kept::keep(folder, self.examined_with, outcome)
     }
 
-    /// What the float network depends on.
     fn float_settings(&self) -> serde_json::Value {
-        let Experiment { float, network, .. } = self.experiment;
-        json!({
-            "seed": self.seed,
-            "float": float,
-            "layers": network.layers,
-            "samples": self.subject.settings(),
-        })
+        float_settings(self.experiment, self.seed, self.subject.settings())
     }
 
     /// Quantizes the float network in one way, and measures what came of it.
@@ -270,6 +263,22 @@ impl<S: Subject> Trial<'_, S> {
     }
 }
 
+/// What the float network and what is measured of it depend on.
+fn float_settings(
+    experiment: &Experiment,
+    seed: u64,
+    samples: serde_json::Value,
+) -> serde_json::Value {
+    let Experiment { float, network, .. } = experiment;
+    json!({
+        "seed": seed,
+        "float": float,
+        "input": network.input,
+        "layers": network.layers,
+        "samples": samples,
+    })
+}
+
 fn zeros(state: &State) -> f64 {
     let trits = state.quantizer.trits(&state.average);
     let all = trits.iter().flatten();
@@ -281,4 +290,21 @@ fn zeros(state: &State) -> f64 {
 fn float_len(network: &Network) -> usize {
     let floats: usize = network.convs().map(|c| c.weights_len() + c.shape[0]).sum();
     floats * size_of::<f32>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_size_of_the_input_gave_is_not_taken_for_this_ones() {
+        let settings = |text: &str| {
+            let config = Config::parse(text).unwrap();
+            let experiment = Experiment::pedestrian(&config, None, None).unwrap();
+            float_settings(&experiment, 1, serde_json::Value::Null)
+        };
+        let smaller = PERSON.replace("width = 384", "width = 320");
+        let keys = files::differing(&settings(PERSON), &settings(&smaller));
+        assert_eq!(keys, ["input.width"]);
+    }
 }

@@ -9,6 +9,7 @@ use plotters::prelude::*;
 use super::Results;
 use super::experiment::Experiment;
 use super::methods::{Kind, Method};
+use crate::files;
 use crate::train::parameters::Role;
 use crate::train::stage::{Stage, average_after};
 
@@ -59,12 +60,13 @@ pub(super) fn draw(
 }
 
 fn picture(path: &Path, paint: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<()> {
-    let area = SVGBackend::new(path, SIZE).into_drawing_area();
+    let mut svg = String::new();
+    let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
     area.fill(&WHITE).map_err(failed)?;
     paint(&area)?;
-    area.present()
-        .map_err(failed)
-        .with_context(|| path.display().to_string())
+    area.present().map_err(failed)?;
+    drop(area);
+    files::write(path, svg.as_bytes())
 }
 
 /// plotters' errors borrow what they speak of.

@@ -151,7 +151,7 @@ impl Finding {
         let settings = json!({
             "augment": config.augment,
             "iou": config.thresholds[1],
-            "learned_from": digest(&train),
+            "learned_from": train.digest(),
         });
         Ok(Self {
             task,
@@ -178,7 +178,7 @@ impl Subject for Finding {
     }
 
     fn examined_with(&self) -> String {
-        digest(&self.val)
+        self.val.digest()
     }
 
     fn classes(&self) -> &[String] {
@@ -194,17 +194,6 @@ impl Subject for Finding {
         let evaluation = evaluate(model, &self.val, Isa::detect())?;
         Ok(overall(&evaluation))
     }
-}
-
-/// SHA-256 of a data set's annotations and of its pictures' names and sizes: pictures are not read for it.
-fn digest(dataset: &Dataset) -> String {
-    let mut hash = Sha256::new();
-    for image in &dataset.images {
-        let len = std::fs::metadata(&image.path).map_or(0, |file| file.len());
-        let name = image.path.file_name();
-        hash.update(format!("{name:?} {len} {:?}\n", image.boxes));
-    }
-    hex::encode(&hash.finalize())
 }
 
 fn overall(evaluation: &Evaluation) -> f64 {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use ternwatch_bundle::manifest::{ModelId, Thresholds};
+use ternwatch_ota::identity::VERSION_MAX;
 
 use super::check::{BadValue, check};
 use crate::import::stored::{self, Stored};
@@ -159,6 +160,12 @@ impl Config {
             classes,
             "1 to 256 names",
         )?;
+        check(
+            config.version <= VERSION_MAX,
+            "version",
+            &config.version,
+            "at most 9007199254740991, the greatest that every device can count",
+        )?;
         match (&config.network, &config.imported) {
             (Some(network), None) => network.check()?,
             (None, Some(imported)) => imported.check()?,
@@ -214,11 +221,12 @@ impl Config {
         if config.teacher.is_some() && config.quantize.distillation == 0.0 {
             return Err(ConfigError::Silent);
         }
-        if let Some(network) = &config.network {
-            let network = Network::new(network, config.classes.len() as u32);
-            stored::check(&network, config.id(), &config.classes, config.thresholds())
-                .map_err(|error| ConfigError::Unusable(format!("{error:#}")))?;
-        }
+        // What an imported network is called, and when it reports, is known before its layers are.
+        let smallest = network::Config::smallest();
+        let network = config.network.as_ref().unwrap_or(&smallest);
+        let network = Network::new(network, config.classes.len() as u32);
+        stored::check(&network, config.id(), &config.classes, config.thresholds())
+            .map_err(|error| ConfigError::Unusable(format!("{error:#}")))?;
         Ok(config)
     }
 
@@ -293,6 +301,16 @@ mod tests {
                 "augment.scale = [2.5, 0.6]",
             ),
             (
+                "scale = [0.6, 2.5]",
+                "scale = [0.001, 0.002]",
+                "augment.scale = [0.001, 0.002]",
+            ),
+            (
+                "version = 7",
+                "version = 9007199254740992",
+                "version = 9007199254740992",
+            ),
+            (
                 "lobby-320 = 0.4",
                 "lobby-320 = -0.4",
                 "augment.source_weights",
@@ -318,6 +336,15 @@ mod tests {
         assert!(matches!(error, ConfigError::Network), "{error:#}");
         let config = Config::parse(&neither.replace("[float]", imported)).unwrap();
         assert_eq!(config.imported.unwrap().fill, 57);
+        for (good, bad, named) in [
+            ("thresholds = [0.51, ", "thresholds = [1.51, ", "1.51"),
+            ("name = \"person\"", "name = \"no name\"", "no name"),
+        ] {
+            let text = neither.replace("[float]", imported).replace(good, bad);
+            let error = Config::parse(&text).unwrap_err();
+            assert!(matches!(error, ConfigError::Unusable(_)), "{error:#}");
+            assert!(format!("{error:#}").contains(named), "{error:#}");
+        }
         let odd = neither.replace(
             "[float]",
             &imported.replace("[imported]", "[imported]\nmeen = [0, 0, 0]"),

@@ -1,8 +1,9 @@
 //! What a run leaves for people to read: `log.csv` with losses, `layers.csv` with how near each layer is to its levels.
 
+use std::fmt::Arguments;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -16,14 +17,31 @@ pub(super) const LOG_EVERY: u64 = 50;
 /// Steps between two tables of `layers.csv`; the end of a stage has one, too.
 pub(super) const LAYERS_EVERY: u64 = 500;
 
-const LOSSES: &str = "stage,step,seconds,rate,score_loss,box_loss,positives,near_levels,zeros";
-const LAYERS: &str = "stage,step,layer,near_levels,zeros";
+/// The table of losses, in a run's folder.
+pub(crate) const LOSSES: &str = "log.csv";
+/// The table of layers, beside it.
+const LAYERS: &str = "layers.csv";
+
+const LOSSES_HEAD: &str = "stage,step,seconds,rate,score_loss,box_loss,positives,near_levels,zeros";
+const LAYERS_HEAD: &str = "stage,step,layer,near_levels,zeros";
 
 /// The tables of a stage under way.
 pub(super) struct Log {
     stage: Stage,
-    losses: File,
-    layers: File,
+    losses: Table,
+    layers: Table,
+}
+
+/// A table that grows.
+struct Table {
+    file: File,
+    path: PathBuf,
+}
+
+impl Table {
+    fn append(&mut self, line: Arguments<'_>) -> Result<()> {
+        writeln!(self.file, "{line}").with_context(|| self.path.display().to_string())
+    }
 }
 
 impl Log {
@@ -42,15 +60,14 @@ impl Log {
                 .filter(|line| !is_of_later(line, stage, step));
             let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
             files::write(&path, kept.as_bytes())?;
-            OpenOptions::new()
-                .append(true)
-                .open(&path)
-                .with_context(place)
+            let file = OpenOptions::new().append(true).open(&path);
+            let file = file.with_context(place)?;
+            Ok::<_, anyhow::Error>(Table { file, path })
         };
         Ok(Self {
             stage,
-            losses: table("log.csv", LOSSES)?,
-            layers: table("layers.csv", LAYERS)?,
+            losses: table(LOSSES, LOSSES_HEAD)?,
+            layers: table(LAYERS, LAYERS_HEAD)?,
         })
     }
 
@@ -60,8 +77,7 @@ impl Log {
         let mean =
             |f: fn(&LayerReport) -> f32| report.iter().map(f).sum::<f32>() / report.len() as f32;
         let (near, zeros) = (mean(|r| r.near), mean(|r| r.zeros));
-        writeln!(
-            self.losses,
+        self.losses.append(format_args!(
             "{},{},{:.0},{rate:.6},{:.4},{:.4},{},{near:.4},{zeros:.4}",
             self.stage.name(),
             state.step,
@@ -69,8 +85,7 @@ impl Log {
             loss.score,
             loss.bbox,
             loss.positives
-        )?;
-        Ok(())
+        ))
     }
 
     /// Tells how near each layer is to its levels. Float networks have none yet.
@@ -79,15 +94,14 @@ impl Log {
             return Ok(());
         }
         for layer in state.quantizer.report(&state.parameters) {
-            writeln!(
-                self.layers,
+            self.layers.append(format_args!(
                 "{},{},{},{:.4},{:.4}",
                 self.stage.name(),
                 state.step,
                 layer.name,
                 layer.near,
                 layer.zeros
-            )?;
+            ))?;
         }
         Ok(())
     }
@@ -108,16 +122,16 @@ mod tests {
     #[test]
     fn steps_that_are_done_again_are_told_once() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log.csv");
-        let before = format!("{LOSSES}\nfloat,100,1\nsoft,50,1\nsoft,100,2\nsoft,150,3\n");
+        let path = folder.path().join(LOSSES);
+        let before = format!("{LOSSES_HEAD}\nfloat,100,1\nsoft,50,1\nsoft,100,2\nsoft,150,3\n");
         std::fs::write(&path, before).unwrap();
         Log::open(folder.path(), Stage::Soft, 100).unwrap();
         let after = std::fs::read_to_string(&path).unwrap();
         assert_eq!(
             after,
-            format!("{LOSSES}\nfloat,100,1\nsoft,50,1\nsoft,100,2\n")
+            format!("{LOSSES_HEAD}\nfloat,100,1\nsoft,50,1\nsoft,100,2\n")
         );
-        let layers = std::fs::read_to_string(folder.path().join("layers.csv")).unwrap();
-        assert_eq!(layers, format!("{LAYERS}\n"));
+        let layers = std::fs::read_to_string(folder.path().join(LAYERS)).unwrap();
+        assert_eq!(layers, format!("{LAYERS_HEAD}\n"));
     }
 }

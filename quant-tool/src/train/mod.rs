@@ -10,7 +10,7 @@ pub mod classify;
 pub mod config;
 pub mod distil;
 pub mod graph;
-mod log;
+pub(crate) mod log;
 pub mod loss;
 pub mod parameters;
 mod readings;

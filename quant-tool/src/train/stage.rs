@@ -280,6 +280,8 @@ impl<T: Task> Session<'_, T> {
     pub fn run(&self, stage: Stage, steps_left: &mut u64) -> Result<State> {
         let path = stage.path(self.folder);
         let steps = stage.steps(&self.recipe);
+        // Counted from here on: levels that took long to fit are kept after the first step.
+        let mut written = Instant::now();
         let mut state = self.open(stage)?;
         state.calibrated &= state.step >= steps;
         let end = steps.min(state.step.saturating_add(*steps_left));
@@ -296,7 +298,6 @@ impl<T: Task> Session<'_, T> {
         let bar = crate::progress::bar(steps, stage.name());
         bar.set_position(state.step);
         bar.reset_eta();
-        let mut written = Instant::now();
         while state.step < end {
             let began = Instant::now();
             let batch = batches::next(&batches)?;

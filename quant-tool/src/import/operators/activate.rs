@@ -20,6 +20,7 @@ impl<'g, 'a: 'g> Walk<'g, 'a> {
         if is_negative {
             self.rectify(index)?;
         }
+        self.share(node);
         let layer = &mut self.layers[index];
         layer.clip = match (layer.clip, most) {
             (Some(a), Some(b)) => Some(a.min(b)),

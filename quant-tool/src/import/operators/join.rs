@@ -75,6 +75,7 @@ impl<'g, 'a: 'g> Walk<'g, 'a> {
             .map(|number| self.stored(node, number))
             .collect::<Step<_>>()?;
         if let [only] = inputs[..] {
+            self.share(node);
             return Ok(Seen::Tensor(only));
         }
         let shapes = inputs.iter().map(|layer| self.layers[*layer].shape);
