@@ -12,21 +12,31 @@ const QUOTA_EXCEEDED: u8 = 0x97;
 const NOT_AUTHORIZED: u8 = 0x87;
 const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
 
-/// What was published, and how often, before it was taken, events were refused.
+/// What was published, and how often, before they were taken, messages of a topic were refused.
 #[derive(Default)]
 struct Desk {
+    /// How the topic ends.
+    refused: &'static str,
     refusals_left: usize,
     reason: u8,
     /// Numbers of the events that were taken.
     taken: Vec<u64>,
+    /// Topics and payloads of all others, taken or not.
+    others: Vec<(String, Vec<u8>)>,
     has_counts: bool,
 }
 
-/// As much of a broker of MQTT 5 as a publisher needs.
+/// As much of a broker of MQTT 5 as a publisher needs. Refuses events.
 fn broker(refusals: usize, reason: u8) -> (u16, Arc<Mutex<Desk>>) {
+    broker_without("/events", refusals, reason)
+}
+
+/// The same, of messages whose topic ends like that.
+fn broker_without(refused: &'static str, refusals: usize, reason: u8) -> (u16, Arc<Mutex<Desk>>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free loopback port");
     let port = listener.local_addr().expect("it is bound").port();
     let desk = Arc::new(Mutex::new(Desk {
+        refused,
         refusals_left: refusals,
         reason,
         ..Desk::default()
@@ -100,12 +110,16 @@ fn variable(from: &mut impl Read) -> io::Result<usize> {
 impl Desk {
     fn judge(&mut self, topic: &str, payload: &[u8]) -> u8 {
         self.has_counts |= topic.ends_with("/counts");
-        if !topic.ends_with("/events") {
-            return 0;
+        let is_event = topic.ends_with("/events");
+        if !is_event {
+            self.others.push((topic.into(), payload.into()));
         }
-        if self.refusals_left > 0 {
+        if topic.ends_with(self.refused) && self.refusals_left > 0 {
             self.refusals_left -= 1;
             return self.reason;
+        }
+        if !is_event {
+            return 0;
         }
         let event: Value = serde_json::from_slice(payload).expect("JSON");
         self.taken
@@ -134,6 +148,31 @@ fn events_that_are_not_wanted_for_now_come_later_in_order() {
         let expected: Vec<u64> = (0..desk.taken.len() as u64).collect();
         assert_eq!(desk.taken, expected);
         assert!(desk.taken.len() > 5 && desk.has_counts, "{log}");
+    }
+}
+
+#[test]
+fn a_state_that_is_not_wanted_for_now_is_said_again_and_no_other_is() {
+    let (port, desk) = broker_without("/door/state", 2, NOT_AUTHORIZED);
+    let mut bench = still_picture(port);
+    bench.set("CAMERA__VIDEO__PACE", "real-time");
+    let (status, log) = bench.run().wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    let told = "the broker does not accept site/pi/door/state (not authorized)";
+    assert_eq!(log.matches(told).count(), 1, "{log}");
+    let desk = desk.lock().expect("no panic");
+    let count = |wanted: &str| {
+        let others = desk.others.iter();
+        others.filter(|(topic, _)| topic == wanted).count()
+    };
+    // `online` and `offline`.
+    assert_eq!(count(STATE), 2, "{:?}", desk.others);
+    assert!(count("site/pi/door/state") >= 3, "{:?}", desk.others);
+    let documents = ["/state", "/counts", "/statistics"];
+    let is_other = |topic: &str| documents.iter().all(|end| !topic.ends_with(end));
+    for (topic, payload) in &desk.others {
+        let same = desk.others.iter().filter(|other| other.1 == *payload);
+        assert!(!is_other(topic) || same.count() == 1, "{topic} came again");
     }
 }
 
