@@ -18,7 +18,7 @@ use super::check::chain;
 use super::config::Config;
 use super::digest::Digest;
 use super::fetch::Fetch;
-use super::machine::{Event, Machine};
+use super::machine::{Event, Machine, Phase};
 use super::network::{Inbox, Requests};
 use super::offer::Offer;
 use super::reason::Reason;
@@ -31,6 +31,7 @@ use crate::disk::SystemDisk;
 use crate::model::{self, Loaded, ModelIdentity};
 use crate::publish::answer::Reply;
 use crate::stop::Stop;
+use log::Level;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
@@ -137,9 +138,10 @@ pub struct Agent {
     waiting: Option<Offer>,
     /// When that answer is told, if there was one.
     told_at: Option<Instant>,
-    /// What the state says of the job, and since when.
+    /// What the state says of the job.
     own: Vec<u8>,
-    own_since: Instant,
+    /// When the job ended.
+    ended_at: Option<Instant>,
     /// What it says instead, if so.
     aside: Option<Aside>,
     ticked_at: Instant,
@@ -176,7 +178,7 @@ impl Agent {
             waiting: None,
             told_at: None,
             own: Vec::new(),
-            own_since: Instant::now(),
+            ended_at: None,
             aside: None,
             ticked_at: Instant::now(),
             complaint: String::new(),
@@ -223,8 +225,10 @@ impl Agent {
     fn report(&mut self) {
         let own = status::state(self.store.machine(), &self.running);
         if own != self.own {
+            let has_ended = matches!(self.store.machine().phase(), Phase::Ended(_));
+            // At the start it ended long ago.
+            self.ended_at = (has_ended && !self.own.is_empty()).then(Instant::now);
             self.own = own;
-            self.own_since = Instant::now();
         }
         self.aside.take_if(|aside| aside.is_over());
         let aside = self.aside.as_ref().filter(|_| !self.is_news());
@@ -249,9 +253,9 @@ impl Agent {
     }
 
     /// Logs what anybody can cause, who may publish at the broker: not without end, since the log may lie on the memory card.
-    fn note(&mut self, text: fmt::Arguments<'_>) {
+    fn note(&mut self, level: Level, text: fmt::Arguments<'_>) {
         if self.notes.take(Instant::now()) {
-            log::warn!("{text}");
+            log::log!(level, "{text}");
         }
     }
 
@@ -333,7 +337,10 @@ impl Agent {
         let offer = match Offer::parse(document) {
             Ok(offer) => offer,
             Err(error) => {
-                self.note(format_args!("an offer is refused: {}", chain(&error)));
+                self.note(
+                    Level::Warn,
+                    format_args!("an offer is refused: {}", chain(&error)),
+                );
                 return self.turn_down("unknown", None, Reason::OfferInvalid);
             }
         };
@@ -366,9 +373,10 @@ impl Agent {
     fn may_begin(&mut self, offer: &Offer) -> bool {
         let may_begin = has_room(&mut self.budget, self.store.machine(), offer);
         if !may_begin {
-            self.note(format_args!(
-                "an offer is refused: too many downloads began within an hour"
-            ));
+            self.note(
+                Level::Warn,
+                format_args!("an offer is refused: too many downloads began within an hour"),
+            );
             self.turn_down(&offer.job, Some(offer.identity()), Reason::TooManyDownloads);
         }
         may_begin
@@ -387,7 +395,10 @@ impl Agent {
             }
             // A retained one comes again with every connection.
             Err(TrustError::DoesNotFollow { found, present }) if found == present => {}
-            Err(error) => self.note(format_args!("a keyring is refused: {}", chain(&error))),
+            Err(error) => self.note(
+                Level::Warn,
+                format_args!("a keyring is refused: {}", chain(&error)),
+            ),
         }
     }
 

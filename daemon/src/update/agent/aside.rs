@@ -6,11 +6,12 @@ use crate::update::machine::{Ending, Event, Identity, Phase};
 use crate::update::offer::Offer;
 use crate::update::reason::Reason;
 use crate::update::status;
+use log::Level;
 use std::time::{Duration, Instant};
 
 /// So long an answer stands before the state tells of the job again.
 const ANSWER: Duration = Duration::from_secs(2);
-/// So long the state of the job stands at least.
+/// So long what a job came to stands at least.
 const NEWS: Duration = Duration::from_secs(1);
 /// So long answers may follow each other: then the job is told of in any case.
 const ANSWERS: Duration = Duration::from_secs(20);
@@ -31,9 +32,9 @@ impl Aside {
 }
 
 impl Agent {
-    /// Whether whoever waits for the job may not have heard of its state yet.
+    /// Whether whoever waits for the job may not have heard yet what it came to.
     pub(super) fn is_news(&self) -> bool {
-        self.own_since.elapsed() < NEWS
+        self.ended_at.is_some_and(|at| at.elapsed() < NEWS)
     }
 
     /// An offer is not taken.
@@ -61,10 +62,10 @@ impl Agent {
         let Some(phase) = answer.filter(|_| self.fetch.is_some() || self.is_news()) else {
             return false;
         };
-        self.note(format_args!(
-            "model {} is not fetched: {phase:?}",
-            identity.version
-        ));
+        self.note(
+            Level::Info,
+            format_args!("model {} is not fetched: {phase:?}", identity.version),
+        );
         self.tell_aside(&offer.job, Some(&identity), phase);
         true
     }

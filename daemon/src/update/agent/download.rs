@@ -12,6 +12,7 @@ use crate::update::reason::Reason;
 use crate::update::store::StoreError;
 use crate::update::web::Errand;
 use crate::update::{release, status, trust};
+use log::Level;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -35,10 +36,10 @@ impl Agent {
         }
         if let Phase::Ended(_) = self.store.machine().phase() {
             let phase = self.store.machine().phase();
-            self.note(format_args!(
-                "model {} is not fetched: {phase:?}",
-                claimed.version
-            ));
+            self.note(
+                Level::Info,
+                format_args!("model {} is not fetched: {phase:?}", claimed.version),
+            );
             return;
         }
         // The newest offer takes the place of those before.
@@ -127,7 +128,10 @@ impl Agent {
             }
             Ok(Chunk::Duplicate) => {}
             Ok(Chunk::Wrong) => {
-                self.note(format_args!("chunk {index} is not what was announced"));
+                self.note(
+                    Level::Warn,
+                    format_args!("chunk {index} is not what was announced"),
+                );
             }
             Err(error) => {
                 self.complain(&error);

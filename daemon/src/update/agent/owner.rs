@@ -6,6 +6,7 @@ use crate::update::check::chain;
 use crate::update::machine::{Event, Offered, Phase};
 use crate::update::offer::Offer;
 use crate::update::reason::Reason;
+use log::Level;
 
 impl Agent {
     /// Has an offer wait that nothing speaks against.
@@ -21,10 +22,10 @@ impl Agent {
         }
         match self.store.machine().phase() {
             Phase::Ended(ending) => {
-                self.note(format_args!(
-                    "model {} is not fetched: {ending:?}",
-                    identity.version
-                ));
+                self.note(
+                    Level::Info,
+                    format_args!("model {} is not fetched: {ending:?}", identity.version),
+                );
             }
             _ => log::info!(
                 "model {} {} is offered, and waits until somebody has it installed (update.automatic)",
