@@ -363,9 +363,18 @@ pub struct Cable {
     port: u16,
     plugged: Option<Plugged>,
     target: u16,
-    bytes_per_second: Option<u32>,
-    /// Whether confirmations come through, where that can be changed.
-    confirms: Option<Arc<AtomicBool>>,
+    /// To the near end; the other way is free.
+    way: Way,
+}
+
+/// How bytes go in one direction.
+#[derive(Clone)]
+enum Way {
+    Free,
+    /// So many a second.
+    Slow(u32),
+    /// Packets only, and confirmations of what was published only as long as this is set.
+    Sifted(Arc<AtomicBool>),
 }
 
 struct Plugged {
@@ -381,29 +390,30 @@ impl Cable {
             port: free_port(),
             plugged: None,
             target,
-            bytes_per_second: None,
-            confirms: None,
+            way: Way::Free,
         }
     }
 
     /// One over which so much comes to the near end in a second; what is more waits in front of it.
     pub fn slow(target: u16, bytes_per_second: u32) -> Self {
         let mut cable = Self::new(target);
-        cable.bytes_per_second = Some(bytes_per_second);
+        cable.way = Way::Slow(bytes_per_second);
         cable
     }
 
     /// One behind which the broker confirms what is published for as long as [`Self::confirm`] says so; everything else it answers.
     pub fn sifted(target: u16) -> Self {
         let mut cable = Self::new(target);
-        cable.confirms = Some(Arc::new(AtomicBool::new(true)));
+        cable.way = Way::Sifted(Arc::new(AtomicBool::new(true)));
         cable
     }
 
     /// Whether confirmations come through from now on.
     pub fn confirm(&self, confirms: bool) {
-        let flag = self.confirms.as_ref().expect("a sifted cable");
-        flag.store(confirms, Ordering::Relaxed);
+        match &self.way {
+            Way::Sifted(flag) => flag.store(confirms, Ordering::Relaxed),
+            Way::Free | Way::Slow(_) => panic!("the cable is not sifted"),
+        }
     }
 
     /// The port of the near end.
@@ -421,11 +431,11 @@ impl Cable {
         let streams = Arc::new(Mutex::new(Vec::new()));
         let accepting = thread::spawn({
             let (is_cut, streams, target) = (is_cut.clone(), streams.clone(), self.target);
-            let (speed, confirms) = (self.bytes_per_second, self.confirms.clone());
+            let way = self.way.clone();
             move || {
                 while !is_cut.load(Ordering::Relaxed) {
                     match listener.accept() {
-                        Ok((near, _)) => forward(near, target, &streams, speed, confirms.clone()),
+                        Ok((near, _)) => forward(near, target, &streams, way.clone()),
                         Err(_) => thread::sleep(Duration::from_millis(5)),
                     }
                 }
@@ -458,20 +468,14 @@ impl Drop for Cable {
     }
 }
 
-fn forward(
-    near: TcpStream,
-    target: u16,
-    streams: &Mutex<Vec<TcpStream>>,
-    bytes_per_second: Option<u32>,
-    confirms: Option<Arc<AtomicBool>>,
-) {
+fn forward(near: TcpStream, target: u16, streams: &Mutex<Vec<TcpStream>>, back: Way) {
     // Without a broker behind it, the near end just closes.
     let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else {
         return;
     };
     near.set_nonblocking(false).expect("a socket can do it");
-    let clone = |stream: &TcpStream| stream.try_clone().expect("a socket can be shared");
-    let carry = |from: &TcpStream, to: &TcpStream, way: Way| {
+    for (from, to, way) in [(&near, &far, Way::Free), (&far, &near, back)] {
+        let clone = |stream: &TcpStream| stream.try_clone().expect("a socket can be shared");
         let (mut from, mut to) = (clone(from), clone(to));
         streams.lock().expect("the cable holds").push(clone(&from));
         thread::spawn(move || {
@@ -482,21 +486,22 @@ fn forward(
             };
             let _ = to.shutdown(Shutdown::Write);
         });
-    };
-    carry(&near, &far, Way::Free);
-    let back = match (bytes_per_second, confirms) {
-        (Some(bytes_per_second), _) => Way::Slow(bytes_per_second),
-        (None, Some(confirms)) => Way::Sifted(confirms),
-        (None, None) => Way::Free,
-    };
-    carry(&far, &near, back);
+    }
 }
 
-/// How bytes go in one direction.
-enum Way {
-    Free,
-    Slow(u32),
-    Sifted(Arc<AtomicBool>),
+/// A number in groups of seven bits, the low ones first (MQTT 5.0, section 1.5.5); its bytes are appended.
+pub fn variable(from: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    let mut number = 0;
+    for shift in [0, 7, 14, 21] {
+        let mut byte = [0];
+        from.read_exact(&mut byte)?;
+        bytes.push(byte[0]);
+        number |= usize::from(byte[0] & 0x7f) << shift;
+        if byte[0] & 0x80 == 0 {
+            break;
+        }
+    }
+    Ok(number)
 }
 
 /// Forwards packets (MQTT 5.0, section 2.1), confirmations of what was published only if `confirms`, until either end is closed.
@@ -505,17 +510,8 @@ fn sift(from: &mut TcpStream, to: &mut TcpStream, confirms: &AtomicBool) -> io::
     loop {
         let mut packet = vec![0];
         from.read_exact(&mut packet)?;
-        let mut rest = 0;
-        for shift in [0, 7, 14, 21] {
-            let mut byte = [0];
-            from.read_exact(&mut byte)?;
-            packet.push(byte[0]);
-            rest |= u64::from(byte[0] & 0x7f) << shift;
-            if byte[0] < 0x80 {
-                break;
-            }
-        }
-        from.take(rest).read_to_end(&mut packet)?;
+        let rest = variable(from, &mut packet)?;
+        from.take(rest as u64).read_to_end(&mut packet)?;
         if packet[0] >> 4 != PUBACK || confirms.load(Ordering::Relaxed) {
             to.write_all(&packet)?;
         }

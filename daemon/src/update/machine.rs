@@ -196,21 +196,19 @@ impl Machine {
 
     /// Takes the record that somebody else wrote meanwhile. A job that is on its way goes on.
     pub fn adopt(&mut self, mut record: Record) {
-        if let (Some(packaged), Some(committed)) = (&self.packaged, &record.committed)
-            && packaged.name == committed.name
-            && packaged.version > committed.version
-        {
+        let packaged = self.packaged.as_ref();
+        let is_outdated = |identity: &Identity| {
+            packaged.is_some_and(|packaged| {
+                packaged.name == identity.name && packaged.version > identity.version
+            })
+        };
+        if record.committed.as_ref().is_some_and(is_outdated) {
             record.committed = None;
             record.previous = None;
         }
         // It would take the place of what the package brings, for a moment.
-        let is_outdated = |candidate: &mut Candidate| {
-            self.packaged.as_ref().is_some_and(|packaged| {
-                packaged.name == candidate.identity.name
-                    && packaged.version > candidate.identity.version
-            })
-        };
-        if let Some(Candidate { identity, job, .. }) = record.candidate.take_if(is_outdated) {
+        let waits_in_vain = |candidate: &mut Candidate| is_outdated(&candidate.identity);
+        if let Some(Candidate { identity, job, .. }) = record.candidate.take_if(waits_in_vain) {
             record.last = Some(Outcome {
                 job,
                 identity: Some(identity),
@@ -399,7 +397,6 @@ impl Machine {
         signed: Option<Identity>,
         reason: Reason,
     ) -> Result<(), NotNow> {
-        let ending = Ending::Rejected(reason);
         let offered = self.forget_offer(&job);
         // A stranger's files leave no trace in the record: they could wear the memory card out.
         if let Some(identity) = signed.clone().filter(|_| reason.is_lasting()) {
@@ -408,18 +405,14 @@ impl Machine {
             self.record.last = Some(Outcome {
                 job,
                 identity: Some(identity),
-                ending,
+                ending: Ending::Rejected(reason),
             });
         }
         let before = self.job.take().filter(|before| before.id == job);
         let claimed = signed
             .or(before.and_then(|before| before.claimed))
             .or(offered);
-        self.job = Some(Job {
-            id: job,
-            claimed,
-            phase: Phase::Ended(ending),
-        });
+        self.turn_down(job, claimed, reason);
         Ok(())
     }
 

@@ -72,6 +72,13 @@ pub struct Offered {
     pub is_approved: bool,
 }
 
+impl Offered {
+    /// Whether it is this job's, of this file. The name of a job is known to everybody: another file of that name is another offer.
+    pub fn is_of(&self, job: &str, sha256: &Digest) -> bool {
+        self.job == job && self.identity.sha256 == *sha256
+    }
+}
+
 /// A file that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantined {

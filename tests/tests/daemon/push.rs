@@ -148,10 +148,7 @@ impl Pusher {
 
     /// Publishes a keyring.
     pub(crate) fn keyring(&self, file: Vec<u8>) {
-        let options = PublishOptions::at_least_once();
-        self.client
-            .publish(format!("{BASE}/keyring"), file, options)
-            .expect("the broker is here");
+        self.publish("keyring", file, PublishOptions::at_least_once());
     }
 
     /// Publishes a retained offer of `file`, which claims to have this version.
@@ -188,16 +185,17 @@ impl Pusher {
     /// Publishes something on the offer topic.
     pub(crate) fn publish_offer(&self, payload: impl Into<Vec<u8>>) {
         let options = PublishOptions::at_least_once().retained();
-        self.client
-            .publish(format!("{BASE}/offer"), payload.into(), options)
-            .expect("the broker is here");
+        self.publish("offer", payload, options);
     }
 
-    /// Publishes something on the offer topic that the broker does not keep.
+    /// The same, and the broker does not keep it.
     pub(crate) fn publish_passing_offer(&self, payload: impl Into<Vec<u8>>) {
-        let options = PublishOptions::at_most_once();
+        self.publish("offer", payload, PublishOptions::at_most_once());
+    }
+
+    fn publish(&self, topic: &str, payload: impl Into<Vec<u8>>, options: PublishOptions) {
         self.client
-            .publish(format!("{BASE}/offer"), payload.into(), options)
+            .publish(format!("{BASE}/{topic}"), payload.into(), options)
             .expect("the broker is here");
     }
 

@@ -10,7 +10,7 @@ use log::Level;
 use std::time::{Duration, Instant};
 
 /// So long an answer stands before the state tells of the job again.
-const ANSWER: Duration = Duration::from_secs(2);
+pub(super) const ANSWER: Duration = Duration::from_secs(2);
 /// So long what a job came to stands at least.
 const NEWS: Duration = Duration::from_secs(1);
 /// So long answers may follow each other: then the job is told of in any case.
@@ -62,12 +62,15 @@ impl Agent {
         let Some(phase) = answer.filter(|_| self.fetch.is_some() || self.is_news()) else {
             return false;
         };
-        self.note(
-            Level::Info,
-            format_args!("model {} is not fetched: {phase:?}", identity.version),
-        );
+        self.note_end(&identity, phase);
         self.tell_aside(&offer.job, Some(&identity), phase);
         true
+    }
+
+    /// Logs what an offer came to that was answered at once.
+    pub(super) fn note_end(&mut self, identity: &Identity, phase: Phase) {
+        let text = format_args!("model {} is not fetched: {phase:?}", identity.version);
+        self.note(Level::Info, text);
     }
 
     fn tell_aside(&mut self, job: &str, claimed: Option<&Identity>, phase: Phase) {

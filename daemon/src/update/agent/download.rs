@@ -1,5 +1,6 @@
 //! A download from its offer to the stored model: chunks by either way, the checks at its end, and what keeps it from that.
 
+use super::aside::ANSWER;
 use super::{Agent, Origin};
 use crate::model;
 use crate::update::check::{self, chain};
@@ -14,12 +15,10 @@ use crate::update::web::Errand;
 use crate::update::{release, status, trust};
 use log::Level;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Every so many chunks the progress is told.
 const PROGRESS_CHUNKS: usize = 8;
-/// So long the answer to an offer stands before the state tells of the other download again.
-const ANSWER: Duration = Duration::from_secs(2);
 
 impl Agent {
     /// `holds`: what is complete is not installed yet.
@@ -34,13 +33,9 @@ impl Agent {
             self.fetch = before;
             return;
         }
-        if let Phase::Ended(_) = self.store.machine().phase() {
-            let phase = self.store.machine().phase();
-            self.note(
-                Level::Info,
-                format_args!("model {} is not fetched: {phase:?}", claimed.version),
-            );
-            return;
+        let phase = self.store.machine().phase();
+        if matches!(phase, Phase::Ended(_)) {
+            return self.note_end(&claimed, phase);
         }
         // The newest offer takes the place of those before.
         self.waiting = None;

@@ -6,7 +6,6 @@ use crate::update::check::chain;
 use crate::update::machine::{Event, Offered, Phase};
 use crate::update::offer::Offer;
 use crate::update::reason::Reason;
-use log::Level;
 
 impl Agent {
     /// Has an offer wait that nothing speaks against.
@@ -21,12 +20,7 @@ impl Agent {
             return self.refuse(&offer.job, &error);
         }
         match self.store.machine().phase() {
-            Phase::Ended(ending) => {
-                self.note(
-                    Level::Info,
-                    format_args!("model {} is not fetched: {ending:?}", identity.version),
-                );
-            }
+            phase @ Phase::Ended(_) => self.note_end(&identity, phase),
             _ => log::info!(
                 "model {} {} is offered, and waits until somebody has it installed (update.automatic)",
                 identity.name,

@@ -14,8 +14,7 @@ impl Machine {
             return Err(NotNow::OnTrial);
         }
         let phase = self.answer(&identity).unwrap_or(Phase::Queued);
-        let is_the_one =
-            |offered: &Offered| offered.job == job && offered.identity.sha256 == identity.sha256;
+        let is_the_one = |offered: &Offered| offered.is_of(&job, &identity.sha256);
         match &mut self.record.offered {
             Some(offered) if is_the_one(offered) && phase == Phase::Queued => {
                 // The download goes on after a power cut.
@@ -50,10 +49,8 @@ impl Machine {
             });
             return;
         };
-        // The name of a job is known to everybody: another file of that name takes nothing away.
-        self.record
-            .offered
-            .take_if(|offered| offered.job == job && offered.identity.sha256 == identity.sha256);
+        let waiting = &mut self.record.offered;
+        waiting.take_if(|offered| offered.is_of(&job, &identity.sha256));
         if self.record.candidate.is_none() {
             self.job = Some(Job {
                 id: job,
@@ -63,7 +60,7 @@ impl Machine {
         }
     }
 
-    /// An offer is not taken, and nothing else changes.
+    /// The current job is one that was rejected; the record stays as it is.
     pub(super) fn turn_down(&mut self, job: String, claimed: Option<Identity>, reason: Reason) {
         self.job = Some(Job {
             id: job,
