@@ -280,7 +280,9 @@ impl Agent {
         self.advance_trial();
         // Frames that show nothing new would make the comparison last for ever.
         self.slot.compare(!matches!(self.trial, Trial::None));
-        let is_told = self.told_at.is_none_or(|at| Instant::now() >= at);
+        // What the trial came to is told before anything else begins.
+        self.report();
+        let is_told = self.told_at.is_none_or(|at| Instant::now() >= at) && !self.is_news();
         if self.store.machine().record().candidate.is_none() && is_told {
             self.told_at = None;
             match self.waiting.take() {

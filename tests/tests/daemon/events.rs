@@ -250,6 +250,8 @@ fn events_wait_for_the_broker_and_none_is_lost() {
     let mut subscriber = Subscriber::connect(broker.port(), "test");
     let mut cable = Cable::new(broker.port());
     let mut bench = still_picture(cable.port());
+    // Slow enough for a busy machine, which would drop most frames otherwise.
+    bench.set("CAMERA__VIDEO__PACE", "real-time");
     bench.set("PIPELINE__WHEN_BUSY", "drop-oldest");
     bench.set("STDOUT__ENABLED", "true");
     let daemon = bench.run();

@@ -55,13 +55,20 @@ impl Agent {
         });
     }
 
-    /// Whether an offer was answered at once beside a download, or right after a job.
+    /// Whether an offer was answered at once beside a download or right after a job, or refused beside a trial. What is in use
+    /// during a trial may not be so after it, and waits for that.
     pub(super) fn answer_aside(&mut self, offer: &Offer) -> bool {
         let identity = offer.identity();
         let answer = self.store.machine().answer(&identity);
-        let Some(phase) = answer.filter(|_| self.fetch.is_some() || self.is_news()) else {
+        let Some(phase) = answer else {
             return false;
         };
+        let is_on_trial = self.store.machine().record().candidate.is_some();
+        let is_beside =
+            self.fetch.is_some() || self.is_news() || is_on_trial && phase.reason().is_some();
+        if !is_beside {
+            return false;
+        }
         self.note_end(&identity, phase);
         self.tell_aside(&offer.job, Some(&identity), phase);
         true
