@@ -239,6 +239,15 @@ fn a_download_goes_on_after_a_cut_cable_and_a_killed_daemon() {
     assert!(log.contains("16 of 24 chunks are here"), "{log}");
 }
 
+/// Offers version 3, and sends ten of its chunks.
+fn begin_download(pusher: &Pusher, subscriber: &mut Subscriber, file: &[u8]) {
+    pusher.set_budget(10);
+    pusher.offer("job-1", 3, file);
+    subscriber.expect("eight chunks", |heard| {
+        (model_state(heard)?["progress"]["received"].as_u64()? >= 8).then_some(())
+    });
+}
+
 #[test]
 fn an_offer_that_is_refused_at_once_costs_no_other_download() {
     const CHUNKS: usize = 24;
@@ -247,11 +256,7 @@ fn an_offer_that_is_refused_at_once_costs_no_other_download() {
     let daemon = bench(broker.port()).run();
     let pusher = Pusher::connect(broker.port());
     let file = long_bundle(3, CHUNKS);
-    pusher.set_budget(10);
-    pusher.offer("job-1", 3, &file);
-    subscriber.expect("eight chunks", |heard| {
-        (model_state(heard)?["progress"]["received"].as_u64()? >= 8).then_some(())
-    });
+    begin_download(&pusher, &mut subscriber, &file);
     for (job, version, reason) in [("old", 0, "version_too_old"), ("same", 1, "version_reused")] {
         let file = bundle(version, |manifest| manifest.card = "another".into());
         pusher.offer(job, version, &file);
@@ -278,11 +283,7 @@ fn a_stream_of_offers_that_are_refused_at_once_stops_no_download() {
     expect_running(&mut subscriber, 1);
     let pusher = Pusher::connect(broker.port());
     let file = long_bundle(3, CHUNKS);
-    pusher.set_budget(10);
-    pusher.offer("job-1", 3, &file);
-    subscriber.expect("eight chunks", |heard| {
-        (model_state(heard)?["progress"]["received"].as_u64()? >= 8).then_some(())
-    });
+    begin_download(&pusher, &mut subscriber, &file);
     // It asks again after five seconds.
     pusher.set_budget(usize::MAX);
     let stranger = Pusher::connect_as("stranger", broker.port());
