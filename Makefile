@@ -24,7 +24,7 @@ DEMO_BUILD = $(CARGO) build --release --locked -p ternwatchd && $(CARGO) build -
 DEMO = target/release/ternwatch-demo
 endif
 
-.PHONY: help demo check test test-home-assistant test-home-assistant-real transcript bench bench-peers bench-peers-arm load-test fuzz gate cross cross-aarch64 cross-armv7 cross-check cross-test deb deb-quant-tool deb-test vm-test reproducible release exposure deny train-default evaluate cards demo-ota
+.PHONY: help demo check test test-home-assistant test-home-assistant-real transcript bench bench-peers bench-peers-arm load-test fuzz gate cross cross-aarch64 cross-armv7 cross-check cross-test deb deb-quant-tool deb-test vm-image vm-test reproducible release exposure deny train-default evaluate cards demo-ota
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -135,11 +135,13 @@ deb-test: ## lintian, then install, upgrade, remove and purge in a fresh Debian 
 
 # Built with the whole workspace's features, as the tests are: nothing is built twice.
 VM_REPORT ?= target/vm/report.md
-vm-test: ## the arm64 package on a whole emulated ARM machine with cameras, as root: install, watch, update, failures
-	@deploy/install-deps.sh build vm cross-arm64
-	deploy/vm/image.sh
+vm-test: vm-image ## the arm64 package on a whole emulated ARM machine with cameras, as root: install, watch, update, failures
 	$(CARGO) build --workspace --locked --bin quant-tool --example vm
 	target/debug/examples/vm | tee $(VM_REPORT)
+
+vm-image: ## ... only make that machine's disk
+	@deploy/install-deps.sh build vm cross-arm64
+	deploy/vm/image.sh
 
 reproducible: ## the same commit gives the same package, byte for byte: ARCHITECTURE=arm64, the machine's own otherwise
 	@deploy/install-deps.sh build deb

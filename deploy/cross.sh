@@ -125,6 +125,8 @@ check_glibc() {
 way=$(choose_way)
 say "$action for $target, way: $way"
 export CARGO_TARGET_DIR=$target_dir CARGO_INCREMENTAL=0
+# What stands between cargo and the machine's own compiler, for its lints, is not this one's.
+unset RUSTC_WORKSPACE_WRAPPER
 cargo=(cargo)
 read -ra rustflags <<<"${RUSTFLAGS:-}"
 read -ra rustdocflags <<<"${RUSTDOCFLAGS:-}"

@@ -26,6 +26,8 @@ readonly arm32=armv7-unknown-linux-gnueabihf
 readonly examples=(--locked -p ternwatch-detector --features testing --example network_work --example preprocess_work)
 # What computes is in two crates, whose optimization is fixed in Cargo.toml: optimization across crates would only take time.
 export CARGO_PROFILE_RELEASE_LTO=off
+# Clippy in the compiler's place optimizes less.
+unset RUSTC_WORKSPACE_WRAPPER
 
 say() { printf 'gate: %s\n' "$*" >&2; }
 

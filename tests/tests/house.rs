@@ -341,6 +341,7 @@ fn called_tasks(text: &str) -> Vec<&str> {
     let mut tasks = Vec::new();
     for line in text.lines() {
         let command = line
+            .trim_start()
             .strip_prefix("stage ")
             .and_then(|stage| stage.split_once(' '))
             .map_or(line, |(_name, command)| command);
