@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 street=/usr/share/doc/opencv-doc/examples/data/vtest.avi
-out=${1:-target/motion}
+out=$(realpath -m "${1:-target/motion}")
 mkdir -p "$out"
 daemon=${TERNWATCHD:-target/release/ternwatchd}
 [ -n "${TERNWATCHD:-}" ] || cargo build --release --locked -p ternwatchd

@@ -6,8 +6,7 @@
 mod report;
 
 use crate::camera::FrameBuffer;
-use crate::camera::v4l2::decode::decode;
-use crate::camera::v4l2::format::{Encoding, Offer};
+use crate::camera::v4l2::decode;
 use crate::cli::{Bench, FrameFormat};
 use crate::config::Config;
 use crate::exit::{Failure, Reason};
@@ -32,14 +31,6 @@ const WARM_UP: usize = 3;
 const JPEG_QUALITY: u8 = 80;
 /// The longest picture that is read, in bytes.
 const PICTURE_LEN_MAX: usize = 32 << 20;
-
-/// A camera that delivers JPEG; the picture itself says how large it is.
-const OFFER: Offer = Offer {
-    width: 0,
-    height: 0,
-    frames_per_second: 1,
-    encoding: Encoding::Mjpeg,
-};
 
 /// Measures, and prints a table or JSON.
 pub fn run(config: Result<Config, Failure>, wanted: &Bench) -> Result<(), Failure> {
@@ -120,7 +111,7 @@ impl Camera {
     /// Decodes the frame, if it has to be.
     fn deliver(&mut self) -> Result<(), Failure> {
         match &self.jpeg {
-            Some(bytes) => decode(&OFFER, bytes, &mut self.buffer)
+            Some(bytes) => decode::jpeg(bytes, &mut self.buffer)
                 .context("the picture")
                 .map_err(|error| Failure::new(Reason::Data, error)),
             None => Ok(()),

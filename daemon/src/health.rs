@@ -226,13 +226,18 @@ impl Health {
     }
 
     fn had_a_frame(&self, first: &str) {
-        // A swap is a write: it is for the first frame only.
+        self.ready(first);
+        self.inference_lives();
+    }
+
+    /// The service is ready, because of this, if it was not yet. One that waits for its first frame for long is so, too.
+    pub fn ready(&self, why: &str) {
+        // A swap is a write: it is for the first time only.
         let was_ready = self.is_ready.load(Ordering::Relaxed);
         if !was_ready && !self.is_ready.swap(true, Ordering::Relaxed) {
-            log::info!("{first}");
-            notify(&[NotifyState::Ready, NotifyState::Status(first)]);
+            log::info!("{why}");
+            notify(&[NotifyState::Ready, NotifyState::Status(why)]);
         }
-        self.inference_lives();
     }
 
     /// The inference thread did its work, or waits on purpose: feeds the watchdog if the capture thread lives too.

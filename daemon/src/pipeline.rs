@@ -36,6 +36,8 @@ use switches::Switches;
 use ternwatch_detector::{Detection, Detector, Frame, FrameError, Thresholds};
 use thiserror::Error;
 
+/// So long the service waits for its first frame before it is ready without: systemd gives it a minute.
+const FIRST_FRAME: Duration = Duration::from_secs(20);
 /// The longest wait of a thread before it shows a sign of life.
 const WAIT: Duration = Duration::from_millis(500);
 
@@ -321,6 +323,9 @@ impl Inference {
                 }
                 Taken::TimedOut => {
                     self.lose_sight_or_not(came_at, shared, &mut documents)?;
+                    if came_at.elapsed() >= FIRST_FRAME {
+                        shared.health.ready("No frame came yet");
+                    }
                     shared.health.inference_lives();
                 }
                 Taken::Item if self.is_at_rest => {

@@ -16,6 +16,8 @@ pub use config::{LINES_MAX, LineConfig, POINTS_MAX, ZONES_MAX, ZoneConfig, valid
 use shape::{Point, Polygon, Segment, Side};
 use std::ops::RangeInclusive;
 
+/// The last place within the picture, in parts of its width or height.
+const LAST: f32 = 1.0 - f32::EPSILON;
 /// How far outside a zone somebody has left it, in the object's heights.
 const LEAVE_MARGIN: f32 = 0.1;
 /// How far from a line it is certain on which side somebody is, in the object's heights.
@@ -181,6 +183,11 @@ impl Zones {
         self.happenings.clear();
         let Some(index) = self.member(subject.id) else {
             return;
+        };
+        // Somebody who is cut off by the picture's edge stands on it, or by smoothing behind it: within a zone that reaches to it.
+        let subject = &Subject {
+            foot: subject.foot.map(|part| part.clamp(0.0, LAST)),
+            ..*subject
         };
         let member = &mut self.members[index];
         let zones = self.zones.iter_mut().enumerate();

@@ -166,6 +166,10 @@ fn a_bad_value_is_named_with_its_origin() {
         ("[model]\nscore_min = 1.5\n", "`model.score_min`"),
         ("[model]\nisa = \"sse9\"\n", "`model.isa`"),
         ("[log]\nlevel = \"loud\"\n", "\"loud\" is none of"),
+        (
+            "[update]\nnames = [\"person\", \"\"]\n",
+            "`update.names`: has a name that is empty",
+        ),
     ];
     for (file, says) in cases {
         refused(file, &[], &["ternwatch.toml", says]);
@@ -318,6 +322,27 @@ fn secrets_are_never_shown() {
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(shown.contains("password=\"[redacted]\""), "{shown}");
     assert!(shown.contains("username=\"me\""), "{shown}");
+}
+
+#[test]
+fn a_slip_beside_a_secret_does_not_show_it() {
+    for (file, says) in [
+        (
+            "[mqtt]\npassword = \"\"\npassword = \"hunter2\"\n",
+            "line 3, column 1: duplicate key",
+        ),
+        ("[mqtt]\npassword = \"hunter2\\q\"\n", "line 2, column "),
+        ("[mqtt]\npassword = \"hunter2\n", "line 2, column "),
+        ("[mqtt]\npassword = hunter2\n", "line 2, column "),
+        (
+            "[camera.rtsp]\nurl = \"rtsp://me:hunter2@cam/1\n",
+            "line 2, column ",
+        ),
+    ] {
+        let error = load(file, &[]).expect_err(file).to_string();
+        assert!(error.contains(says), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
 }
 
 #[test]

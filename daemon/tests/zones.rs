@@ -64,6 +64,16 @@ fn walk(zones: &mut Zones, id: u64, way: &[[f32; 2]]) -> Vec<(u64, Happening)> {
 }
 
 #[test]
+fn who_is_cut_off_by_the_pictures_edge_stands_in_a_zone_that_reaches_to_it() {
+    let whole = zone("all", &[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]);
+    for foot in [[0.5, 1.0], [0.5, 1.04], [1.01, 0.5], [-0.01, 1.0]] {
+        let mut zones = made(std::slice::from_ref(&whole), &[]);
+        let told = walk(&mut zones, 1, &[foot]);
+        assert_eq!(told, [(0, Happening::Enter { zone: 0 })], "{foot:?}");
+    }
+}
+
+#[test]
 fn entering_staying_and_leaving_are_told_with_their_times() {
     let loitering = ZoneConfig {
         loiter_s: 2.0,

@@ -4,6 +4,7 @@
 //! dropped; should we be killed, it dies of the closed pipe.
 
 use super::CameraError;
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
@@ -38,11 +39,11 @@ pub(super) fn seclude(command: &mut Command) {
 }
 
 impl Helper {
-    /// Starts it; `name` is for messages, from which `secret` is removed. Gives what it writes.
+    /// Starts it; `name` is for messages, from which the `secrets` are removed. Gives what it writes.
     pub(super) fn start(
         name: &'static str,
         mut command: Command,
-        secret: Option<String>,
+        secrets: Vec<String>,
     ) -> Result<(Self, ChildStdout), CameraError> {
         // Ctrl-C at our terminal is for us.
         command
@@ -64,7 +65,7 @@ impl Helper {
         };
         let messages = MessageLog {
             name,
-            secret,
+            secrets,
             last: helper.last_message.clone(),
         };
         // It ends with the pipe, which ends with the child.
@@ -111,7 +112,10 @@ impl Helper {
         let deadline = Instant::now() + END_TIMEOUT;
         loop {
             match self.child.try_wait() {
-                Ok(Some(status)) => return Some(status),
+                Ok(Some(status)) => {
+                    self.kill_all();
+                    return Some(status);
+                }
                 Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
                 _ => return None,
             }
@@ -119,18 +123,29 @@ impl Helper {
     }
 }
 
+impl Helper {
+    /// Kills it with all that it has started: it may be a script around the program.
+    fn kill_all(&self) {
+        if let Some(group) = Pid::from_raw(self.child.id() as i32) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
 impl Drop for Helper {
     fn drop(&mut self) {
-        // It may have ended already; then there is nothing to kill, and `wait` only removes it from the process table.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // One that has ended, and was seen to, left nothing behind; its number may be somebody else's by now.
+        if let Ok(None) = self.child.try_wait() {
+            self.kill_all();
+            let _ = self.child.wait();
+        }
     }
 }
 
 /// Logs what the program says and remembers the last of it.
 struct MessageLog {
     name: &'static str,
-    secret: Option<String>,
+    secrets: Vec<String>,
     last: Arc<Mutex<String>>,
 }
 
@@ -153,7 +168,7 @@ impl MessageLog {
 
     fn note(&self, line: &[u8]) {
         let mut message = String::from_utf8_lossy(line).trim().to_string();
-        if let Some(secret) = self.secret.as_deref().filter(|secret| !secret.is_empty()) {
+        for secret in self.secrets.iter().filter(|secret| !secret.is_empty()) {
             message = message.replace(secret, "[redacted]");
         }
         if message.is_empty() {
@@ -172,7 +187,7 @@ mod tests {
     fn messages_are_remembered_without_the_password() {
         let log = MessageLog {
             name: "ffmpeg",
-            secret: Some("me:pass".into()),
+            secrets: vec!["me:pass".into()],
             last: Arc::default(),
         };
         log.note(b"rtsp://me:pass@cam/1: Connection refused\n");

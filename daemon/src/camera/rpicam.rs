@@ -91,7 +91,7 @@ pub struct Camera {
 impl Camera {
     /// Starts the program.
     pub fn start(config: &Config, stall: Duration, stop: Stop) -> Result<Self, CameraError> {
-        let (helper, stdout) = Helper::start("rpicam-vid", config.command(), None)?;
+        let (helper, stdout) = Helper::start("rpicam-vid", config.command(), Vec::new())?;
         Ok(Self {
             config: config.clone(),
             helper,
@@ -159,6 +159,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::thread;
     use tempfile::TempDir;
 
     fn config(program: PathBuf) -> Config {
@@ -222,6 +223,31 @@ mod tests {
         assert!(text.contains("no cameras available"), "{text}");
         assert!(text.contains("255"), "{text}");
         assert!(error.may_pass());
+    }
+
+    #[test]
+    fn what_a_script_around_the_program_has_started_ends_with_it() {
+        let (folder, config) = stand_in("sleep 600 & echo $! >\"$0.id\"; wait");
+        let camera = start(&config, LONG);
+        let deadline = Instant::now() + LONG;
+        let id = loop {
+            let text = fs::read_to_string(folder.path().join("rpicam-vid.id")).unwrap_or_default();
+            if let Ok(id) = text.trim().parse::<u32>() {
+                break id;
+            }
+            assert!(Instant::now() < deadline, "it did not start");
+            thread::sleep(Duration::from_millis(5));
+        };
+        drop(camera);
+        // Nobody may wait for it here: then it stays in the table of processes, as one that has ended.
+        let lives = || {
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            !stat.is_empty() && !stat.contains(") Z ")
+        };
+        while lives() {
+            assert!(Instant::now() < deadline, "process {id} lives on");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     #[test]

@@ -130,6 +130,9 @@ fn decode(path: &Path, buffer: &mut FrameBuffer) -> Result<(), String> {
         other => other.to_rgb8(),
     };
     let (width, height) = picture.dimensions();
+    if width < 2 || height < 2 {
+        return Err(format!("{width}x{height} pixels are no picture"));
+    }
     let bytes = picture.as_raw();
     buffer
         .prepare(PixelFormat::Rgb8, width, height, bytes.len())

@@ -66,7 +66,7 @@ fn v4l2_device(config: &Config, board: &Board) -> Finding {
         }
         None => {}
     }
-    match v4l2::offered(device, config.stall()) {
+    match v4l2::offered(&config.v4l2, config.stall()) {
         Ok(offers) if offers.is_empty() => bad(
             Reason::Unavailable,
             format!("{name} offers no YUYV, NV12 or MJPEG"),

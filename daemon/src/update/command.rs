@@ -162,6 +162,10 @@ fn explain(store: &Store<SystemDisk>, identity: &Identity, reason: ModelReason) 
             "version_too_old: {} is older than a version that was in use here",
             name(identity)
         ),
+        (ModelReason::NameNotAccepted, _) => format!(
+            "name_not_accepted: update.names in the settings does not name {}",
+            identity.name
+        ),
         _ => format!("{reason}: {} cannot be taken", name(identity)),
     }
 }

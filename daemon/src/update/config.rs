@@ -1,12 +1,14 @@
 //! The `[update]` section.
 
 use super::hawkbit;
+use super::record::NAMES_MAX;
 use super::trial::Length;
 use super::web;
 use crate::config::{Invalid, in_range};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
+use ternwatch_ota::identity::NAME_BYTES_MAX;
 
 /// How models are replaced.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -18,6 +20,8 @@ pub struct Config {
     pub over_mqtt: bool,
     /// Whether a model that is offered is installed at once, or when somebody says so.
     pub automatic: bool,
+    /// Names of the models that are taken; empty: all that a trusted key signed.
+    pub names: Vec<String>,
     /// Beginnings of the URLs that models may be fetched from; empty: none are.
     pub urls: Vec<String>,
     /// Certificate authorities (PEM) of those servers; empty: those of the system.
@@ -41,6 +45,15 @@ impl Config {
     pub fn validate(&self) -> Result<(), Invalid> {
         if self.state_dir.is_relative() {
             return Err(Invalid::new("update.state_dir", "is no absolute path"));
+        }
+        if self.names.len() > NAMES_MAX {
+            let reason = format!("has more than {NAMES_MAX} names");
+            return Err(Invalid::new("update.names", reason));
+        }
+        let is_name = |name: &String| (1..=NAME_BYTES_MAX).contains(&name.len());
+        if !self.names.iter().all(is_name) {
+            let reason = format!("has a name that is empty or longer than {NAME_BYTES_MAX} bytes");
+            return Err(Invalid::new("update.names", reason));
         }
         web::validate(&self.urls)?;
         let has_server = !self.urls.is_empty() || self.hawkbit.is_on();

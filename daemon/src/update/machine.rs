@@ -176,6 +176,8 @@ struct Job {
 pub struct Machine {
     record: Record,
     packaged: Option<Identity>,
+    /// Names of the models that are taken; empty: all.
+    names: Vec<String>,
     attempts_max: u32,
     job: Option<Job>,
 }
@@ -187,11 +189,17 @@ impl Machine {
         let mut machine = Self {
             record: Record::default(),
             packaged,
+            names: Vec::new(),
             attempts_max,
             job: None,
         };
         machine.adopt(record);
         machine
+    }
+
+    /// Takes only models of these names from now on; none: all.
+    pub fn accept_only(&mut self, names: Vec<String>) {
+        self.names = names;
     }
 
     /// Takes the record that somebody else wrote meanwhile. A job that is on its way goes on.
@@ -277,6 +285,9 @@ impl Machine {
 
     /// Why a model must not be taken, if so.
     pub fn objection(&self, identity: &Identity) -> Option<Reason> {
+        if !self.names.is_empty() && !self.names.contains(&identity.name) {
+            return Some(Reason::NameNotAccepted);
+        }
         let quarantine = &self.record.quarantine;
         if quarantine
             .iter()

@@ -49,6 +49,8 @@ pub enum Reason {
     TooManyDownloads,
     /// Whoever offered it took it back.
     Cancelled,
+    /// The settings do not name it.
+    NameNotAccepted,
     /// One that a later daemon wrote down, before an older package took its place.
     Unknown,
 }
@@ -76,6 +78,7 @@ impl Choice for Reason {
         ("daemon_too_old", Self::DaemonTooOld),
         ("too_many_downloads", Self::TooManyDownloads),
         ("cancelled", Self::Cancelled),
+        ("name_not_accepted", Self::NameNotAccepted),
         ("unknown", Self::Unknown),
     ];
 }

@@ -77,12 +77,14 @@ fn packaged_only(config: &Config, isa: Isa) -> Result<Start, LoadError> {
 /// Opens the state folder. A packaged model that is missing or refused is no obstacle.
 pub fn open_store(config: &Config) -> Result<Store<SystemDisk>, StoreError> {
     let packaged = packaged(&config.model).ok().flatten();
-    Store::open(
+    let mut store = Store::open(
         SystemDisk,
         &config.update.state_dir,
         packaged,
         config.update.attempts_max,
-    )
+    )?;
+    store.accept_only(config.update.names.clone());
+    Ok(store)
 }
 
 /// What the packaged model says of itself.

@@ -99,6 +99,11 @@ impl<D: Disk> Store<D> {
         Ok(store)
     }
 
+    /// Takes only models of these names from now on; none: all.
+    pub fn accept_only(&mut self, names: Vec<String>) {
+        self.machine.accept_only(names);
+    }
+
     /// What is in use, and where the current job is.
     pub fn machine(&self) -> &Machine {
         &self.machine

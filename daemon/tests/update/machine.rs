@@ -105,8 +105,9 @@ impl Witness {
         }
         match (&event, &before.record().candidate, result.is_ok()) {
             (Event::Admit { identity, .. }, _, true) => {
-                let is_taken =
-                    candidate.is_some_and(|c| c.identity == *identity && c.attempts == 0);
+                // One that waits already stays, whatever came of this.
+                let is_taken = candidate != before.record().candidate
+                    && candidate.is_some_and(|c| c.identity == *identity && c.attempts == 0);
                 let highest = self.highest.get(&identity.name).copied().unwrap_or(0);
                 if is_taken {
                     assert!(!self.failed.contains(&identity.sha256), "tried again");
@@ -481,6 +482,28 @@ fn a_version_below_an_accepted_one_is_rejected_and_an_equal_one_is_not() {
         machine.phase(),
         Phase::Ended(Ending::Rejected(Reason::VersionTooOld))
     );
+}
+
+#[test]
+fn only_models_of_accepted_names_are_taken() {
+    let mut machine = machine(Record::default());
+    machine.accept_only(vec!["person".into(), "vehicle".into()]);
+    let found =
+        ["person", "vehicle", "persona", ""].map(|name| machine.objection(&model(name, 9, 0)));
+    let other = Some(Reason::NameNotAccepted);
+    assert_eq!(found, [None, None, other, other]);
+    let identity = model("persona", 9, 0);
+    let job = "job".into();
+    machine
+        .step(Event::Admit { job, identity })
+        .expect("an answer");
+    assert_eq!(
+        machine.phase(),
+        Phase::Ended(Ending::Rejected(Reason::NameNotAccepted))
+    );
+    assert_eq!(machine.record().candidate, None);
+    machine.accept_only(Vec::new());
+    assert_eq!(machine.objection(&model("persona", 9, 0)), None);
 }
 
 #[test]

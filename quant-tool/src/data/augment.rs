@@ -22,8 +22,10 @@ use crate::train::check::{BadValue, check};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// How often a source's photographs are drawn, by its name, as a weight of each photograph; 1 where absent.
+    #[serde(default)]
     pub source_weights: std::collections::BTreeMap<String, f64>,
     /// Sources whose photographs were stretched: their aspect varies by this factor's logarithm instead of `aspect`.
+    #[serde(default)]
     pub stretched: std::collections::BTreeMap<String, f32>,
     /// Probability of a mosaic of four.
     pub mosaic: f32,

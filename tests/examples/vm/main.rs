@@ -223,6 +223,7 @@ fn start_to_push(root: &Path, site: &Site) -> Child {
 fn pull_the_cameras(machine: &Machine, site: &mut Site, story: &mut Story) {
     machine.run("systemctl stop feeder");
     let reason = site.camera_is("away");
+    assert!(reason.contains("no frame from"), "{reason}");
     story.tell(format!("the street camera stalled: {reason}"));
     machine.run("systemctl start feeder-small");
     site.camera_is("ok");

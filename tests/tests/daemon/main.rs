@@ -613,5 +613,15 @@ fn an_encrypted_connection_checks_the_broker_and_shows_a_password() {
         subscriber.expect("a document", document);
         assert!(!daemon.terminate().contains("hunter2"));
         expect_state(&mut subscriber, "offline");
+
+        bench.set("MQTT__USERNAME", "somebody");
+        let daemon = run(&bench);
+        wait_for("the settings that are about the account", || {
+            let log = daemon.log();
+            log.contains("does not accept this account (mqtt.username, mqtt.password_file)")
+                .then_some(())
+        });
+        daemon.terminate();
+        bench.set("MQTT__USERNAME", "me");
     }
 }

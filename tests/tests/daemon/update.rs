@@ -393,6 +393,7 @@ fn what_must_not_run_is_refused_and_the_old_model_runs_on() {
     let mut subscriber = Subscriber::connect(broker.port(), "test");
     let mut bench = bench(broker.port());
     bench.set("STDOUT__ENABLED", "true");
+    bench.write_config("[update]\nnames = [\"small-test\"]\n");
     let daemon = bench.run();
     let pusher = Pusher::connect(broker.port());
     let stranger = SecretKey::from_bytes(&[8; 32]);
@@ -417,7 +418,8 @@ fn what_must_not_run_is_refused_and_the_old_model_runs_on() {
         });
     });
     let reused = bundle(1, |manifest| manifest.card = "another".into());
-    let cases: [(&str, u64, Vec<u8>, &str, &str); 9] = [
+    let of_another_name = bundle(8, |manifest| manifest.model.name = "other".into());
+    let cases: [(&str, u64, Vec<u8>, &str, &str); 10] = [
         (
             "wrong-key",
             5,
@@ -440,6 +442,7 @@ fn what_must_not_run_is_refused_and_the_old_model_runs_on() {
         ("expired", 8, expired, "rejected", "expired"),
         ("for-newer", 8, for_newer, "rejected", "daemon_too_old"),
         ("reused", 1, reused, "rejected", "version_reused"),
+        ("other", 8, of_another_name, "rejected", "name_not_accepted"),
     ];
     for (job, claimed, file, name, reason) in &cases {
         pusher.offer(job, *claimed, file);

@@ -22,8 +22,8 @@ use y4m::{Y4mError, Y4mReader};
 pub struct Input {
     /// For messages: without a password.
     shown: String,
-    /// The secret part of an address, to be removed from ffmpeg's messages.
-    secret: Option<String>,
+    /// The secret parts of an address, to be removed from ffmpeg's messages.
+    secrets: Vec<String>,
     /// Options before `-i`, and the input.
     arguments: Vec<OsString>,
     /// Whether an end of the stream is the end of the source, or a failure.
@@ -53,7 +53,7 @@ impl Input {
         arguments.extend(["-i".into(), path]);
         Ok(Self {
             shown,
-            secret: None,
+            secrets: Vec::new(),
             arguments,
             finite: true,
             is_paced: config.pace == Pace::RealTime,
@@ -63,7 +63,7 @@ impl Input {
     /// A network camera.
     pub fn rtsp(config: &RtspConfig) -> Self {
         let url = config.url.expose();
-        let (shown, secret) = redact(url);
+        let (shown, secrets) = redact(url);
         // TCP: a lost UDP packet smears a picture until the next key frame. `nobuffer`: the newest frame counts.
         let arguments = [
             "-rtsp_transport",
@@ -77,7 +77,7 @@ impl Input {
         ];
         Self {
             shown,
-            secret,
+            secrets,
             arguments: arguments.map(OsString::from).to_vec(),
             finite: false,
             is_paced: true,
@@ -85,19 +85,36 @@ impl Input {
     }
 }
 
-/// An address without the user and password in it, and those. A password that should have been escaped may have anything in it: what
-/// comes before the last `@` is not shown.
-fn redact(url: &str) -> (String, Option<String>) {
+/// An address without what lets somebody in, and that. A password that should have been escaped may have anything in it: what comes
+/// before the last `@` is not shown. Some cameras want both in the path, as `/user=me&password=pass`, or behind a `?`: what comes from
+/// there on is not shown either.
+fn redact(url: &str) -> (String, Vec<String>) {
     let Some((scheme, rest)) = url.split_once("://") else {
-        return (url.into(), None);
+        return (url.into(), Vec::new());
     };
-    match rest.rfind('@') {
-        Some(at) => (
-            format!("{scheme}://[redacted]@{}", &rest[at + 1..]),
-            Some(rest[..at].into()),
-        ),
-        None => (url.into(), None),
+    let mut secrets = Vec::new();
+    let mut shown = format!("{scheme}://");
+    let mut address = rest;
+    if let Some((account, behind)) = rest.rsplit_once('@') {
+        secrets.push(account.into());
+        shown.push_str("[redacted]@");
+        address = behind;
     }
+    let (host, path) = address.split_at(address.find('/').unwrap_or(address.len()));
+    let settings = path
+        .find(['=', '?'])
+        .map(|at| match path[at..].starts_with('?') {
+            true => at + 1,
+            false => path[..at].rfind('/').map_or(at, |slash| slash + 1),
+        });
+    let (path, settings) = path.split_at(settings.unwrap_or(path.len()));
+    shown.push_str(host);
+    shown.push_str(path);
+    if !settings.is_empty() {
+        secrets.push(settings.into());
+        shown.push_str("[redacted]");
+    }
+    (shown, secrets)
 }
 
 /// A running ffmpeg and the frames it writes.
@@ -120,7 +137,7 @@ impl Decoder {
         stop: Stop,
     ) -> Result<Self, CameraError> {
         let command = command(program, &input);
-        let (helper, stdout) = Helper::start("ffmpeg", command, input.secret.clone())?;
+        let (helper, stdout) = Helper::start("ffmpeg", command, input.secrets.clone())?;
         let pipe = BufReader::with_capacity(1 << 16, PatientPipe::new(stdout, stall, stop));
         let mut decoder = Self {
             input,
@@ -216,28 +233,46 @@ mod tests {
 
     #[test]
     fn passwords_are_removed_from_addresses() {
-        for (url, shown, secret) in [
+        for (url, shown, secrets) in [
             (
                 "rtsp://me:pass@cam/1",
                 "rtsp://[redacted]@cam/1",
-                Some("me:pass"),
+                &["me:pass"][..],
             ),
             (
                 "rtsp://me:p@ss@cam:554",
                 "rtsp://[redacted]@cam:554",
-                Some("me:p@ss"),
+                &["me:p@ss"],
             ),
             (
                 "rtsp://me:p/a?s#s@cam/1",
                 "rtsp://[redacted]@cam/1",
-                Some("me:p/a?s#s"),
+                &["me:p/a?s#s"],
             ),
-            ("rtsp://cam/a@b", "rtsp://[redacted]@b", Some("cam/a")),
-            ("rtsp://cam/a", "rtsp://cam/a", None),
+            ("rtsp://cam/a@b", "rtsp://[redacted]@b", &["cam/a"]),
+            ("rtsp://cam/a", "rtsp://cam/a", &[]),
+            (
+                "rtsp://cam/live/user=me&password=pass&stream=0.sdp",
+                "rtsp://cam/live/[redacted]",
+                &["user=me&password=pass&stream=0.sdp"],
+            ),
+            (
+                "rtsp://cam:554/live?username=me&password=pass",
+                "rtsp://cam:554/live?[redacted]",
+                &["username=me&password=pass"],
+            ),
+            (
+                "rtsp://me:pass@cam/1?b=2",
+                "rtsp://[redacted]@cam/1?[redacted]",
+                &["me:pass", "b=2"],
+            ),
         ] {
             assert_eq!(
                 redact(url),
-                (shown.into(), secret.map(String::from)),
+                (
+                    shown.into(),
+                    secrets.iter().map(|s| String::from(*s)).collect()
+                ),
                 "{url}"
             );
         }

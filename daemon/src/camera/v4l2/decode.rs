@@ -3,7 +3,8 @@
 //! Uncompressed formats pass as they are, the detector reads them; a JPEG becomes RGB. The bytes come from a device
 //! that anybody may plug in: lengths are checked, and a panic of the JPEG decoder costs a frame, not the thread.
 
-use super::format::{Encoding, Offer};
+use super::driver::Layout;
+use super::format::Encoding;
 use crate::camera::{FrameBuffer, SIDE_MAX};
 use image::codecs::jpeg::JpegDecoder;
 use image::{ColorType, ImageDecoder};
@@ -23,6 +24,9 @@ pub enum DecodeError {
         /// What the format needs.
         expected: usize,
     },
+    /// The end of a JPEG picture is missing.
+    #[error("a JPEG without its end")]
+    Cut,
     /// Not a JPEG file, or a damaged one.
     #[error("damaged JPEG: {0}")]
     Jpeg(#[from] image::ImageError),
@@ -34,35 +38,66 @@ pub enum DecodeError {
     Panic,
 }
 
-/// Decodes `raw`, which is in the format of `offer`, into `buffer`.
-pub fn decode(offer: &Offer, raw: &[u8], buffer: &mut FrameBuffer) -> Result<(), DecodeError> {
-    let pixels = offer.width as usize * offer.height as usize;
-    match offer.encoding {
-        Encoding::Yuyv => copy(PixelFormat::Yuyv, pixels * 2, offer, raw, buffer),
-        Encoding::Nv12 => copy(PixelFormat::Nv12, pixels / 2 * 3, offer, raw, buffer),
-        Encoding::Mjpeg => catch_unwind(AssertUnwindSafe(|| decode_jpeg(raw, buffer)))
-            .unwrap_or(Err(DecodeError::Panic)),
+/// A JPEG picture's last two bytes.
+const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
+
+/// Makes frames of a stream's bytes.
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    layout: Layout,
+    /// Whether a JPEG picture had its end so far. There are cameras that leave it out.
+    has_ends: bool,
+}
+
+impl Decoder {
+    /// For a stream of this layout.
+    pub(super) fn new(layout: Layout) -> Self {
+        Self {
+            layout,
+            has_ends: false,
+        }
+    }
+
+    /// Decodes `raw` into `buffer`.
+    pub(super) fn decode(
+        &mut self,
+        raw: &[u8],
+        buffer: &mut FrameBuffer,
+    ) -> Result<(), DecodeError> {
+        let Layout { offer, line_bytes } = self.layout;
+        let (width, height) = (offer.width as usize, offer.height as usize);
+        let (format, line, lines) = match offer.encoding {
+            Encoding::Yuyv => (PixelFormat::Yuyv, 2 * width, height),
+            Encoding::Nv12 => (PixelFormat::Nv12, width, height / 2 * 3),
+            Encoding::Mjpeg => {
+                // What follows the end is the driver's, or is left of a longer picture.
+                match raw.windows(2).rposition(|bytes| bytes == END_OF_IMAGE) {
+                    Some(_) => self.has_ends = true,
+                    None if self.has_ends => return Err(DecodeError::Cut),
+                    None => {}
+                }
+                return jpeg(raw, buffer);
+            }
+        };
+        let step = line_bytes.max(line);
+        let expected = step * (lines - 1) + line;
+        let Some(raw) = raw.get(..expected) else {
+            return Err(DecodeError::Short {
+                found: raw.len(),
+                expected,
+            });
+        };
+        let frame = buffer.prepare(format, offer.width, offer.height, line * lines);
+        for (to, from) in frame.chunks_exact_mut(line).zip(raw.chunks(step)) {
+            to.copy_from_slice(&from[..line]);
+        }
+        Ok(())
     }
 }
 
-fn copy(
-    format: PixelFormat,
-    len: usize,
-    offer: &Offer,
-    raw: &[u8],
-    buffer: &mut FrameBuffer,
-) -> Result<(), DecodeError> {
-    // The driver hands over its whole buffer, which may be longer than the frame.
-    let Some(frame) = raw.get(..len) else {
-        return Err(DecodeError::Short {
-            found: raw.len(),
-            expected: len,
-        });
-    };
-    buffer
-        .prepare(format, offer.width, offer.height, len)
-        .copy_from_slice(frame);
-    Ok(())
+/// Decodes a JPEG picture, whatever its size is.
+pub fn jpeg(raw: &[u8], buffer: &mut FrameBuffer) -> Result<(), DecodeError> {
+    catch_unwind(AssertUnwindSafe(|| decode_jpeg(raw, buffer))).unwrap_or(Err(DecodeError::Panic))
 }
 
 fn decode_jpeg(raw: &[u8], buffer: &mut FrameBuffer) -> Result<(), DecodeError> {
@@ -93,20 +128,22 @@ fn decode_jpeg(raw: &[u8], buffer: &mut FrameBuffer) -> Result<(), DecodeError> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::format::Offer;
     use super::*;
     use image::codecs::jpeg::JpegEncoder;
     use proptest::prelude::*;
 
-    fn offer(encoding: Encoding, width: u32, height: u32) -> Offer {
-        Offer {
+    fn decoder(encoding: Encoding, width: u32, height: u32, line_bytes: usize) -> Decoder {
+        let offer = Offer {
             width,
             height,
-            frames_per_second: 15,
             encoding,
-        }
+            ..Offer::default()
+        };
+        Decoder::new(Layout { offer, line_bytes })
     }
 
-    fn jpeg(pixels: &[u8], width: u32, height: u32, color: image::ExtendedColorType) -> Vec<u8> {
+    fn picture(pixels: &[u8], width: u32, height: u32, color: image::ExtendedColorType) -> Vec<u8> {
         let mut bytes = Vec::new();
         JpegEncoder::new_with_quality(&mut bytes, 100)
             .encode(pixels, width, height, color)
@@ -118,14 +155,17 @@ mod tests {
     fn uncompressed_frames_pass_without_the_drivers_padding() {
         let mut buffer = FrameBuffer::empty();
         let raw: Vec<u8> = (0..100).collect();
-        decode(&offer(Encoding::Yuyv, 4, 2), &raw, &mut buffer).expect("long enough");
+        let mut yuyv = decoder(Encoding::Yuyv, 4, 2, 0);
+        yuyv.decode(&raw, &mut buffer).expect("long enough");
         assert_eq!(buffer.data, raw[..16]);
         assert!(buffer.frame().is_ok());
-        decode(&offer(Encoding::Nv12, 4, 2), &raw, &mut buffer).expect("long enough");
+        let mut nv12 = decoder(Encoding::Nv12, 4, 2, 4);
+        nv12.decode(&raw, &mut buffer).expect("long enough");
         assert_eq!(buffer.data, raw[..12]);
         assert!(buffer.frame().is_ok());
+        let short = yuyv.decode(&raw[..15], &mut buffer);
         assert!(matches!(
-            decode(&offer(Encoding::Yuyv, 4, 2), &raw[..15], &mut buffer),
+            short,
             Err(DecodeError::Short {
                 found: 15,
                 expected: 16
@@ -134,12 +174,51 @@ mod tests {
     }
 
     #[test]
+    fn lines_that_lie_further_apart_are_put_together() {
+        let mut buffer = FrameBuffer::empty();
+        let raw: Vec<u8> = (0..28).collect();
+        let mut yuyv = decoder(Encoding::Yuyv, 4, 2, 20);
+        yuyv.decode(&raw, &mut buffer).expect("long enough");
+        assert_eq!(buffer.data[..8], raw[..8]);
+        assert_eq!(buffer.data[8..], raw[20..28]);
+        let mut nv12 = decoder(Encoding::Nv12, 4, 2, 10);
+        nv12.decode(&raw, &mut buffer).expect("long enough");
+        assert_eq!(
+            buffer.data,
+            [&raw[..4], &raw[10..14], &raw[20..24]].concat()
+        );
+        assert!(nv12.decode(&raw[..23], &mut buffer).is_err());
+    }
+
+    #[test]
+    fn a_jpeg_that_was_cut_off_is_damaged_unless_the_camera_never_ends_one() {
+        let pixels: Vec<u8> = (0..=255).cycle().take(64 * 64 * 3).collect();
+        let raw = picture(&pixels, 64, 64, image::ExtendedColorType::Rgb8);
+        let (half, endless) = (&raw[..raw.len() / 2], &raw[..raw.len() - 2]);
+        let mut buffer = FrameBuffer::empty();
+        let mut good = decoder(Encoding::Mjpeg, 64, 64, 0);
+        good.decode(&raw, &mut buffer).expect("whole");
+        assert!(matches!(
+            good.decode(half, &mut buffer),
+            Err(DecodeError::Cut)
+        ));
+        assert!(good.decode(&[], &mut buffer).is_err());
+        good.decode(&raw, &mut buffer).expect("whole again");
+        let mut lazy = decoder(Encoding::Mjpeg, 64, 64, 0);
+        for _ in 0..2 {
+            lazy.decode(endless, &mut buffer).expect("all pixels");
+        }
+    }
+
+    #[test]
     fn a_jpeg_has_its_own_size_and_trailing_bytes_do_not_matter() {
         let pixels: Vec<u8> = [200, 100, 50].repeat(16 * 8);
-        let mut raw = jpeg(&pixels, 16, 8, image::ExtendedColorType::Rgb8);
+        let mut raw = picture(&pixels, 16, 8, image::ExtendedColorType::Rgb8);
         raw.extend_from_slice(&[0; 1000]);
         let mut buffer = FrameBuffer::empty();
-        decode(&offer(Encoding::Mjpeg, 640, 480), &raw, &mut buffer).expect("valid");
+        decoder(Encoding::Mjpeg, 640, 480, 0)
+            .decode(&raw, &mut buffer)
+            .expect("valid");
         assert_eq!((buffer.width, buffer.height), (16, 8));
         assert!(buffer.frame().is_ok());
         for (found, expected) in buffer.data.iter().zip(&pixels) {
@@ -150,9 +229,11 @@ mod tests {
     #[test]
     fn a_grey_jpeg_becomes_rgb() {
         let pixels: Vec<u8> = (0..8 * 8).map(|i| 60 + i).collect();
-        let raw = jpeg(&pixels, 8, 8, image::ExtendedColorType::L8);
+        let raw = picture(&pixels, 8, 8, image::ExtendedColorType::L8);
         let mut buffer = FrameBuffer::empty();
-        decode(&offer(Encoding::Mjpeg, 8, 8), &raw, &mut buffer).expect("valid");
+        decoder(Encoding::Mjpeg, 8, 8, 0)
+            .decode(&raw, &mut buffer)
+            .expect("valid");
         assert_eq!(buffer.data.len(), 8 * 8 * 3);
         for (rgb, expected) in buffer.data.chunks_exact(3).zip(&pixels) {
             assert!(rgb.iter().all(|value| *value == rgb[0]), "grey: {rgb:?}");
@@ -168,13 +249,14 @@ mod tests {
             len in 0usize..700,
         ) {
             let pixels: Vec<u8> = (0..16u16 * 16 * 3).map(|i| (i % 251) as u8).collect();
-            let mut raw = jpeg(&pixels, 16, 16, image::ExtendedColorType::Rgb8);
+            let mut raw = picture(&pixels, 16, 16, image::ExtendedColorType::Rgb8);
             raw.truncate(len);
             if let Some(byte) = raw.get_mut(at) {
                 *byte = value;
             }
             let mut buffer = FrameBuffer::empty();
-            if decode(&offer(Encoding::Mjpeg, 16, 16), &raw, &mut buffer).is_ok() {
+            let mut decoder = decoder(Encoding::Mjpeg, 16, 16, 0);
+            if decoder.decode(&raw, &mut buffer).is_ok() {
                 prop_assert!(buffer.frame().is_ok());
             }
         }

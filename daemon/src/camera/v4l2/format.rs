@@ -14,6 +14,44 @@ pub enum Encoding {
     Mjpeg,
 }
 
+/// Time from a frame to the next: a fraction of seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval {
+    /// Above the line.
+    pub numerator: u32,
+    /// Below the line.
+    pub denominator: u32,
+}
+
+impl Interval {
+    /// Frames in a thousand seconds; 0 where it is no fraction.
+    fn rate(self) -> u64 {
+        let frames = 1000 * u64::from(self.denominator);
+        frames.checked_div(u64::from(self.numerator)).unwrap_or(0)
+    }
+
+    /// The nearest one from `min` to `max`.
+    pub fn within(self, min: Self, max: Self) -> Self {
+        if self.rate() > min.rate() {
+            min
+        } else if self.rate() < max.rate() {
+            max
+        } else {
+            self
+        }
+    }
+}
+
+impl Default for Interval {
+    /// A second.
+    fn default() -> Self {
+        Self {
+            numerator: 1,
+            denominator: 1,
+        }
+    }
+}
+
 /// One format that a camera offers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
@@ -21,8 +59,8 @@ pub struct Offer {
     pub width: u32,
     /// Pixels.
     pub height: u32,
-    /// Frames a second.
-    pub frames_per_second: u32,
+    /// From a frame to the next.
+    pub interval: Interval,
     /// How the bytes are arranged.
     pub encoding: Encoding,
 }
@@ -32,7 +70,10 @@ impl fmt::Display for Offer {
         write!(
             f,
             "{:?} {}x{} at {}/s",
-            self.encoding, self.width, self.height, self.frames_per_second
+            self.encoding,
+            self.width,
+            self.height,
+            (self.interval.rate() as f64 / 10.0).round() / 100.0
         )
     }
 }
@@ -48,6 +89,28 @@ pub struct Wanted {
     pub frames_per_second: u32,
 }
 
+impl Wanted {
+    /// From a frame to the next.
+    pub fn interval(&self) -> Interval {
+        Interval {
+            numerator: 1,
+            denominator: self.frames_per_second,
+        }
+    }
+}
+
+/// The side nearest to the wanted one, of a camera whose sides go from `min` to `max` in steps of `step` pixels.
+pub fn nearest_side((min, max): (u32, u32), step: u32, wanted: u32) -> u32 {
+    let wanted = wanted.min(max).max(min);
+    let below = wanted - (wanted - min) % step.max(1);
+    let above = below.saturating_add(step);
+    if above <= max && above - wanted < wanted - below {
+        above
+    } else {
+        below
+    }
+}
+
 /// The offer nearest to what is wanted: first by size, then by rate (rather too fast than too slow), then uncompressed
 /// before MJPEG, which costs a decoding a frame. `None` if no offer can be used.
 pub fn choose(offers: &[Offer], wanted: &Wanted) -> Option<Offer> {
@@ -57,13 +120,10 @@ pub fn choose(offers: &[Offer], wanted: &Wanted) -> Option<Offer> {
         .min_by_key(|offer| {
             let size = offer.width.abs_diff(wanted.width) as u64
                 + u64::from(offer.height.abs_diff(wanted.height));
-            let too_slow = wanted
-                .frames_per_second
-                .saturating_sub(offer.frames_per_second);
+            let (rate, rate_wanted) = (offer.interval.rate(), wanted.interval().rate());
+            let too_slow = rate_wanted.saturating_sub(rate);
             let compressed = offer.encoding == Encoding::Mjpeg;
-            let too_fast = offer
-                .frames_per_second
-                .saturating_sub(wanted.frames_per_second);
+            let too_fast = rate.saturating_sub(rate_wanted);
             (size, too_slow, compressed, too_fast)
         })
         .copied()
@@ -76,7 +136,7 @@ fn is_usable(offer: &Offer) -> bool {
         Encoding::Nv12 => offer.width.is_multiple_of(2) && offer.height.is_multiple_of(2),
         Encoding::Mjpeg => true,
     };
-    even && offer.frames_per_second > 0
+    even && offer.interval.rate() > 0
         && sides
             .iter()
             .all(|side| (2..=crate::camera::SIDE_MAX).contains(side))
@@ -91,7 +151,10 @@ mod tests {
         Offer {
             width,
             height,
-            frames_per_second,
+            interval: Interval {
+                numerator: 1,
+                denominator: frames_per_second,
+            },
             encoding,
         }
     }
@@ -146,5 +209,55 @@ mod tests {
         ];
         assert_eq!(choose(&offers, &VGA_15), None);
         assert_eq!(choose(&[], &VGA_15), None);
+    }
+
+    #[test]
+    fn a_rate_is_a_fraction() {
+        let at = |encoding, numerator, denominator| Offer {
+            interval: Interval {
+                numerator,
+                denominator,
+            },
+            ..offer(encoding, 640, 480, 1)
+        };
+        // 7.5, not 15.
+        let offers = [
+            at(Yuyv, 2, 15),
+            at(Mjpeg, 1, 15),
+            at(Yuyv, 1, 0),
+            at(Yuyv, 0, 15),
+        ];
+        assert_eq!(choose(&offers, &VGA_15), Some(offers[1]));
+        assert_eq!(choose(&offers[..1], &VGA_15), Some(offers[0]));
+        assert_eq!(choose(&offers[2..], &VGA_15), None);
+        let shown = |offer: Offer| offer.to_string();
+        assert_eq!(shown(offers[0]), "Yuyv 640x480 at 7.5/s");
+        assert_eq!(shown(at(Mjpeg, 1001, 30_000)), "Mjpeg 640x480 at 29.97/s");
+    }
+
+    #[test]
+    fn of_a_range_the_nearest_is_taken() {
+        assert_eq!(nearest_side((16, 1280), 16, 640), 640);
+        assert_eq!(nearest_side((16, 1280), 16, 650), 656);
+        assert_eq!(nearest_side((16, 1280), 16, 645), 640);
+        assert_eq!(nearest_side((320, 1270), 64, 5000), 1216);
+        assert_eq!(nearest_side((320, 1280), 0, 33), 320);
+        assert_eq!(
+            nearest_side((9, 3), 1, 5),
+            9,
+            "no range: what it begins with"
+        );
+        assert_eq!(
+            nearest_side((0, u32::MAX), u32::MAX, u32::MAX - 1),
+            u32::MAX
+        );
+        let of = |numerator, denominator| Interval {
+            numerator,
+            denominator,
+        };
+        let (fast, slow) = (of(1, 30), of(1, 5));
+        assert_eq!(of(1, 15).within(fast, slow), of(1, 15));
+        assert_eq!(of(1, 60).within(fast, slow), fast);
+        assert_eq!(of(2, 1).within(fast, slow), slow);
     }
 }

@@ -1,11 +1,11 @@
 //! USB cameras through Video4Linux.
 //!
-//! The driver may block for ever (an unplugged camera, a loopback that nobody feeds), and the library gives no way to
-//! interrupt it. So a thread of its own talks to the driver, hands raw frames over, and is waited for with patience;
-//! when it does not come back, the camera counts as hung and the program has to end, which frees the driver.
+//! A driver may block for ever, in any call. So a thread of its own talks to it, hands raw frames over, and is waited for with
+//! patience; when it does not come back, the camera counts as hung and the program has to end, which frees the driver.
 //! Choosing a format and turning raw bytes into a frame are pure functions beside this module.
 
 pub mod decode;
+mod driver;
 pub mod format;
 
 use super::{CameraError, FrameBuffer, FrameSource, Next};
@@ -13,8 +13,10 @@ use crate::clock::Timestamp;
 use crate::config::{Invalid, in_range};
 use crate::mailbox::{Mailbox, Put, Taken};
 use crate::stop::Stop;
-use format::{Encoding, Offer, Wanted};
-use nokhwa::utils::{CameraFormat, CameraIndex, FrameFormat, RequestedFormat, RequestedFormatType};
+use decode::Decoder;
+use driver::{Layout, Streaming};
+use format::{Offer, Wanted};
+use nokhwa::utils::{ApiBackend, CameraIndex};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -27,8 +29,10 @@ use std::time::{Duration, Instant};
 
 /// How often a waiting reader looks whether a stop was asked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// Time for the driver's thread to end after it was asked to. At least two frames at 1 frame/s.
+/// Time for the driver's thread to end after it was asked to.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
+/// Cameras that an error names in place of one that is not there.
+const NAMED_MAX: usize = 4;
 /// Frames in a row that cannot be decoded before the camera counts as broken.
 const DAMAGED_MAX: u32 = 30;
 
@@ -64,7 +68,7 @@ impl Config {
         )
     }
 
-    fn wanted(&self) -> Wanted {
+    pub(crate) fn wanted(&self) -> Wanted {
         Wanted {
             width: self.width,
             height: self.height,
@@ -76,7 +80,7 @@ impl Config {
 /// An open camera.
 pub struct Camera {
     device: String,
-    offer: Offer,
+    decoder: Decoder,
     mailbox: Arc<Mailbox<Raw>>,
     raw: Raw,
     driver: Option<JoinHandle<Result<(), String>>>,
@@ -110,15 +114,14 @@ impl Camera {
             .spawn({
                 let (mailbox, ending) = (mailbox.clone(), ending.clone());
                 move || {
-                    let result = drive(index, &wanted, &opened, &mailbox, &ending);
-                    mailbox.close();
-                    result
+                    let _closing = Closing(&mailbox);
+                    drive(index, &wanted, &opened, &mailbox, &ending)
                 }
             })
             .map_err(|error| failed(error.to_string()))?;
         let mut camera = Self {
             device: device.clone(),
-            offer: Offer::default(),
+            decoder: Decoder::default(),
             mailbox,
             raw: Raw::default(),
             driver: Some(driver),
@@ -127,9 +130,9 @@ impl Camera {
             stop,
         };
         match opening.recv_timeout(stall) {
-            Ok(offer) => {
-                log::info!("camera {device} delivers {offer}");
-                camera.offer = offer;
+            Ok(layout) => {
+                log::info!("camera {device} delivers {}", layout.offer);
+                camera.decoder = Decoder::new(layout);
                 Ok(camera)
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(camera.close()),
@@ -188,7 +191,7 @@ impl FrameSource for Camera {
                     });
                 }
             }
-            match decode::decode(&self.offer, &self.raw.bytes, buffer) {
+            match self.decoder.decode(&self.raw.bytes, buffer) {
                 Ok(()) => {
                     buffer.captured_at = self.raw.captured_at;
                     buffer.moment_ns = self.raw.captured_at.monotonic_ns;
@@ -198,7 +201,7 @@ impl FrameSource for Camera {
                 Err(error) => {
                     damaged += 1;
                     log::debug!("camera {}: frame skipped: {error}", self.device);
-                    if damaged >= DAMAGED_MAX {
+                    if damaged >= DAMAGED_MAX || Instant::now() >= deadline {
                         return Err(CameraError::Device {
                             device: self.device.clone(),
                             reason: format!("{damaged} damaged frames in a row, the last: {error}"),
@@ -223,12 +226,13 @@ impl Drop for Camera {
 }
 
 /// What a camera offers, for people to read. Gives up on a driver that does not answer within `patience`.
-pub fn offered(device: &Path, patience: Duration) -> Result<Vec<String>, CameraError> {
-    let name = device.display().to_string();
-    let index = openable(device).map_err(|source| cannot_open(&name, source))?;
+pub fn offered(config: &Config, patience: Duration) -> Result<Vec<String>, CameraError> {
+    let name = config.device.display().to_string();
+    let index = openable(&config.device).map_err(|source| cannot_open(&name, source))?;
     let (answer, answers) = mpsc::sync_channel(1);
+    let wanted = config.wanted();
     // A driver that hangs keeps the thread, until the program ends.
-    thread::spawn(move || answer.send(offers(index)));
+    thread::spawn(move || answer.send(driver::offers(index, &wanted)));
     match answers.recv_timeout(patience) {
         Ok(Ok(offers)) => Ok(offers.iter().map(Offer::to_string).collect()),
         Ok(Err(reason)) => Err(CameraError::Device {
@@ -263,9 +267,49 @@ pub(crate) fn openable(device: &Path) -> io::Result<u32> {
 }
 
 fn cannot_open(device: &str, source: io::Error) -> CameraError {
+    let source = match source.kind() {
+        io::ErrorKind::NotFound => {
+            io::Error::new(source.kind(), format!("{source}; {}", there_is()))
+        }
+        _ => source,
+    };
     CameraError::Open {
         what: device.into(),
         source,
+    }
+}
+
+/// Which cameras the system knows, for whoever named another one.
+fn there_is() -> String {
+    let cameras = nokhwa::query(ApiBackend::Video4Linux).unwrap_or_default();
+    let mut named: Vec<(u32, String)> = cameras
+        .iter()
+        .filter_map(|camera| match camera.index() {
+            CameraIndex::Index(index) => Some((*index, camera.human_name())),
+            CameraIndex::String(_) => None,
+        })
+        .collect();
+    named.sort();
+    if named.is_empty() {
+        return "no other camera is there".into();
+    }
+    let more = named.len().saturating_sub(NAMED_MAX);
+    let named = named.iter().take(NAMED_MAX);
+    let named: Vec<String> = named
+        .map(|(index, name)| format!("/dev/video{index} ({name})"))
+        .collect();
+    match more {
+        0 => format!("there is {}", named.join(", ")),
+        more => format!("there is {} and {more} more", named.join(", ")),
+    }
+}
+
+/// Tells whoever waits for frames that none will come, also when the library panics.
+struct Closing<'a>(&'a Mailbox<Raw>);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -273,77 +317,26 @@ fn cannot_open(device: &str, source: io::Error) -> CameraError {
 fn drive(
     index: u32,
     wanted: &Wanted,
-    opened: &mpsc::SyncSender<Offer>,
+    opened: &mpsc::SyncSender<Layout>,
     mailbox: &Mailbox<Raw>,
     ending: &AtomicBool,
 ) -> Result<(), String> {
-    let offers = offers(index)?;
-    let offer = format::choose(&offers, wanted).ok_or_else(|| {
-        let all: Vec<String> = offers.iter().map(Offer::to_string).collect();
-        format!("none of its formats is of use: {}", all.join(", "))
-    })?;
-    let mut camera = open(index, RequestedFormatType::Exact(to_nokhwa(&offer)))?;
-    camera.open_stream().map_err(|error| error.to_string())?;
-    let _ = opened.send(offer);
+    let mut camera = Streaming::open(index, wanted)?;
+    let _ = opened.send(camera.layout());
     let mut raw = Raw::default();
     while !ending.load(Ordering::Relaxed) {
-        let bytes = camera.frame_raw().map_err(|error| error.to_string())?;
+        let next = camera.next(LOOK_INTERVAL);
+        let Some(bytes) = next.map_err(|error| format!("it gives no frame: {error}"))? else {
+            continue;
+        };
         raw.captured_at = Timestamp::now();
         raw.bytes.clear();
-        raw.bytes.extend_from_slice(&bytes);
+        raw.bytes.extend_from_slice(bytes);
         if mailbox.replace(&mut raw) == Put::Closed {
             break;
         }
     }
     Ok(())
-}
-
-/// What the camera offers, of what the library understands: frame rates that are a whole number.
-fn offers(index: u32) -> Result<Vec<Offer>, String> {
-    // Opening needs some format; the first one found is only for asking, and never streamed.
-    let mut camera = open(index, RequestedFormatType::None)?;
-    let formats = camera
-        .compatible_camera_formats()
-        .map_err(|error| error.to_string())?;
-    Ok(formats.iter().filter_map(from_nokhwa).collect())
-}
-
-fn open(index: u32, format: RequestedFormatType) -> Result<nokhwa::Camera, String> {
-    const UNDERSTOOD: [FrameFormat; 3] = [FrameFormat::YUYV, FrameFormat::NV12, FrameFormat::MJPEG];
-    let request = RequestedFormat::with_formats(format, &UNDERSTOOD);
-    nokhwa::Camera::new(CameraIndex::Index(index), request).map_err(|error| {
-        // The library's words for "no format fits" help nobody.
-        let text = error.to_string();
-        if text.contains("Failed to Fufill") {
-            "it offers no YUYV, NV12 or MJPEG format at a whole number of frames a second".into()
-        } else {
-            text
-        }
-    })
-}
-
-fn from_nokhwa(format: &CameraFormat) -> Option<Offer> {
-    let encoding = match format.format() {
-        FrameFormat::YUYV => Encoding::Yuyv,
-        FrameFormat::NV12 => Encoding::Nv12,
-        FrameFormat::MJPEG => Encoding::Mjpeg,
-        _ => return None,
-    };
-    Some(Offer {
-        width: format.width(),
-        height: format.height(),
-        frames_per_second: format.frame_rate(),
-        encoding,
-    })
-}
-
-fn to_nokhwa(offer: &Offer) -> CameraFormat {
-    let encoding = match offer.encoding {
-        Encoding::Yuyv => FrameFormat::YUYV,
-        Encoding::Nv12 => FrameFormat::NV12,
-        Encoding::Mjpeg => FrameFormat::MJPEG,
-    };
-    CameraFormat::new_from(offer.width, offer.height, encoding, offer.frames_per_second)
 }
 
 #[cfg(test)]
@@ -364,19 +357,6 @@ mod tests {
                 .expect("no camera");
             assert!(matches!(error, CameraError::Open { .. }), "{error}");
             assert!(error.to_string().contains(device), "{error}");
-        }
-    }
-
-    #[test]
-    fn formats_survive_the_way_to_the_library_and_back() {
-        for encoding in [Encoding::Yuyv, Encoding::Nv12, Encoding::Mjpeg] {
-            let offer = Offer {
-                width: 1280,
-                height: 720,
-                frames_per_second: 30,
-                encoding,
-            };
-            assert_eq!(from_nokhwa(&to_nokhwa(&offer)), Some(offer));
         }
     }
 }

@@ -80,7 +80,17 @@ impl Session {
     /// Why there is no connection, and which setting is about it if that can be told.
     fn explain(&self, error: &(dyn std::error::Error + 'static)) -> String {
         let explained = (self.tls.as_ref()).and_then(|tls| tls.explain(&self.host, error));
-        explained.unwrap_or_else(|| error.to_string())
+        let text = explained.unwrap_or_else(|| error.to_string());
+        // As the libraries of both versions of the protocol call it.
+        if ["NotAuthorized", "BadUserNamePassword"]
+            .iter()
+            .any(|code| text.contains(code))
+        {
+            return format!(
+                "it does not accept this account (mqtt.username, mqtt.password_file): {text}"
+            );
+        }
+        text
     }
 }
 
