@@ -77,6 +77,8 @@ struct Line {
     looked_at_then: u64,
     /// Why the camera is away, the last time that it was.
     camera_trouble: String,
+    /// Why there was no connection to the broker, the last time.
+    broker_trouble: String,
 }
 
 impl Health {
@@ -110,6 +112,7 @@ impl Health {
                 status_at: Instant::now(),
                 looked_at_then: 0,
                 camera_trouble: String::new(),
+                broker_trouble: String::new(),
             }),
         }
     }
@@ -154,6 +157,11 @@ impl Health {
             self.camera.tell(Condition::Ok, "", Timestamp::now());
         }
         before == CAMERA_AWAY
+    }
+
+    /// There is no connection to the broker because of `trouble`.
+    pub fn broker_failed(&self, trouble: &str) {
+        trouble.clone_into(&mut self.lock().broker_trouble);
     }
 
     /// There was no room or time for a snapshot, or it could not be made.
@@ -293,7 +301,22 @@ impl Health {
         };
         let broker = match &self.broker {
             _ if self.connections.load(Ordering::Relaxed) > 0 => "broker connected".into(),
-            Some(broker) => format!("broker away: {broker} (mqtt.host, mqtt.port)"),
+            Some(broker) => {
+                // Some reasons name the settings that they are about.
+                let settings = match line.broker_trouble.contains("mqtt.") {
+                    true => "",
+                    false => " (mqtt.host, mqtt.port)",
+                };
+                let colon = if line.broker_trouble.is_empty() {
+                    ""
+                } else {
+                    ": "
+                };
+                format!(
+                    "broker away: {broker}{colon}{}{settings}",
+                    line.broker_trouble
+                )
+            }
             None => "no broker".into(),
         };
         format!(
@@ -363,6 +386,21 @@ mod tests {
             status(2.34),
             "2.3 frames/s; frames: 7 examined, 3 skipped, 0 dropped; documents: 0 published, 0 dropped; \
              broker away: broker.lan:1883 (mqtt.host, mqtt.port)"
+        );
+        let broker = |trouble| {
+            health.broker_failed(trouble);
+            let status = status(0.0);
+            status
+                .rsplit_once("; ")
+                .map(|(_, broker)| String::from(broker))
+        };
+        assert_eq!(
+            broker("Connection refused").as_deref(),
+            Some("broker away: broker.lan:1883: Connection refused (mqtt.host, mqtt.port)")
+        );
+        assert_eq!(
+            broker("it does not accept this account (mqtt.username)").as_deref(),
+            Some("broker away: broker.lan:1883: it does not accept this account (mqtt.username)")
         );
         health.camera_failed("unplugged");
         health.connections.store(1, Ordering::Relaxed);

@@ -202,6 +202,7 @@ async fn keep_connected(
                     health.connections.fetch_sub(1, Ordering::Relaxed);
                     backoff.worked_for(Instant::elapsed(&connected_at));
                 }
+                health.broker_failed(&reason);
                 let delay = backoff.next_delay();
                 log::warn!(
                     "no connection to the broker at {broker}: {reason}; next attempt in {:.1} s",
