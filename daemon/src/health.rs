@@ -301,22 +301,17 @@ impl Health {
         };
         let broker = match &self.broker {
             _ if self.connections.load(Ordering::Relaxed) > 0 => "broker connected".into(),
-            Some(broker) => {
-                // Some reasons name the settings that they are about.
-                let settings = match line.broker_trouble.contains("mqtt.") {
-                    true => "",
-                    false => " (mqtt.host, mqtt.port)",
-                };
-                let colon = if line.broker_trouble.is_empty() {
-                    ""
-                } else {
-                    ": "
-                };
-                format!(
-                    "broker away: {broker}{colon}{}{settings}",
-                    line.broker_trouble
-                )
+            Some(broker) if line.broker_trouble.is_empty() => {
+                format!("broker away: {broker} (mqtt.host, mqtt.port)")
             }
+            // It names the settings that it is about.
+            Some(broker) if line.broker_trouble.contains("mqtt.") => {
+                format!("broker away: {broker}: {}", line.broker_trouble)
+            }
+            Some(broker) => format!(
+                "broker away: {broker}: {} (mqtt.host, mqtt.port)",
+                line.broker_trouble
+            ),
             None => "no broker".into(),
         };
         format!(

@@ -6,6 +6,7 @@
 use super::CameraError;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::{self, BufRead, BufReader, Read};
+use std::mem;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,8 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_millis(500);
 /// A running program.
 pub(super) struct Helper {
     child: Child,
+    /// Whether its end was seen, and seen to: its number may be somebody else's since.
+    has_ended: bool,
     messages: Option<JoinHandle<()>>,
     last_message: Arc<Mutex<String>>,
 }
@@ -60,6 +63,7 @@ impl Helper {
         let stderr = child.stderr.take().expect("stderr is piped");
         let mut helper = Self {
             child,
+            has_ended: false,
             messages: None,
             last_message: Arc::default(),
         };
@@ -113,7 +117,9 @@ impl Helper {
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => {
-                    self.kill_all();
+                    if !mem::replace(&mut self.has_ended, true) {
+                        self.kill_all();
+                    }
                     return Some(status);
                 }
                 Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
@@ -121,9 +127,7 @@ impl Helper {
             }
         }
     }
-}
 
-impl Helper {
     /// Kills it with all that it has started: it may be a script around the program.
     fn kill_all(&self) {
         if let Some(group) = Pid::from_raw(self.child.id() as i32) {
@@ -134,8 +138,7 @@ impl Helper {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // One that has ended, and was seen to, left nothing behind; its number may be somebody else's by now.
-        if let Ok(None) = self.child.try_wait() {
+        if !self.has_ended {
             self.kill_all();
             let _ = self.child.wait();
         }

@@ -3,8 +3,7 @@
 //! Uncompressed formats pass as they are, the detector reads them; a JPEG becomes RGB. The bytes come from a device
 //! that anybody may plug in: lengths are checked, and a panic of the JPEG decoder costs a frame, not the thread.
 
-use super::driver::Layout;
-use super::format::Encoding;
+use super::format::{Encoding, Layout};
 use crate::camera::{FrameBuffer, SIDE_MAX};
 use image::codecs::jpeg::JpegDecoder;
 use image::{ColorType, ImageDecoder};
@@ -70,12 +69,12 @@ impl Decoder {
             Encoding::Yuyv => (PixelFormat::Yuyv, 2 * width, height),
             Encoding::Nv12 => (PixelFormat::Nv12, width, height / 2 * 3),
             Encoding::Mjpeg => {
-                // What follows the end is the driver's, or is left of a longer picture.
-                match raw.windows(2).rposition(|bytes| bytes == END_OF_IMAGE) {
-                    Some(_) => self.has_ends = true,
-                    None if self.has_ends => return Err(DecodeError::Cut),
-                    None => {}
+                // Drivers may fill up what is behind it.
+                let has_end = raw.windows(2).rev().any(|bytes| bytes == END_OF_IMAGE);
+                if self.has_ends && !has_end {
+                    return Err(DecodeError::Cut);
                 }
+                self.has_ends = has_end;
                 return jpeg(raw, buffer);
             }
         };

@@ -1,7 +1,7 @@
 //! What is said to the driver. The crate `nokhwa` drops how long a frame's bytes are, whether the driver marked them as damaged and the
 //! numerator of a frame's interval, and waits for ever for a frame; `v4l`, which it is made of, does not (docs/adr/0025).
 
-use super::format::{self, Encoding, Interval, Offer, Wanted};
+use super::format::{self, Encoding, Interval, Layout, Offer, Wanted};
 use rustix::event::PollFlags;
 use std::io;
 use std::sync::Arc;
@@ -34,15 +34,6 @@ pub(super) struct Streaming {
     layout: Layout,
 }
 
-/// How a frame's bytes lie in the driver's buffer.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Layout {
-    /// What was chosen.
-    pub(super) offer: Offer,
-    /// Bytes from a line to the next, of uncompressed formats; 0: as many as the line has.
-    pub(super) line_bytes: usize,
-}
-
 impl Streaming {
     /// Opens `/dev/videoN` in the offered format that is nearest to the wanted one.
     pub(super) fn open(index: u32, wanted: &Wanted) -> Result<Self, String> {
@@ -50,9 +41,10 @@ impl Streaming {
         let offers = offers_of(&device, wanted);
         let offer = format::choose(&offers, wanted).ok_or_else(|| {
             let all: Vec<String> = offers.iter().map(Offer::to_string).collect();
-            match all.is_empty() {
-                true => "it offers no YUYV, NV12 or MJPEG format".into(),
-                false => format!("none of its formats is of use: {}", all.join(", ")),
+            if all.is_empty() {
+                "it offers no YUYV, NV12 or MJPEG format".into()
+            } else {
+                format!("none of its formats is of use: {}", all.join(", "))
             }
         })?;
         let asked = Format::new(offer.width, offer.height, four_letters(offer.encoding));

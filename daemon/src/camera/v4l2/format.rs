@@ -78,6 +78,15 @@ impl fmt::Display for Offer {
     }
 }
 
+/// How a stream's frames lie in the driver's buffers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Layout {
+    /// What was chosen.
+    pub offer: Offer,
+    /// Bytes from a line to the next, of uncompressed formats; 0: as many as the line has.
+    pub line_bytes: usize,
+}
+
 /// What the configuration asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {

@@ -14,8 +14,8 @@ use crate::config::{Invalid, in_range};
 use crate::mailbox::{Mailbox, Put, Taken};
 use crate::stop::Stop;
 use decode::Decoder;
-use driver::{Layout, Streaming};
-use format::{Offer, Wanted};
+use driver::Streaming;
+use format::{Layout, Offer, Wanted};
 use nokhwa::utils::{ApiBackend, CameraIndex};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
@@ -68,7 +68,7 @@ impl Config {
         )
     }
 
-    pub(crate) fn wanted(&self) -> Wanted {
+    fn wanted(&self) -> Wanted {
         Wanted {
             width: self.width,
             height: self.height,
@@ -293,15 +293,16 @@ fn there_is() -> String {
     if named.is_empty() {
         return "no other camera is there".into();
     }
-    let more = named.len().saturating_sub(NAMED_MAX);
-    let named = named.iter().take(NAMED_MAX);
-    let named: Vec<String> = named
+    let first: Vec<String> = named
+        .iter()
+        .take(NAMED_MAX)
         .map(|(index, name)| format!("/dev/video{index} ({name})"))
         .collect();
-    match more {
-        0 => format!("there is {}", named.join(", ")),
-        more => format!("there is {} and {more} more", named.join(", ")),
+    let mut text = format!("there is {}", first.join(", "));
+    if named.len() > NAMED_MAX {
+        text.push_str(&format!(" and {} more", named.len() - NAMED_MAX));
     }
+    text
 }
 
 /// Tells whoever waits for frames that none will come, also when the library panics.
