@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
-use burn::tensor::module::{
+use burn_tensor::module::{
     avg_pool2d, batch_norm, batch_norm_train, conv2d, interpolate, max_pool2d,
 };
-use burn::tensor::ops::{
+use burn_tensor::ops::{
     AvgPoolOptions, ConvOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions,
 };
-use burn::tensor::{self, Device, Tensor, TensorData};
+use burn_tensor::{self as tensor, Device, Tensor, TensorData};
 use ternwatch_bundle::manifest::{Activation, Layer, PoolMode};
 
 use super::{Activations, EPSILON, Gradients, HeadOutput, Images, ODD_SIDES, Statistics};
