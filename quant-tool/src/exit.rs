@@ -20,6 +20,7 @@ use crate::train::{
     config::ConfigError,
     parameters::BadCheckpoint,
     stage::{Diverged, Unready},
+    start::BadStart,
 };
 
 /// A device refused the model or took it back.
@@ -118,6 +119,7 @@ fn code(error: &anyhow::Error) -> u8 {
             || e.is::<Unfinished>()
             || e.is::<Unready>()
             || e.is::<NotTrained>()
+            || e.is::<BadStart>()
             || e.is::<FromUtf8Error>()
     }) || is(|e| e.is::<serde_json::Error>() || e.is::<image::ImageError>());
     // Contexts are no links of the chain.

@@ -17,10 +17,13 @@ use crate::evaluate::{Evaluation, OVERALL, Score, coco, curve, failures};
 use crate::import::stored::Stored;
 use crate::network::{Network, SIZE_RANGES};
 use crate::tell::{note, out};
+use crate::train::batches::{self, Plan};
 use crate::train::config::{Config, ConfigError};
+use crate::train::graph::Images;
 use crate::train::log::LOSSES;
 use crate::train::parameters::{self, AVERAGE, Parameters};
 use crate::train::stage::{Session, Stage, State, Teacher};
+use crate::train::start::{self, Start};
 use crate::{cli, export, files, onnx};
 
 /// The configuration in a run's folder.
@@ -51,12 +54,15 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
     let is_fresh = stages.contains(&Stage::Float) && !Stage::Float.path(&args.run).exists();
     let start = config.start.as_deref().filter(|_| is_fresh);
     let start = start
-        .map(|file| begun_with(file, &network, config.seed))
+        .map(|file| start_in(file, &config, &network))
         .transpose()?;
     let dataset = Dataset::read(&args.data, &config.classes)?;
     let (sample, fill) = (config.float.sample, network.input.fill);
     let photos = Photos::load(&dataset, &config.augment, sample, fill)?;
     let photos = Arc::new(photos);
+    let draw = || samples(&config, &photos);
+    let start = start.map(|start| start.parameters(&network, draw));
+    let start = start.transpose()?;
     // Only now: a mistake in what was read so far is to be mended, and the call made again.
     let _alone = claim(&args.run, &config)?;
     tell_other_data(args, stages, &dataset.digest())?;
@@ -116,15 +122,33 @@ fn tell_other_data(args: &cli::Run, stages: &[Stage], digest: &str) -> Result<()
     files::write(&path, &serde_json::to_vec_pretty(&kept)?)
 }
 
-/// Parameters from a file; random ones in the heads where it was made for another number of classes.
-fn begun_with(file: &Path, network: &Network, seed: u64) -> Result<Parameters> {
-    let mut parameters = Parameters::init(network, seed);
-    let anew = parameters.begin_with(network, file).context("start")?;
-    if !anew.is_empty() {
-        let (file, layers) = (file.display(), anew.join(", "));
+/// What is in the file to start with; says which heads it was made for another number of classes in.
+fn start_in(file: &Path, config: &Config, network: &Network) -> Result<Start> {
+    let key = config.start_key.as_deref();
+    let start = Start::read(file, key, network, config.seed).context("start")?;
+    if !start.anew.is_empty() {
+        let (file, layers) = (file.display(), start.anew.join(", "));
         note!("{file} is for another number of classes: {layers} begin anew");
     }
-    Ok(parameters)
+    Ok(start)
+}
+
+/// A few batches of training samples in one.
+fn samples(config: &Config, photos: &Arc<Photos>) -> Result<Images> {
+    let float = &config.float;
+    let plan = Plan {
+        seed: config.seed,
+        steps: (0, start::SAMPLES.div_ceil(float.batch) as u64),
+        batch: float.batch,
+        sample: float.sample,
+    };
+    let drawn = batches::draw(Arc::clone(photos), plan);
+    let (mut all, _) = batches::next(&drawn)?;
+    for (images, _) in drawn {
+        all.data.extend(images.data);
+        all.count += images.count;
+    }
+    Ok(all)
 }
 
 /// The float network of another run, which has to answer the same questions as the one that learns.

@@ -8,6 +8,7 @@ mod bench;
 use std::process::Stdio;
 
 use bench::{Bench, PHOTOGRAPHS, TINY};
+use quant_tool::files;
 use quant_tool::train::config::Config;
 use quant_tool::train::parameters::{Parameters, Role};
 use quant_tool::train::stage::{Stage, State, average_after};
@@ -220,6 +221,58 @@ fn a_run_may_begin_with_what_another_learned() {
 }
 
 #[test]
+fn a_bundle_may_be_begun_with() {
+    let bench = tiny();
+    stage(&bench, "train", "run", "");
+    stage(&bench, "quantize", "run", "");
+    bench.succeed(&export("first.tern"));
+    let start = "start = \"first.tern\"\nstart_key = \"key.pub\"\n";
+    let config = |start: &str, change: &dyn Fn(&str) -> String| {
+        let text = TINY.replace("[network]", &format!("{start}[network]"));
+        bench.write("next.toml", change(&text));
+    };
+    let call = |task: &str, run: &str| format!("{task} --config next.toml --data data --run {run}");
+    // Not trained further, and rounded at once: what began as levels comes back to them.
+    config(start, &|text| {
+        text.replacen("steps = 6", "steps = 0", 1)
+            .replace("soft_steps = 3", "soft_steps = 0")
+            .replace("hard_steps = 5", "hard_steps = 1")
+            .replace("hard_rate = 0.001", "hard_rate = 0.0")
+            .replace("groups = [0.0, 0.5, 1.0]", "groups = [1.0]")
+    });
+    bench.succeed(&call("train", "next"));
+    bench.succeed(&call("quantize", "next"));
+    bench.succeed("export --config next.toml --run next --key key.secret --out second.tern");
+    let weights = |name: &str| {
+        let key = files::public_key(&bench.path("key.pub")).unwrap();
+        let opened = files::open(&bench.path(name), [key]).unwrap();
+        let convs = opened
+            .model
+            .layers()
+            .iter()
+            .filter_map(|layer| match layer {
+                ModelLayer::Conv(conv) => Some((conv.name.clone(), conv.trits.clone())),
+                _ => None,
+            });
+        convs.collect::<Vec<_>>()
+    };
+    assert_eq!(weights("first.tern"), weights("second.tern"));
+
+    config(start, &|text| {
+        text.replace("stage16 = [6]", "stage16 = [7]")
+    });
+    bench.fail(
+        &call("train", "wider"),
+        65,
+        "first.tern: its layer stage16_0",
+    );
+    config("start = \"first.tern\"\n", &str::to_owned);
+    bench.fail(&call("train", "unchecked"), 66, "default.pub");
+    config("start_key = \"key.pub\"\n", &str::to_owned);
+    bench.fail(&call("train", "nothing"), 78, "start_key");
+}
+
+#[test]
 fn an_exported_bundle_is_inspected_and_evaluated() {
     let bench = tiny();
     stage(&bench, "train", "run", "");
@@ -285,7 +338,7 @@ fn an_exported_bundle_is_inspected_and_evaluated() {
     // The card tells where the model comes from and how well it does.
     let bytes = std::fs::read(bench.path("default.tern")).unwrap();
     let key = ternwatch_bundle::PublicKey::from_text(&bench.text("key.pub")).unwrap();
-    let model = quant_tool::files::model_from(&bytes, key).unwrap();
+    let model = files::model_from(&bytes, key).unwrap();
     assert_eq!(model.card()["evaluation"]["ternary"], scores);
     assert_eq!(model.card()["training"]["stages"]["float"]["steps"], 6);
     assert_levels_are_in_the_bundle(&state(&bench, "run"), &model);
@@ -362,7 +415,7 @@ fn assert_resized(bench: &Bench, before: &ternwatch_bundle::Model) {
     bench.succeed("verify --bundle wide.tern --key key.pub");
     let bytes = std::fs::read(bench.path("wide.tern")).unwrap();
     let key = ternwatch_bundle::PublicKey::from_text(&bench.text("key.pub")).unwrap();
-    let after = quant_tool::files::model_from(&bytes, key).unwrap();
+    let after = files::model_from(&bytes, key).unwrap();
     assert_eq!(after.id().name, "wide");
     assert_eq!(after.thresholds().score, 0.75);
     assert_eq!((after.input().width, after.input().height), (128, 64));
@@ -393,7 +446,7 @@ fn assert_measured_as_signed(bench: &Bench, before: &ternwatch_bundle::Model) {
             "{told}"
         );
         let bytes = std::fs::read(bench.path("other.tern")).unwrap();
-        let after = quant_tool::files::model_from(&bytes, key.clone()).unwrap();
+        let after = files::model_from(&bytes, key.clone()).unwrap();
         assert_eq!(after.thresholds().score, score);
         assert_eq!(after.card().get("evaluation").is_some(), is_measured);
     }

@@ -31,10 +31,13 @@ pub struct Config {
     pub classes: Vec<String>,
     /// Default thresholds of the exported model: score, IoU.
     pub thresholds: [f32; 2],
-    /// File of parameters that the float stage begins with in place of random ones: `float.safetensors` of another run, or what
+    /// What the float stage begins with in place of random parameters: a bundle, `float.safetensors` of another run, or what
     /// `export --float` writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
+    /// The public key that checks the bundle to start with; `default.pub` beside it where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_key: Option<PathBuf>,
     /// Folder of another run whose float network teaches in the soft and hard stages, in place of this run's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<PathBuf>,
@@ -92,6 +95,9 @@ pub enum ConfigError {
         "start is for a network that [network] describes; an [imported] one begins with its file"
     )]
     Start,
+    /// A key for nothing.
+    #[error("start_key is of a bundle to start with: there is no start")]
+    StartKey,
     /// A teacher that was taught something else.
     #[error("{}: finds other classes, or answers at other strides, than the network that is to learn from it (teacher)", .0.display())]
     Teacher(PathBuf),
@@ -173,6 +179,9 @@ impl Config {
         }
         if config.imported.is_some() && config.start.is_some() {
             return Err(ConfigError::Start);
+        }
+        if config.start_key.is_some() && config.start.is_none() {
+            return Err(ConfigError::StartKey);
         }
         let f = &config.float;
         check(

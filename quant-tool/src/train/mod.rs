@@ -16,4 +16,5 @@ pub mod parameters;
 mod readings;
 mod shards;
 pub mod stage;
+pub mod start;
 pub mod task;
