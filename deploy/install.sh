@@ -110,14 +110,18 @@ ask_password() {
     fi
 }
 
-# The doctor, with the rights of the service and the password that it gets.
+# The doctor, with the rights of the service and the credentials that it gets.
 examine() {
-    local options=(--quiet --collect --pipe --wait -p User=ternwatch -p SupplementaryGroups=video)
-    "${as_root[@]}" test ! -e "$password_file" || options+=(-p "LoadCredential=mqtt-password:$password_file")
+    local options=(--quiet --collect --pipe --wait -p User=ternwatch -p SupplementaryGroups=video) credential
+    while read -r credential; do
+        options+=(-p "LoadCredential=$credential")
+    done < <(systemctl cat ternwatch | sed -n 's/^LoadCredential=//p')
     "${as_root[@]}" systemd-run "${options[@]}" ternwatchd doctor
 }
 
 if [ -t 0 ]; then
+    say
+    ask device id "Name of this device, if not the host's:"
     say
     say "Events go to an MQTT broker. \`sudo apt install mosquitto\` makes this machine one: then it is localhost."
     ask mqtt host "Broker:"

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::exit::{Failure, Reason};
 use crate::model;
 use crate::processor::IsaChoice;
-use crate::publish::mqtt;
+use crate::publish::mqtt::{self, visit};
 use crate::tell::out;
 use anyhow::anyhow;
 use board::Board;
@@ -21,6 +21,8 @@ use ternwatch_detector::Isa;
 
 /// Time for a broker or a camera in the network to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time for a broker to let this account in, encrypted or not.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,22 +189,33 @@ fn broker(config: &mqtt::Config, device: &str) -> Finding {
             "mqtt.host and mqtt.port name it; `apt install mosquitto` makes this board one",
         );
     }
-    match config.session(device) {
-        Ok(session) => match session.doubt() {
-            None => Finding::good(SUBJECT, format!("{name} answers")),
-            Some(doubt) => Finding::new(
+    let session = match config.session(device) {
+        Ok(session) => session,
+        // A credential is there for the service only.
+        Err(error) => {
+            return Finding::new(
                 Level::Doubtful,
                 SUBJECT,
-                format!("{name} answers, but {doubt}"),
-                "a new certificate for the same key, or the clock set; then `systemctl restart ternwatch`",
-            ),
-        },
-        // A credential is there for the service only.
-        Err(error) => Finding::new(
+                format!("{name} answers, but {:#}", anyhow::Error::new(error)),
+                "inside the service it may be there: `systemctl status ternwatch` tells",
+            );
+        }
+    };
+    if let Err(error) = visit::call(&session, WELCOME_TIMEOUT) {
+        return Finding::new(
+            Level::Bad(Reason::Unavailable),
+            SUBJECT,
+            error.to_string(),
+            "its own log may say more; [mqtt] has the account, the protocol and whether the connection is encrypted",
+        );
+    }
+    match session.doubt() {
+        None => Finding::good(SUBJECT, format!("{name} lets this device in")),
+        Some(doubt) => Finding::new(
             Level::Doubtful,
             SUBJECT,
-            format!("{name} answers, but {:#}", anyhow::Error::new(error)),
-            "inside the service it may be there: `systemctl status ternwatch` tells",
+            format!("{name} lets this device in, but {doubt}"),
+            "a new certificate for the same key, or the clock set; then `systemctl restart ternwatch`",
         ),
     }
 }
@@ -222,6 +235,7 @@ fn reach(host: &str, port: u16) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     fn mqtt(port: u16) -> mqtt::Config {
@@ -232,11 +246,44 @@ mod tests {
         Config::load(None, variables).expect("valid").mqtt
     }
 
-    #[test]
-    fn a_broker_that_answers_is_good_and_one_that_does_not_is_named() {
+    /// A broker that answers who wants in with these bytes, MQTT 5, and says nothing more.
+    fn broker_answering(answer: &'static [u8]) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("bound").port();
-        assert_eq!(broker(&mqtt(port), "test").level, Level::Good);
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut connection = connection.expect("accepted");
+                let mut asked = [0; 256];
+                // Whoever only knocks says nothing.
+                if connection.read(&mut asked).is_ok_and(|bytes| bytes > 0) {
+                    let _ = connection.write_all(answer);
+                    let _ = connection.read(&mut asked);
+                }
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn a_broker_is_asked_whether_it_lets_this_device_in() {
+        let welcome = [0x20, 3, 0, 0, 0].as_slice();
+        let finding = broker(&mqtt(broker_answering(welcome)), "test");
+        assert_eq!(finding.level, Level::Good, "{finding}");
+
+        let bad_user_name_or_password = [0x20, 3, 0, 0x86, 0].as_slice();
+        let finding = broker(&mqtt(broker_answering(bad_user_name_or_password)), "test");
+        assert_eq!(finding.level, Level::Bad(Reason::Unavailable), "{finding}");
+        assert!(finding.text.contains("this account"), "{finding}");
+
+        let no_broker = b"HTTP/1.1 400 Bad Request\r\n\r\n".as_slice();
+        let finding = broker(&mqtt(broker_answering(no_broker)), "test");
+        assert_eq!(finding.level, Level::Bad(Reason::Unavailable), "{finding}");
+    }
+
+    #[test]
+    fn a_broker_that_does_not_answer_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
         drop(listener);
         let finding = broker(&mqtt(port), "test");
         assert_eq!(finding.level, Level::Bad(Reason::Unavailable));

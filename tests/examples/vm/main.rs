@@ -113,11 +113,12 @@ fn find_the_broker(machine: &Machine, root: &Path, site: &mut Site, story: &mut 
     let shown = machine.at_terminal(
         &format!("bash /var/tmp/install.sh {PACKAGE} && rm {PACKAGE}"),
         &[
+            as_it_is, // the device's name
             "10.0.2.2", &port, USER, PASSWORD, "yes", // Home Assistant
             as_it_is, as_it_is, // the camera
         ],
     );
-    assert!(shown.contains("ok    broker"), "{shown}");
+    assert!(shown.contains("lets this device in"), "{shown}");
     let readable = machine.try_run("runuser -u ternwatch -- cat /etc/ternwatch/mqtt-password");
     assert_eq!(readable, None, "the password is readable");
     site.device_is("online");

@@ -157,15 +157,21 @@ impl Bench {
         )
     }
 
-    /// A command of `ternwatchd` that ends by itself.
+    /// What a command of `ternwatchd` came to that ends by itself.
     pub(crate) fn command(&self, arguments: &[&str]) -> Output {
+        let output = self.invocation(arguments).output();
+        output.expect("ternwatchd starts")
+    }
+
+    /// A command of `ternwatchd` that ends by itself, to be started.
+    pub(crate) fn invocation(&self, arguments: &[&str]) -> Command {
         let config = self.path("ternwatch.toml");
         fs::write(&config, "").expect("written");
         let mut command = Command::new(daemon_program());
         command.arg("--config").arg(config).args(arguments);
         self.set_environment(&mut command);
-        let output = command.stdin(Stdio::null()).output();
-        output.expect("ternwatchd starts")
+        command.stdin(Stdio::null());
+        command
     }
 
     /// This bench's settings, and none of whoever runs the tests.

@@ -611,6 +611,14 @@ fn an_encrypted_connection_checks_the_broker_and_shows_a_password() {
         let daemon = run(&bench);
         expect_state(&mut subscriber, "online");
         subscriber.expect("a document", document);
+        let doctor = |bench: &Bench| {
+            let mut command = bench.invocation(&["doctor"]);
+            let output = command.env("CREDENTIALS_DIRECTORY", folder).output();
+            String::from_utf8(output.expect("it starts").stdout).expect("UTF-8")
+        };
+        // Beside the daemon, which keeps its connection.
+        let text = doctor(&bench);
+        assert!(text.contains("lets this device in"), "{text}");
         assert!(!daemon.terminate().contains("hunter2"));
         expect_state(&mut subscriber, "offline");
 
@@ -622,6 +630,9 @@ fn an_encrypted_connection_checks_the_broker_and_shows_a_password() {
                 .then_some(())
         });
         daemon.terminate();
+        let text = doctor(&bench);
+        assert!(text.contains("fail  broker"), "{text}");
+        assert!(text.contains("does not accept this account"), "{text}");
         bench.set("MQTT__USERNAME", "me");
     }
 }

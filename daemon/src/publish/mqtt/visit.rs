@@ -1,4 +1,4 @@
-//! A short visit to the broker before and after others' connections: to see whether it is there, and to have it forget.
+//! A short visit to the broker, beside others' connections: to see whether it lets this account in, and to have it forget.
 
 use super::SessionError;
 use super::link::{self, Polled, Session};
@@ -14,6 +14,9 @@ pub enum VisitError {
     /// There is no connection to open.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The system has no resources for it.
+    #[error("cannot prepare the network")]
+    Runtime(#[from] std::io::Error),
     /// The broker is not there, or does not let us in.
     #[error("no connection to the broker at {broker}: {reason}")]
     Unreachable {
@@ -22,6 +25,17 @@ pub enum VisitError {
         /// Why.
         reason: String,
     },
+}
+
+/// Connects with a client id of its own and leaves, all of it `within` this time.
+pub fn call(session: &Session, within: Duration) -> Result<(), VisitError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let called = runtime.block_on(forget(session, &[], within));
+    // Name resolution may still occupy a thread.
+    runtime.shutdown_background();
+    called
 }
 
 /// Connects, has the broker forget what it keeps on these topics, and leaves, all of it `within` this time.
