@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use system_tests::broker::free_port;
+use tempfile::TempDir;
 
 const GUEST: &str = "root@127.0.0.1";
 
@@ -17,6 +18,8 @@ pub(crate) struct Machine {
     folder: PathBuf,
     port: u16,
     process: Option<Child>,
+    /// Where its one ssh connection waits for the next command: an emulated processor takes seconds to agree on keys.
+    lines: TempDir,
 }
 
 impl Machine {
@@ -26,6 +29,7 @@ impl Machine {
             folder: folder.to_owned(),
             port: free_port(),
             process: None,
+            lines: tempfile::tempdir().expect("a temporary folder"),
         };
         let copied = Command::new("cp")
             .arg("--sparse=always")
@@ -88,7 +92,13 @@ impl Machine {
         if let Some(mut process) = self.process.take() {
             kill_process(Pid::from_child(&process), Signal::KILL).expect("it is our child");
             process.wait().expect("it is our child");
+            // Whoever asks next has to connect anew. There is nothing to remove if nobody did.
+            drop(fs::remove_file(self.line()));
         }
+    }
+
+    fn line(&self) -> PathBuf {
+        self.lines.path().join("ssh")
     }
 
     /// Runs a shell script in it as root: what it printed. Fails with the script.
@@ -144,7 +154,8 @@ impl Machine {
                 "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=30"
                     .split(' '),
             )
-            .args("-o BatchMode=yes -o ServerAliveInterval=30".split(' '))
+            .args("-o BatchMode=yes -o ServerAliveInterval=30 -o ControlMaster=auto -o ControlPersist=yes".split(' '))
+            .arg(format!("-oControlPath={}", self.line().display()))
             .args([GUEST, script])
             .stdin(input)
             .output()
