@@ -350,6 +350,7 @@ mod tests {
                 version: 1,
                 sha256: "00".into(),
             },
+            keyring: None,
         };
         serde_json::to_vec(&state).expect("JSON")
     }

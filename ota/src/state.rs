@@ -33,6 +33,9 @@ pub struct State {
     pub progress: Option<Progress>,
     /// The model that looks at the frames.
     pub running: Running,
+    /// Version of the keyring that says whose models are taken, if one is in effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyring: Option<u64>,
 }
 
 /// How much of a model is on the device.

@@ -380,6 +380,7 @@ mod tests {
                     version: 3,
                     sha256: Digest::of(b"three").to_string(),
                 },
+                keyring: None,
             };
             let document = serde_json::to_vec(&state).unwrap();
             sender.hear(&topic::model("site", name), &document).unwrap();

@@ -23,7 +23,7 @@ use super::network::{Inbox, Requests};
 use super::offer::Offer;
 use super::reason::Reason;
 use super::slot::Slot;
-use super::status;
+use super::status::{self, Present};
 use super::store::Store;
 use super::trust::{self, TrustError};
 use super::web::Web;
@@ -134,6 +134,8 @@ pub struct Agent {
     deployments: Budget,
     /// The version of the keyring whose keys the stored models were last checked with.
     keyring: Option<u64>,
+    /// The same, if the present roots signed it.
+    in_effect: Option<u64>,
     /// The newest offer that came while another model was not decided on, or one whose download was interrupted by an answer.
     waiting: Option<Offer>,
     /// When that answer is told, if there was one.
@@ -175,6 +177,7 @@ impl Agent {
             budget: Budget::new(config.update.downloads_per_hour_max as usize),
             deployments: Budget::new(config.update.downloads_per_hour_max as usize),
             keyring: None,
+            in_effect: None,
             waiting: None,
             told_at: None,
             own: Vec::new(),
@@ -222,8 +225,15 @@ impl Agent {
         }
     }
 
+    fn present(&self) -> Present<'_> {
+        Present {
+            running: &self.running,
+            keyring: self.in_effect,
+        }
+    }
+
     fn report(&mut self) {
-        let own = status::state(self.store.machine(), &self.running);
+        let own = status::state(self.store.machine(), self.present());
         if own != self.own {
             let has_ended = matches!(self.store.machine().phase(), Phase::Ended(_));
             // At the start it ended long ago.
@@ -411,8 +421,8 @@ impl Agent {
         if version == self.keyring {
             return;
         }
-        let keys = match trust::model_keys(&self.model, record) {
-            Ok(keys) => keys,
+        let trusted = match trust::in_effect(&self.model, record) {
+            Ok(trusted) => trusted,
             Err(error) => return self.complain(&error),
         };
         let needed: Vec<Digest> = record.needs().collect();
@@ -422,7 +432,7 @@ impl Agent {
             let Ok(file) = self.store.model(&sha256) else {
                 continue;
             };
-            if let Err(error) = model::verify(&keys, &path, &file) {
+            if let Err(error) = model::verify(&trusted.keys, &path, &file) {
                 log::error!("a stored model is not trusted any more: {}", chain(&error));
                 if !self.step(Event::Lose(sha256, Reason::BadSignature)) {
                     return;
@@ -430,6 +440,7 @@ impl Agent {
             }
         }
         self.keyring = version;
+        self.in_effect = trusted.keyring;
         self.clean();
     }
 }

@@ -8,24 +8,33 @@ use serde::Serialize;
 use ternwatch_ota::request::Request;
 use ternwatch_ota::state::{Progress, Running, SCHEMA, State};
 
+/// What is so on the device, whatever the job.
+#[derive(Clone, Copy)]
+pub struct Present<'a> {
+    /// The model that looks at the frames.
+    pub running: &'a ModelIdentity,
+    /// Version of the keyring in effect.
+    pub keyring: Option<u64>,
+}
+
 /// The state document: where the current job is, and which model looks at the frames.
-pub fn state(machine: &Machine, running: &ModelIdentity) -> Vec<u8> {
-    document(machine, running, (machine.phase(), machine.subject()))
+pub fn state(machine: &Machine, present: Present<'_>) -> Vec<u8> {
+    document(machine, present, (machine.phase(), machine.subject()))
 }
 
 /// The same of an offer that was answered at once, beside the current job.
 pub fn answer(
     machine: &Machine,
-    running: &ModelIdentity,
+    present: Present<'_>,
     phase: Phase,
     (job, model): (&str, Option<&Identity>),
 ) -> Vec<u8> {
-    document(machine, running, (phase, (Some(job), model)))
+    document(machine, present, (phase, (Some(job), model)))
 }
 
 fn document(
     machine: &Machine,
-    running: &ModelIdentity,
+    Present { running, keyring }: Present<'_>,
     (phase, (job, model)): (Phase, (Option<&str>, Option<&Identity>)),
 ) -> Vec<u8> {
     let progress = match phase {
@@ -48,6 +57,7 @@ fn document(
             version: running.version,
             sha256: running.sha256.clone(),
         },
+        keyring,
     })
 }
 

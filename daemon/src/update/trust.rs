@@ -37,17 +37,36 @@ pub enum TrustError {
     },
 }
 
-/// The keys that models from elsewhere must be signed with. A stored keyring that the present roots did not sign is
-/// not in effect: the package that brought other roots decides.
-pub fn model_keys(config: &model::Config, record: &Record) -> Result<TrustedKeys, LoadError> {
+/// Whose models are taken.
+pub struct Trusted {
+    /// The keys that models from elsewhere must be signed with.
+    pub keys: TrustedKeys,
+    /// Version of the keyring that says so; none if the settings do.
+    pub keyring: Option<u64>,
+}
+
+/// Whose models are taken. A stored keyring that the present roots did not sign is not in effect: the package that brought other
+/// roots decides.
+pub fn in_effect(config: &model::Config, record: &Record) -> Result<Trusted, LoadError> {
     // Without a keyring nobody needs the roots.
     if record.keyring.is_some()
         && let Some(roots) = roots(config)?
         && let Some(keyring) = effective(record, &roots)
     {
-        return Ok(keyring.models().clone());
+        return Ok(Trusted {
+            keys: keyring.models().clone(),
+            keyring: Some(keyring.body().version),
+        });
     }
-    model::trusted_keys(config)
+    Ok(Trusted {
+        keys: model::trusted_keys(config)?,
+        keyring: None,
+    })
+}
+
+/// The keys that models from elsewhere must be signed with.
+pub fn model_keys(config: &model::Config, record: &Record) -> Result<TrustedKeys, LoadError> {
+    in_effect(config, record).map(|trusted| trusted.keys)
 }
 
 /// Checks a keyring from outside: the event that puts it into effect.

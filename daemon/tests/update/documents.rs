@@ -11,7 +11,7 @@ use ternwatch_daemon::update::digest::Digest;
 use ternwatch_daemon::update::machine::{Event, Identity, Machine, Phase, Record};
 use ternwatch_daemon::update::offer::{CHUNKS_MAX, OFFER_BYTES_MAX, Offer};
 use ternwatch_daemon::update::reason::Reason;
-use ternwatch_daemon::update::status;
+use ternwatch_daemon::update::status::{self, Present};
 
 const OFFER: &str = include_str!("../../../docs/schema/model-offer-1.json");
 const REQUEST: &str = include_str!("../../../docs/schema/model-request-1.json");
@@ -38,7 +38,11 @@ fn state(machine: &Machine) -> Value {
         version: 3,
         sha256: Digest::of(b"three").to_string(),
     };
-    obeys(STATE, &status::state(machine, &running))
+    let present = Present {
+        running: &running,
+        keyring: Some(3),
+    };
+    obeys(STATE, &status::state(machine, present))
 }
 
 #[test]

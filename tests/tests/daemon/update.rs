@@ -674,8 +674,14 @@ fn a_revoked_key_loses_its_models() {
         (name, state["reason"].as_str().unwrap_or("").to_owned())
     };
     let refused = || ("rejected".to_string(), "bad_signature".to_string());
+    let expect_keyring = |subscriber: &mut Subscriber, version: u64| {
+        subscriber.expect(&format!("keyring {version}"), |heard| {
+            (model_state(heard)?["keyring"] == version).then_some(())
+        });
+    };
     pusher.keyring(keyring(1, &[20], &[]));
     wait_for_log(&daemon, "a new keyring is in effect");
+    expect_keyring(&mut subscriber, 1);
     let (name, _) = push(&mut subscriber, "new-key", 2, &secret(20));
     assert_eq!(name, "committed");
     expect_running(&mut subscriber, 2);
@@ -684,6 +690,7 @@ fn a_revoked_key_loses_its_models() {
 
     // Taken away while it looks at the frames; the packaged model takes over.
     pusher.keyring(keyring(2, &[21], &[20]));
+    expect_keyring(&mut subscriber, 2);
     expect_running(&mut subscriber, 1);
     assert_eq!(push(&mut subscriber, "revoked", 4, &secret(20)), refused());
     pusher.keyring(keyring(1, &[20], &[]));
@@ -704,6 +711,7 @@ fn a_revoked_key_loses_its_models() {
     let (_, list) = bench.model(&["list"]);
     assert!(list.contains("keyring      version 3"), "{list}");
     let daemon = bench.run();
+    expect_keyring(&mut subscriber, 3);
     expect_running(&mut subscriber, 1);
     daemon.terminate();
 }

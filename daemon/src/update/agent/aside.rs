@@ -87,7 +87,7 @@ impl Agent {
             return;
         }
         let machine = self.store.machine();
-        let document = status::answer(machine, &self.running, phase, (job, claimed));
+        let document = status::answer(machine, self.present(), phase, (job, claimed));
         self.aside = Some(Aside {
             document,
             since,
