@@ -323,6 +323,9 @@ impl Inference {
                 }
                 Taken::TimedOut => {
                     self.lose_sight_or_not(came_at, shared, &mut documents)?;
+                    // Other settings or another model may have something to tell, and no frame comes to tell it with.
+                    self.watch.recount(&mut documents);
+                    self.hand_over(&mut documents, shared)?;
                     if came_at.elapsed() >= FIRST_FRAME {
                         shared.health.ready("No frame came yet");
                     }
@@ -391,7 +394,7 @@ impl Inference {
         });
     }
 
-    /// Takes other settings, if there are some. What the zones tell of goes out with the next frame.
+    /// Takes other settings, if there are some. What the zones tell of goes out with the next frame, or when none comes.
     fn change_settings(&mut self, documents: &mut Vec<Document>) {
         let Some(settings) = self.mail.take() else {
             return;
@@ -445,7 +448,7 @@ impl Inference {
     ) -> Duration {
         let started = Instant::now();
         // The tracker has a use for weaker detections than those that are published.
-        let detections = self.detector.detect(
+        self.detector.detect(
             frame,
             Thresholds {
                 score: self.watch.score_low(),
@@ -453,10 +456,13 @@ impl Inference {
             },
         );
         let inference = started.elapsed();
+        let detections = self.detector.detections();
+        let candidates = self.detector.candidates().map(|candidate| candidate.xyxy);
         let strong = strong(detections, self.thresholds.score).len();
         self.slot.examined(strong, inference);
         let first = documents.len();
         self.watch.step(buffer, detections, documents);
+        self.watch.keep_shots(buffer, detections, candidates);
         if let Some(source) = &self.source {
             // Who is followed is shown by a weak detection, too.
             let shown = detections

@@ -11,6 +11,7 @@ mod studio;
 
 pub use album::{Album, Seen};
 pub use desk::Desk;
+pub use picture::covers;
 pub use studio::{Order, Snapshot, Studio};
 
 use crate::config::choice::Choice;

@@ -177,6 +177,21 @@ impl Zones {
         }
     }
 
+    /// Notes where an object was when it was seen first, which may be long before it is believed: a line that it has crossed since is
+    /// crossed when it is observed.
+    pub fn begin(&mut self, subject: &Subject, aspect: f32) {
+        let Some(index) = self.member(subject.id) else {
+            return;
+        };
+        let foot = subject.foot.map(|part| part.clamp(0.0, LAST));
+        for (line, last) in self.lines.iter().zip(&mut self.members[index].sides) {
+            let (side, distance) = line.segment.side(foot, aspect);
+            if last.is_none() && distance > SIDE_MARGIN * subject.height {
+                *last = Some((side, foot));
+            }
+        }
+    }
+
     /// Notes where an object is at `now_ns`; [`happenings`](Self::happenings) tells what it did since the last time. `aspect` is the frame's width
     /// divided by its height.
     pub fn observe(&mut self, subject: &Subject, now_ns: u64, aspect: f32) {

@@ -64,6 +64,23 @@ fn walk(zones: &mut Zones, id: u64, way: &[[f32; 2]]) -> Vec<(u64, Happening)> {
 }
 
 #[test]
+fn a_line_that_was_crossed_before_anybody_was_believed_counts() {
+    let mut zones = made(&[], &[gate()]);
+    zones.begin(&subject(1, 0.4, 0.8), ASPECT);
+    let told = walk(&mut zones, 1, &[[0.6, 0.8], [0.7, 0.8]]);
+    let line_cross = Happening::Cross {
+        line: 0,
+        direction: Direction::ToRight,
+    };
+    assert_eq!(told, [(0, line_cross)]);
+    // On the same side there is nothing to count, nor for who began on the line.
+    for (id, x) in [(2, 0.7), (3, 0.5)] {
+        zones.begin(&subject(id, x, 0.8), ASPECT);
+        assert_eq!(walk(&mut zones, id, &[[0.6, 0.8]]), []);
+    }
+}
+
+#[test]
 fn who_is_cut_off_by_the_pictures_edge_stands_in_a_zone_that_reaches_to_it() {
     let whole = zone("all", &[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]);
     for foot in [[0.5, 1.0], [0.5, 1.04], [1.01, 0.5], [-0.01, 1.0]] {

@@ -18,7 +18,7 @@ use crate::letterbox::Letterbox;
 /// Detections of one frame at most.
 pub const DETECTIONS_MAX: usize = 300;
 /// Boxes that compete at most: the best ones.
-const CANDIDATES_MAX: usize = 1000;
+pub const CANDIDATES_MAX: usize = 1000;
 
 /// Sides of a box, and channels that give their distances.
 const SIDES: usize = 4;
@@ -117,6 +117,18 @@ impl Decoder {
             &mut self.detections,
         );
         &self.detections
+    }
+}
+
+impl Decoder {
+    /// What came out last.
+    pub(crate) fn detections(&self) -> &[Detection] {
+        &self.detections
+    }
+
+    /// What competed for it.
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = &Detection> + Clone {
+        self.candidates.list.iter().map(|c| &c.detection)
     }
 }
 

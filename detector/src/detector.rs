@@ -147,6 +147,17 @@ impl Detector {
         )
     }
 
+    /// What `decode` gave last.
+    pub fn detections(&self) -> &[Detection] {
+        self.decoder.detections()
+    }
+
+    /// The boxes that competed in it, best first, those too that a better one of their class suppressed: at most
+    /// [`crate::CANDIDATES_MAX`].
+    pub fn candidates(&self) -> impl Iterator<Item = &Detection> + Clone {
+        self.decoder.candidates()
+    }
+
     /// Decodes head outputs that were computed elsewhere, say by the float network that this one was made from, in
     /// the scales of this model's heads. `logits` gives a head's `[channel][row][column]` by the layer's index. Boxes
     /// are those of the frame that was preprocessed last.

@@ -27,7 +27,7 @@ pub use ternwatch_bundle::{Model, Thresholds};
 pub use ternwatch_kernels::Isa;
 pub use ternwatch_kernels::conv::Probe;
 
-pub use self::decode::DETECTIONS_MAX;
+pub use self::decode::{CANDIDATES_MAX, DETECTIONS_MAX};
 pub use self::detection::Detection;
 pub use self::detector::{Detector, DetectorError};
 pub use self::frame::{Frame, FrameError, PixelFormat, SIDE_MAX, SIDE_MIN};

@@ -12,6 +12,7 @@ use ternwatch_kernels::Trit;
 use crate::evaluate::{OVERALL, Point, Score, curve};
 use crate::exit::misused;
 use crate::inspect::zeros_percent;
+use crate::train::start::Origin;
 use crate::{cli, files};
 
 /// What `export` wrote down. A bundle of somebody else's may have less.
@@ -26,6 +27,7 @@ struct Card {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Training {
+    start: Option<Origin>,
     stages: BTreeMap<String, Cost>,
 }
 
@@ -155,9 +157,18 @@ fn facts(opened: &files::Opened) -> String {
 }
 
 fn training(card: &Card) -> String {
-    let mut out = String::from(
+    let begun = card.training.start.as_ref().map(|origin| {
+        let what = match &origin.model {
+            Some(model) => format!("`{}` version {}", model.name, model.version),
+            None => "another network's parameters".into(),
+        };
+        let sha256 = &origin.sha256;
+        format!(" It began with {what} (SHA-256 `{sha256}`), not with random parameters.")
+    });
+    let mut out = format!(
         "\n## Training\n\nThe whole configuration is in the bundle (`training.configuration` of its card). Times are of the machine that it was trained on, with \
-         whatever else that did.\n\n| stage | steps | minutes |\n|---|--:|--:|\n",
+         whatever else that did.{}\n\n| stage | steps | minutes |\n|---|--:|--:|\n",
+        begun.unwrap_or_default()
     );
     let mut row = |name: &str, steps: u64, seconds: f64| {
         let _ = writeln!(out, "| {name} | {steps} | {:.0} |", seconds / 60.0);

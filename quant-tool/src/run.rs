@@ -23,13 +23,15 @@ use crate::train::graph::Images;
 use crate::train::log::LOSSES;
 use crate::train::parameters::{self, AVERAGE, Parameters};
 use crate::train::stage::{Session, Stage, State, Teacher};
-use crate::train::start::{self, Start};
+use crate::train::start::{self, Origin, Start};
 use crate::{cli, export, files, onnx};
 
 /// The configuration in a run's folder.
 const CONFIG: &str = "config.toml";
 /// What each stage learned from, in a run's folder: SHA-256 by the stage's name.
 const DATA: &str = "data.json";
+/// What the float stage began with, in a run's folder, if that was not random.
+const START: &str = "start.json";
 
 /// Trains through `stages`.
 pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
@@ -60,11 +62,15 @@ pub fn train(args: &cli::Run, stages: &[Stage]) -> Result<()> {
     let (sample, fill) = (config.float.sample, network.input.fill);
     let photos = Photos::load(&dataset, &config.augment, sample, fill)?;
     let photos = Arc::new(photos);
+    let origin = start.as_ref().map(|start| start.origin.clone());
     let draw = || samples(&config, &photos);
     let start = start.map(|start| start.parameters(&network, draw));
     let start = start.transpose()?;
     // Only now: a mistake in what was read so far is to be mended, and the call made again.
     let _alone = claim(&args.run, &config)?;
+    if is_fresh {
+        keep_origin(&args.run, origin.as_ref())?;
+    }
     tell_other_data(args, stages, &dataset.digest())?;
     let session = Session {
         recipe: config.recipe(),
@@ -122,13 +128,47 @@ fn tell_other_data(args: &cli::Run, stages: &[Stage], digest: &str) -> Result<()
     files::write(&path, &serde_json::to_vec_pretty(&kept)?)
 }
 
-/// What is in the file to start with; says which heads it was made for another number of classes in.
+/// Keeps what the float stage begins with. A call that was stopped before its first checkpoint may have kept something else.
+fn keep_origin(run: &Path, origin: Option<&Origin>) -> Result<()> {
+    let path = run.join(START);
+    match origin {
+        Some(origin) => files::write(&path, &serde_json::to_vec_pretty(origin)?),
+        None if path.exists() => {
+            std::fs::remove_file(&path).with_context(|| path.display().to_string())
+        }
+        None => Ok(()),
+    }
+}
+
+/// What a run's float stage began with, if that was not random.
+fn origin(run: &Path) -> Result<Option<Origin>> {
+    let path = run.join(START);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = files::read_text(&path)?;
+    serde_json::from_str(&text).with_context(|| path.display().to_string())
+}
+
+/// What is in the file to start with; says what that is, and which heads it was made for other classes in.
 fn start_in(file: &Path, config: &Config, network: &Network) -> Result<Start> {
     let key = config.start_key.as_deref();
     let start = Start::read(file, key, network, config.seed).context("start")?;
+    let (file, classes) = (file.display(), config.classes.join(", "));
+    if let Some(model) = &start.origin.model {
+        note!(
+            "begins with {} version {} ({file})",
+            model.name,
+            model.version
+        );
+    }
+    let others = start.classes.as_ref().filter(|c| **c != config.classes);
     if !start.anew.is_empty() {
-        let (file, layers) = (file.display(), start.anew.join(", "));
+        let layers = start.anew.join(", ");
         note!("{file} is for another number of classes: {layers} begin anew");
+    } else if let Some(others) = others {
+        let others = others.join(", ");
+        note!("warning: {file} finds {others}: its heads go on as {classes}, in this order");
     }
     Ok(start)
 }
@@ -341,9 +381,13 @@ fn card(
         &State::read(&Stage::Soft.path(run), network, &config.recipe())?,
     );
     record(Stage::Hard, state);
+    let mut training = json!({ "configuration": config, "stages": stages });
+    if let Some(origin) = origin(run)? {
+        training["start"] = json!(origin);
+    }
     Ok(json!({
         "about": config.card,
-        "training": { "configuration": config, "stages": stages },
+        "training": training,
         "network": { "macs": network.macs(), "weights": network.weights_len() },
         "layers": state.quantizer.report(parameters),
     }))

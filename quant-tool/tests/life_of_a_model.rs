@@ -13,6 +13,7 @@ use quant_tool::train::config::Config;
 use quant_tool::train::parameters::{Parameters, Role};
 use quant_tool::train::stage::{Stage, State, average_after};
 use ternwatch_bundle::model::ModelLayer;
+use ternwatch_kernels::Trit;
 
 fn tiny() -> Bench {
     let bench = Bench::new();
@@ -257,6 +258,31 @@ fn a_bundle_may_be_begun_with() {
         convs.collect::<Vec<_>>()
     };
     assert_eq!(weights("first.tern"), weights("second.tern"));
+    bench.succeed("card --bundle second.tern --key key.pub --out .");
+    let page = bench.text("tiny.md");
+    assert!(
+        page.contains("It began with `tiny` version 3 (SHA-256"),
+        "{page}"
+    );
+    // No threshold parts weights of one size: their levels stay, and not all become zero.
+    let sparse = |text: &str| text.replace("[augment]", "zeros = 0.9\n[augment]");
+    config(start, &|text| {
+        sparse(text)
+            .replacen("steps = 6", "steps = 0", 1)
+            .replace("soft_steps = 3", "soft_steps = 0")
+            .replace("hard_steps = 5", "hard_steps = 1")
+            .replace("hard_rate = 0.001", "hard_rate = 0.0")
+            .replace("groups = [0.0, 0.5, 1.0]", "groups = [1.0]")
+            .replace("pull = 0.1", "pull = 0.1\nlevels = \"frozen\"")
+    });
+    bench.succeed(&call("train", "sparse"));
+    bench.succeed(&call("quantize", "sparse"));
+    bench.succeed("export --config next.toml --run sparse --key key.secret --out third.tern");
+    let is_empty = |(_, trits): &(String, Vec<Trit>)| trits.iter().all(|trit| *trit == Trit::Zero);
+    assert!(!weights("third.tern").iter().any(is_empty));
+
+    config("", &|text| format!("{text}\nstart = \"first.tern\"\n"));
+    bench.fail(&call("train", "behind"), 78, "start stands in [card]");
 
     config(start, &|text| {
         text.replace("stage16 = [6]", "stage16 = [7]")

@@ -8,7 +8,7 @@ use crate::publish::counts::{self, InZone, OverLine};
 use crate::publish::event::{self, AtLine, EventWriter, Kind, Moment, Object};
 use crate::publish::outbox::Event;
 use crate::publish::payload::Source;
-use crate::snapshot::{Album, BLUR_FROM, Seen};
+use crate::snapshot::{Album, BLUR_FROM, Seen, covers};
 use crate::track::{Change, Sighting, State, TRACKS_MAX, Track, Tracker};
 use crate::zones::{Direction, Happening, LineConfig, Subject, ZoneConfig, Zones};
 use std::mem;
@@ -182,7 +182,6 @@ impl Watch {
         self.now = Some(now);
         self.tracker.step(now.at_ns, detections);
         self.tell(now, documents);
-        self.keep_shots(buffer, detections);
     }
 
     /// The track that the last step saw again by this detection, if it is believed.
@@ -228,6 +227,13 @@ impl Watch {
         }
     }
 
+    /// Tells the counts of other places, if no frame came since.
+    pub fn recount(&mut self, documents: &mut Vec<Document>) {
+        if let (None, Some(now)) = (&self.counted, self.now) {
+            self.count(now.moment.captured_at, documents);
+        }
+    }
+
     /// How long somebody is followed whom no frame shows.
     pub fn lost_after(&self) -> Duration {
         self.tracker.lost_after()
@@ -251,8 +257,14 @@ impl Watch {
         }
     }
 
-    /// The frame may show somebody at their best.
-    fn keep_shots(&mut self, buffer: &FrameBuffer, detections: &[Detection]) {
+    /// Takes the same frame again, once it was stepped: it may show somebody at their best, or be asked for. `candidates` are the boxes that
+    /// competed to be a detection.
+    pub fn keep_shots(
+        &mut self,
+        buffer: &FrameBuffer,
+        detections: &[Detection],
+        candidates: impl Iterator<Item = [f32; 4]> + Clone,
+    ) {
         let Some(album) = &mut self.album else {
             return;
         };
@@ -262,10 +274,14 @@ impl Watch {
             score: track.last().score,
             xyxy: track.last().xyxy,
         });
-        // Weak detections and those who were not seen this time, too: they may be there.
+        // Weak detections and those who were not seen this time, too: they may be there, where they were last or where they have
+        // gone since. And somebody may be behind somebody else, whose box won.
         let detected = detections.iter().map(|detection| detection.xyxy);
-        let people = detected.chain(self.tracker.everybody().map(Track::xyxy));
-        album.see(buffer, seen, people);
+        let is_covered = |one: &[f32; 4]| detections.iter().any(|d| covers(d.xyxy, *one));
+        let behind = candidates.filter(|one| !is_covered(one));
+        let followed = self.tracker.everybody();
+        let followed = followed.map(|track| hull(track.last().xyxy, track.xyxy()));
+        album.see(buffer, seen, detected.chain(followed).chain(behind));
     }
 
     /// Ends come first, then what is new or has changed, then who went where: so an object is never in a zone before
@@ -279,12 +295,25 @@ impl Watch {
             album,
             ..
         } = self;
+        let [width, height] = now.size();
         for (change, track) in tracker.changes() {
             let kind = match change {
-                Change::New => Kind::New,
+                Change::New => {
+                    let Sighting { xyxy, score, .. } = track.first();
+                    let [left, top, right, bottom] = xyxy;
+                    let subject = Subject {
+                        id: track.id(),
+                        foot: [(left + right) / 2.0 / width, bottom / height],
+                        height: (bottom - top) / height,
+                        score,
+                    };
+                    zones.begin(&subject, width / height);
+                    Kind::New
+                }
                 Change::Update => Kind::Update,
                 Change::End => {
-                    zones.forget(track.id(), now.at_ns);
+                    // Who was not seen for a while was not there for a while.
+                    zones.forget(track.id(), track.last().at_ns);
                     for &happening in zones.happenings() {
                         let kind = names.kind(happening, zones);
                         documents.push(write(writer, kind, now, track, zones, names));
@@ -297,7 +326,6 @@ impl Watch {
             };
             documents.push(write(writer, kind, now, track, zones, names));
         }
-        let [width, height] = now.size();
         for track in tracker.tracks().filter(|track| track.is_seen()) {
             let [x, y] = track.foot();
             let [_, top, _, bottom] = track.xyxy();
@@ -413,4 +441,14 @@ fn write(
     };
     let (sequence, document) = writer.write(kind, &now.moment, &object);
     Document::Event(Event { sequence, document })
+}
+
+/// The least box around two.
+fn hull(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+    [
+        a[0].min(b[0]),
+        a[1].min(b[1]),
+        a[2].max(b[2]),
+        a[3].max(b[3]),
+    ]
 }

@@ -12,12 +12,15 @@ use crate::health::Health;
 use crate::track::TRACKS_MAX;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use ternwatch_detector::DETECTIONS_MAX;
+use ternwatch_detector::CANDIDATES_MAX;
 
 /// A frame takes the place of another one if it is so many times better.
 const BETTER: f32 = 1.1;
 /// Frames that are kept, whatever memory there is.
 const SHOTS_MAX: usize = 64;
+
+/// Boxes that one is blurred in: what was detected is among the candidates.
+const PEOPLE_MAX: usize = CANDIDATES_MAX + TRACKS_MAX;
 
 /// Somebody in a frame: left, top, right, bottom in pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -163,24 +166,42 @@ impl Album {
         track: u64,
         value: f32,
     ) -> Option<Arc<Shot>> {
-        loop {
-            for shot in &mut self.shots {
-                // Nobody else refers to it.
-                if let Some(free) = Arc::get_mut(shot) {
-                    free.copy(frame, people.clone());
-                    return Some(shot.clone());
+        if let Some(replaced) = self.replaceable(track, value) {
+            let replaced = &self.shots[replaced];
+            self.bests.retain(|best| !Arc::ptr_eq(&best.shot, replaced));
+        }
+        for shot in &mut self.shots {
+            // Nobody else refers to it.
+            if let Some(free) = Arc::get_mut(shot) {
+                free.copy(frame, people.clone());
+                return Some(shot.clone());
+            }
+        }
+        None
+    }
+
+    /// The frame that costs least to give up for one of this value, if none is free: those who are at their best in it are all seen
+    /// worse, and no picture is being made of it. What is replaced anyway costs nothing.
+    fn replaceable(&self, track: u64, value: f32) -> Option<usize> {
+        let cost = |shot: &Arc<Shot>| {
+            let (mut holders, mut cost) = (0, 0.0_f32);
+            for best in self.bests.iter().filter(|b| Arc::ptr_eq(&b.shot, shot)) {
+                holders += 1;
+                if !is_of(best, track) {
+                    cost = cost.max(best.value);
                 }
             }
-            // What is replaced anyway goes first, then whoever is seen worst.
-            let weaker = self.bests.iter().filter(|best| best.value < value);
-            let weakest = weaker.min_by(|a, b| {
-                let is_other = |best: &Best| !is_of(best, track);
-                let by_owner = is_other(a).cmp(&is_other(b));
-                by_owner.then(a.value.total_cmp(&b.value))
-            })?;
-            let weakest = weakest.seen.track;
-            self.forget(weakest);
-        }
+            let is_ours = Arc::strong_count(shot) == 1 + holders;
+            (is_ours && (holders == 0 || cost < value)).then_some((holders, cost))
+        };
+        let costs = self.shots.iter().enumerate();
+        let costs = costs.filter_map(|(index, shot)| Some((index, cost(shot)?)));
+        // A free one has no holders.
+        let cheapest = costs.min_by(|(_, a), (_, b)| {
+            let by_use = (a.0 > 0).cmp(&(b.0 > 0));
+            by_use.then(a.1.total_cmp(&b.1))
+        });
+        cheapest.map(|(index, _)| index)
     }
 
     fn forget(&mut self, track: u64) {
@@ -208,7 +229,7 @@ impl Shot {
         frame.data.reserve_exact(len);
         Self {
             frame,
-            people: Vec::with_capacity(DETECTIONS_MAX + TRACKS_MAX),
+            people: Vec::with_capacity(PEOPLE_MAX),
         }
     }
 
@@ -228,7 +249,7 @@ impl Shot {
         copy.captured_at = captured_at;
         (copy.moment_ns, copy.sequence) = (moment_ns, sequence);
         self.people.clear();
-        self.people.extend(people.take(DETECTIONS_MAX + TRACKS_MAX));
+        self.people.extend(people.take(PEOPLE_MAX));
     }
 }
 
@@ -347,6 +368,16 @@ mod tests {
         // What was handed over and made is free again.
         scene.see(&[(5, 10.0)]);
         assert_eq!(scene.end(5), Some(4));
+    }
+
+    #[test]
+    fn nobody_loses_a_picture_for_one_that_is_not_made() {
+        let mut scene = scene(1);
+        scene.see(&[(1, 50.0), (2, 20.0)]);
+        // Better than before, but not than whom the frame is kept for.
+        scene.see(&[(2, 30.0)]);
+        assert_eq!(scene.end(2), Some(0));
+        assert_eq!(scene.end(1), Some(0));
     }
 
     #[test]

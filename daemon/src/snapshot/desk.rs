@@ -49,10 +49,23 @@ impl Desk {
 
     /// Turns down who has waited for too long.
     pub(super) fn give_up(&self) {
-        let is_late = |asked: &Instant| asked.elapsed() >= PATIENCE;
-        if self.is_asked() && self.lock().iter().any(|(asked, _)| is_late(asked)) {
-            self.refuse("no_picture", "the camera gives no frame");
+        // Nobody waits, as a rule: then nothing is allocated.
+        if !self.is_asked() {
+            return;
         }
+        for reply in self.take_late() {
+            reply.refuse(Refusal::new("no_picture", "the camera gives no frame"));
+        }
+    }
+
+    fn take_late(&self) -> Vec<Reply> {
+        let mut waiting = self.lock();
+        let is_late = |(asked, _): &(Instant, Reply)| asked.elapsed() >= PATIENCE;
+        let (late, others) = std::mem::take(&mut *waiting).into_iter().partition(is_late);
+        *waiting = others;
+        self.is_asked.store(!waiting.is_empty(), Ordering::Release);
+        let late: Vec<(Instant, Reply)> = late;
+        late.into_iter().map(|(_, reply)| reply).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Reply)>> {

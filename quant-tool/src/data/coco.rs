@@ -13,6 +13,8 @@ use super::dataset::{Annotation, ImageRecord, class_index, inside, read_text, st
 
 /// The largest annotation file that is read, in bytes.
 const JSON_BYTES_MAX: u64 = 1 << 30;
+/// Names of categories that an error lists.
+const TOLD_MAX: usize = 20;
 
 #[derive(Deserialize)]
 struct File {
@@ -59,8 +61,11 @@ pub(super) fn read(folder: &Path, classes: &[String]) -> Result<Vec<ImageRecord>
 
 fn records(file: File, folder: &Path, classes: &[String]) -> Result<Vec<ImageRecord>> {
     for class in classes {
-        let known = file.categories.iter().any(|c| c.name == *class);
-        ensure!(known, "no category \"{class}\"");
+        let names = || file.categories.iter().map(|c| c.name.as_str());
+        if names().all(|name| name != class) {
+            let there: Vec<&str> = names().take(TOLD_MAX).collect();
+            bail!("no category \"{class}\"; there are: {}", there.join(", "));
+        }
     }
     let known = file.categories.iter();
     let known: HashMap<i64, Option<u16>> = known

@@ -7,6 +7,7 @@
 pub mod activation;
 pub mod outputs;
 pub mod ternary;
+mod zeros;
 
 use serde::{Deserialize, Serialize};
 use ternwatch_kernels::Trit;
@@ -216,35 +217,6 @@ impl Quantizer {
             fitted.fit_scales(parameters);
         }
         fitted
-    }
-
-    /// Sets the thresholds, one part of the scale for all channels, so that this part of all weights is zero.
-    pub fn keep_zeros(&mut self, parameters: &Parameters, part: f32) {
-        let mut widths = Vec::new();
-        for (levels, (_, fan_in, w)) in self.layers.iter().zip(weights(parameters)) {
-            for (channel, w) in w.chunks_exact(fan_in).enumerate() {
-                let scale = levels.scale[channel].max(f32::MIN_POSITIVE);
-                let width = |(i, &w): (usize, &f32)| match levels.fixed[i] {
-                    // No threshold changes it any more.
-                    true if levels.trit(i, channel, w) == Trit::Zero => 0.0,
-                    true => f32::INFINITY,
-                    false => w.abs() / scale,
-                };
-                widths.extend((channel * fan_in..).zip(w).map(width));
-            }
-        }
-        let goal = (part * widths.len() as f32) as usize;
-        let Some(last) = goal.checked_sub(1) else {
-            return;
-        };
-        let (_, &mut width, _) = widths.select_nth_unstable_by(last, f32::total_cmp);
-        if width.is_finite() {
-            for levels in &mut self.layers {
-                for (threshold, scale) in levels.threshold.iter_mut().zip(&levels.scale) {
-                    *threshold = width * scale;
-                }
-            }
-        }
     }
 
     /// Gives every channel the scale of the least squared error for its levels, and keeps the thresholds.

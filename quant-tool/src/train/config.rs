@@ -95,6 +95,9 @@ pub enum ConfigError {
         "start is for a network that [network] describes; an [imported] one begins with its file"
     )]
     Start,
+    /// A line that ended up behind the last table.
+    #[error("{0} stands in [card]: it is a line before the first table")]
+    InCard(&'static str),
     /// A key for nothing.
     #[error("start_key is of a bundle to start with: there is no start")]
     StartKey,
@@ -179,6 +182,11 @@ impl Config {
         }
         if config.imported.is_some() && config.start.is_some() {
             return Err(ConfigError::Start);
+        }
+        // The last table takes any text: a line at the end of the file would be one.
+        let lines = ["start", "start_key", "teacher"];
+        if let Some(line) = lines.into_iter().find(|l| config.card.contains_key(*l)) {
+            return Err(ConfigError::InCard(line));
         }
         if config.start_key.is_some() && config.start.is_none() {
             return Err(ConfigError::StartKey);

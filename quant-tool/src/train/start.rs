@@ -6,10 +6,14 @@
 //! layer by layer, the statistics that samples show, with the slope and shift that make good for them. The network computes
 //! what the bundle does, and learns on as if it had come to this on floats.
 
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use ternwatch_bundle::manifest::{Activation, Layer};
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use ternwatch_bundle::hex;
+use ternwatch_bundle::manifest::{Activation, Layer, ModelId};
 use ternwatch_bundle::model::{ConvLayer, Epilogue, ModelLayer};
 use ternwatch_bundle::parse::MAGIC;
 use ternwatch_kernels::Trit;
@@ -30,15 +34,32 @@ const ONE_Q15: f32 = 32768.0;
 /// What the float stage begins with.
 pub struct Start {
     parameters: Parameters,
+    /// Where they come from.
+    pub origin: Origin,
+    /// Classes that a bundle's heads answer for, in their order.
+    pub classes: Option<Vec<String>>,
     /// Heads for another number of classes, whose layers begin anew.
     pub anew: Vec<String>,
     /// Whether slopes and shifts are those of a bundle, which was laid open in part only.
     is_folded: bool,
 }
 
-/// A bundle that is of another network.
+/// Where parameters come from, for the model card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The bundle's model; another run's floats have no name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelId>,
+    /// SHA-256 of the file.
+    pub sha256: String,
+}
+
+/// A file that is not to be begun with.
 #[derive(Debug, thiserror::Error)]
 pub enum BadStart {
+    /// There is a key, and nothing that it could check.
+    #[error("start_key checks a bundle, and {} is none", .0.display())]
+    NoBundle(PathBuf),
     /// It has no such layer.
     #[error("it has no layer {0}, which [network] describes")]
     Missing(String),
@@ -62,9 +83,15 @@ impl Start {
     pub fn read(file: &Path, key: Option<&Path>, network: &Network, seed: u64) -> Result<Self> {
         let mut parameters = Parameters::init(network, seed);
         if !is_bundle(file)? {
+            ensure!(key.is_none(), BadStart::NoBundle(file.into()));
             let anew = parameters.begin_with(network, file)?;
             return Ok(Self {
                 parameters,
+                origin: Origin {
+                    model: None,
+                    sha256: digest(file)?,
+                },
+                classes: None,
                 anew,
                 is_folded: false,
             });
@@ -78,6 +105,11 @@ impl Start {
             .with_context(|| file.display().to_string())?;
         Ok(Self {
             parameters,
+            origin: Origin {
+                model: Some(bundle.manifest.model.clone()),
+                sha256: hex::encode(&bundle.model.sha256()),
+            },
+            classes: Some(bundle.manifest.classes),
             anew,
             is_folded: true,
         })
@@ -97,12 +129,24 @@ impl Start {
 }
 
 fn is_bundle(file: &Path) -> Result<bool> {
-    use std::io::Read;
     let mut first = Vec::new();
     std::fs::File::open(file)
         .and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut first))
         .with_context(|| format!("reading {}", file.display()))?;
     Ok(first == MAGIC)
+}
+
+fn digest(file: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut piece = [0; 1 << 16];
+    let place = || format!("reading {}", file.display());
+    let mut source = std::fs::File::open(file).with_context(place)?;
+    loop {
+        match source.read(&mut piece).with_context(place)? {
+            0 => return Ok(hex::encode(&hash.finalize())),
+            len => hash.update(&piece[..len]),
+        }
+    }
 }
 
 /// Weights, slopes and shifts of a bundle's layers, for running statistics of mean 0 and variance 1. Returns the heads that are for
@@ -116,7 +160,7 @@ fn lay_open(bundle: &Opened, network: &Network, into: &mut Parameters) -> Result
             .find(|(said, _)| said.name() == layer.name())
             .ok_or_else(missing)?;
         let (Some(conv), ModelLayer::Conv(theirs)) = (Conv::of(layer), theirs) else {
-            anyhow::ensure!(said == layer, missing());
+            ensure!(said == layer, missing());
             continue;
         };
         let is_head = network.heads.iter().any(|head| head.layer == conv.name);
@@ -130,7 +174,7 @@ fn lay_open(bundle: &Opened, network: &Network, into: &mut Parameters) -> Result
             there,
             here: conv.shape,
         };
-        anyhow::ensure!(is_alike(said, layer), other());
+        ensure!(is_alike(said, layer), other());
         for n in 0..conv.shape[0] {
             let channel = Channel::of(theirs, n, conv.input == IMAGE);
             let own = n * conv.fan_in()..(n + 1) * conv.fan_in();
@@ -324,6 +368,9 @@ mod tests {
         let before = trained(&network, &file);
         let start = Start::read(&file, None, &network, 3).unwrap();
         assert!(start.anew.is_empty());
+        assert_eq!(start.classes, Some(vec!["person".to_owned()]));
+        assert_eq!(start.origin.model.as_ref().unwrap().name, "small");
+        assert_eq!(start.origin.sha256, digest(&file).unwrap());
         let begun = start.parameters(&network, || Ok(images())).unwrap();
         let outputs = |parameters, statistics| {
             let mode = (Activations::U7, statistics);
@@ -375,6 +422,13 @@ mod tests {
         let other = SecretKey::from_bytes(&[8; 32]).public_key().to_text();
         let key = folder.path().join("other.pub");
         std::fs::write(&key, other).unwrap();
+        let error = Start::read(&key, Some(&key), &network([9, 10], 1), 3)
+            .err()
+            .unwrap();
+        assert!(
+            format!("{error:#}").contains("other.pub is none"),
+            "{error:#}"
+        );
         let network = network([9, 10], 1);
         let error = Start::read(&file, Some(&key), &network, 3).err().unwrap();
         assert!(format!("{error:#}").contains("small.tern"), "{error:#}");
