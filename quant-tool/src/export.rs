@@ -268,23 +268,9 @@ mod tests {
     use ternwatch_detector::{Detector, LayerOutput};
     use ternwatch_kernels::Isa;
 
-    /// Random parameters with every peculiarity that training can leave behind, fixed at their levels.
+    /// Parameters that were trained, fixed at their levels.
     fn trained(network: &Network, seed: u64) -> (Parameters, Quantizer) {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let mut parameters = Parameters::init(network, seed);
-        for p in &mut parameters.0 {
-            for (i, v) in p.value.iter_mut().enumerate() {
-                match p.role {
-                    Role::Weight => {}
-                    Role::Gamma => *v *= [1.0, -1.0, 1.3, 0.7][i % 4] * (0.8 + 0.4 * rng.f32()),
-                    Role::Beta | Role::Mean => *v += rng.f32() * 0.4 - 0.2,
-                    Role::Variance => *v = 0.3 + rng.f32(),
-                }
-            }
-        }
-        // One channel that does not depend on its input.
-        parameters.0[1].value[2] = 0.0;
-        parameters.0[2].value[2] = 0.9;
+        let mut parameters = Parameters::as_training_leaves_them(network, seed);
         let mut quantizer = Quantizer::fit(&parameters, &config().quantize);
         quantizer.fix(&mut parameters, 1.0, Order::Nearest);
         (parameters, quantizer)

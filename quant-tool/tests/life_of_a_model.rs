@@ -234,13 +234,14 @@ fn a_bundle_may_be_begun_with() {
     };
     let call = |task: &str, run: &str| format!("{task} --config next.toml --data data --run {run}");
     // Not trained further, and rounded at once: what began as levels comes back to them.
-    config(start, &|text| {
+    let rounded = |text: &str| {
         text.replacen("steps = 6", "steps = 0", 1)
             .replace("soft_steps = 3", "soft_steps = 0")
             .replace("hard_steps = 5", "hard_steps = 1")
             .replace("hard_rate = 0.001", "hard_rate = 0.0")
             .replace("groups = [0.0, 0.5, 1.0]", "groups = [1.0]")
-    });
+    };
+    config(start, &rounded);
     bench.succeed(&call("train", "next"));
     bench.succeed(&call("quantize", "next"));
     bench.succeed("export --config next.toml --run next --key key.secret --out second.tern");
@@ -265,15 +266,8 @@ fn a_bundle_may_be_begun_with() {
         "{page}"
     );
     // No threshold parts weights of one size: their levels stay, and not all become zero.
-    let sparse = |text: &str| text.replace("[augment]", "zeros = 0.9\n[augment]");
     config(start, &|text| {
-        sparse(text)
-            .replacen("steps = 6", "steps = 0", 1)
-            .replace("soft_steps = 3", "soft_steps = 0")
-            .replace("hard_steps = 5", "hard_steps = 1")
-            .replace("hard_rate = 0.001", "hard_rate = 0.0")
-            .replace("groups = [0.0, 0.5, 1.0]", "groups = [1.0]")
-            .replace("pull = 0.1", "pull = 0.1\nlevels = \"frozen\"")
+        rounded(text).replace("[augment]", "levels = \"frozen\"\nzeros = 0.9\n[augment]")
     });
     bench.succeed(&call("train", "sparse"));
     bench.succeed(&call("quantize", "sparse"));

@@ -146,6 +146,29 @@ impl Parameters {
     }
 }
 
+#[cfg(test)]
+impl Parameters {
+    /// Random ones with every peculiarity that training can leave behind; the first convolution has a channel that does not depend on
+    /// its input.
+    pub(crate) fn as_training_leaves_them(network: &Network, seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut parameters = Self::init(network, seed);
+        for p in &mut parameters.0 {
+            for (i, v) in p.value.iter_mut().enumerate() {
+                match p.role {
+                    Role::Weight => {}
+                    Role::Gamma => *v *= [1.0, -1.0, 1.3, 0.7][i % 4] * (0.8 + 0.4 * rng.f32()),
+                    Role::Beta | Role::Mean => *v += rng.f32() * 0.4 - 0.2,
+                    Role::Variance => *v = 0.3 + rng.f32(),
+                }
+            }
+        }
+        parameters.0[1].value[2] = 0.0;
+        parameters.0[2].value[2] = 0.9;
+        parameters
+    }
+}
+
 impl Role {
     fn suffix(self) -> &'static str {
         match self {

@@ -308,21 +308,9 @@ mod tests {
         Network::new(&config, classes)
     }
 
-    /// Ternary parameters as training leaves them, with a channel that always answers the same, and their bundle in `file`.
+    /// Parameters that were trained, at their levels, and their bundle in `file`.
     fn trained(network: &Network, file: &Path) -> Parameters {
-        let mut rng = fastrand::Rng::with_seed(5);
-        let mut parameters = Parameters::init(network, 5);
-        for p in &mut parameters.0 {
-            for (i, v) in p.value.iter_mut().enumerate() {
-                match p.role {
-                    Role::Weight => {}
-                    Role::Gamma => *v *= [1.0, -1.0, 1.3, 0.7][i % 4] * (0.8 + 0.4 * rng.f32()),
-                    Role::Beta | Role::Mean => *v += rng.f32() * 0.4 - 0.2,
-                    Role::Variance => *v = 0.3 + rng.f32(),
-                }
-            }
-        }
-        parameters.get_mut("stem2", Role::Gamma)[2] = 0.0;
+        let mut parameters = Parameters::as_training_leaves_them(network, 5);
         let config = Config::parse(include_str!("../../../models/person.toml")).unwrap();
         let mut quantizer = Quantizer::fit(&parameters, &config.quantize);
         quantizer.fix(&mut parameters, 1.0, Order::Nearest);
