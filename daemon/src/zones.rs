@@ -76,6 +76,16 @@ pub struct Subject {
     pub score: f32,
 }
 
+impl Subject {
+    /// Somebody who is cut off by the picture's edge stands on it, or by smoothing behind it: within a zone that reaches to it.
+    fn within_picture(&self) -> Self {
+        Self {
+            foot: self.foot.map(|part| part.clamp(0.0, LAST)),
+            ..*self
+        }
+    }
+}
+
 /// How often a line was crossed since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Crossings {
@@ -183,11 +193,12 @@ impl Zones {
         let Some(index) = self.member(subject.id) else {
             return;
         };
-        let foot = subject.foot.map(|part| part.clamp(0.0, LAST));
-        for (line, last) in self.lines.iter().zip(&mut self.members[index].sides) {
-            let (side, distance) = line.segment.side(foot, aspect);
-            if last.is_none() && distance > SIDE_MARGIN * subject.height {
-                *last = Some((side, foot));
+        let subject = &subject.within_picture();
+        let sides = &mut self.members[index].sides;
+        for (line, side) in self.lines.iter_mut().zip(sides) {
+            // The first side that somebody is on is none that was changed.
+            if side.is_none() {
+                line.observe(side, subject, aspect);
             }
         }
     }
@@ -199,11 +210,7 @@ impl Zones {
         let Some(index) = self.member(subject.id) else {
             return;
         };
-        // Somebody who is cut off by the picture's edge stands on it, or by smoothing behind it: within a zone that reaches to it.
-        let subject = &Subject {
-            foot: subject.foot.map(|part| part.clamp(0.0, LAST)),
-            ..*subject
-        };
+        let subject = &subject.within_picture();
         let member = &mut self.members[index];
         let zones = self.zones.iter_mut().enumerate();
         for ((index, zone), stay) in zones.zip(&mut member.stays) {

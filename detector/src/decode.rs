@@ -118,9 +118,7 @@ impl Decoder {
         );
         &self.detections
     }
-}
 
-impl Decoder {
     /// What came out last.
     pub(crate) fn detections(&self) -> &[Detection] {
         &self.detections

@@ -9,7 +9,7 @@ use crate::publish::event::{self, AtLine, EventWriter, Kind, Moment, Object};
 use crate::publish::outbox::Event;
 use crate::publish::payload::Source;
 use crate::snapshot::{Album, BLUR_FROM, Seen, covers};
-use crate::track::{Change, Sighting, State, TRACKS_MAX, Track, Tracker};
+use crate::track::{Change, Sighting, State, TRACKS_MAX, Track, Tracker, foot};
 use crate::zones::{Direction, Happening, LineConfig, Subject, ZoneConfig, Zones};
 use std::mem;
 use std::time::Duration;
@@ -229,8 +229,8 @@ impl Watch {
 
     /// Tells the counts of other places, if no frame came since.
     pub fn recount(&mut self, documents: &mut Vec<Document>) {
-        if let (None, Some(now)) = (&self.counted, self.now) {
-            self.count(now.moment.captured_at, documents);
+        if let Some(now) = self.now {
+            self.rest(now.moment.captured_at, documents);
         }
     }
 
@@ -296,18 +296,21 @@ impl Watch {
             ..
         } = self;
         let [width, height] = now.size();
+        let aspect = width / height;
+        let subject = |id, xyxy: [f32; 4], score| {
+            let [x, y] = foot(xyxy);
+            Subject {
+                id,
+                foot: [x / width, y / height],
+                height: (xyxy[3] - xyxy[1]) / height,
+                score,
+            }
+        };
         for (change, track) in tracker.changes() {
             let kind = match change {
                 Change::New => {
                     let Sighting { xyxy, score, .. } = track.first();
-                    let [left, top, right, bottom] = xyxy;
-                    let subject = Subject {
-                        id: track.id(),
-                        foot: [(left + right) / 2.0 / width, bottom / height],
-                        height: (bottom - top) / height,
-                        score,
-                    };
-                    zones.begin(&subject, width / height);
+                    zones.begin(&subject(track.id(), xyxy, score), aspect);
                     Kind::New
                 }
                 Change::Update => Kind::Update,
@@ -327,15 +330,8 @@ impl Watch {
             documents.push(write(writer, kind, now, track, zones, names));
         }
         for track in tracker.tracks().filter(|track| track.is_seen()) {
-            let [x, y] = track.foot();
-            let [_, top, _, bottom] = track.xyxy();
-            let subject = Subject {
-                id: track.id(),
-                foot: [x / width, y / height],
-                height: (bottom - top) / height,
-                score: track.best().score,
-            };
-            zones.observe(&subject, now.at_ns, width / height);
+            let subject = subject(track.id(), track.xyxy(), track.best().score);
+            zones.observe(&subject, now.at_ns, aspect);
             for &happening in zones.happenings() {
                 let kind = names.kind(happening, zones);
                 documents.push(write(writer, kind, now, track, zones, names));

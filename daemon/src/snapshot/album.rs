@@ -166,41 +166,28 @@ impl Album {
         track: u64,
         value: f32,
     ) -> Option<Arc<Shot>> {
-        if let Some(replaced) = self.replaceable(track, value) {
-            let replaced = &self.shots[replaced];
-            self.bests.retain(|best| !Arc::ptr_eq(&best.shot, replaced));
-        }
-        for shot in &mut self.shots {
-            // Nobody else refers to it.
-            if let Some(free) = Arc::get_mut(shot) {
-                free.copy(frame, people.clone());
-                return Some(shot.clone());
-            }
-        }
-        None
+        let index = self.cheapest(track, value)?;
+        let shot = &mut self.shots[index];
+        self.bests.retain(|best| !Arc::ptr_eq(&best.shot, shot));
+        Arc::get_mut(shot)?.copy(frame, people.clone());
+        Some(shot.clone())
     }
 
-    /// The frame that costs least to give up for one of this value, if none is free: those who are at their best in it are all seen
-    /// worse, and no picture is being made of it. What is replaced anyway costs nothing.
-    fn replaceable(&self, track: u64, value: f32) -> Option<usize> {
+    /// The frame that costs least to give up for one of this value: a free one, then one that is replaced anyway, then that of those who are
+    /// seen worst. None of whom it costs is seen better, and no picture is being made of it.
+    fn cheapest(&self, track: u64, value: f32) -> Option<usize> {
         let cost = |shot: &Arc<Shot>| {
-            let (mut holders, mut cost) = (0, 0.0_f32);
+            let (mut holders, mut cost) = (0, f32::NEG_INFINITY);
             for best in self.bests.iter().filter(|b| Arc::ptr_eq(&b.shot, shot)) {
                 holders += 1;
-                if !is_of(best, track) {
-                    cost = cost.max(best.value);
-                }
+                cost = cost.max(if is_of(best, track) { 0.0 } else { best.value });
             }
             let is_ours = Arc::strong_count(shot) == 1 + holders;
-            (is_ours && (holders == 0 || cost < value)).then_some((holders, cost))
+            (is_ours && cost < value).then_some(cost)
         };
         let costs = self.shots.iter().enumerate();
         let costs = costs.filter_map(|(index, shot)| Some((index, cost(shot)?)));
-        // A free one has no holders.
-        let cheapest = costs.min_by(|(_, a), (_, b)| {
-            let by_use = (a.0 > 0).cmp(&(b.0 > 0));
-            by_use.then(a.1.total_cmp(&b.1))
-        });
+        let cheapest = costs.min_by(|(_, a), (_, b)| a.total_cmp(b));
         cheapest.map(|(index, _)| index)
     }
 

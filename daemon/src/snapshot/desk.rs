@@ -49,18 +49,17 @@ impl Desk {
 
     /// Turns down who has waited for too long.
     pub(super) fn give_up(&self) {
-        // Nobody waits, as a rule: then nothing is allocated.
-        if !self.is_asked() {
-            return;
-        }
-        for reply in self.take_late() {
-            reply.refuse(Refusal::new("no_picture", "the camera gives no frame"));
+        let is_late = |(asked, _): &(Instant, Reply)| asked.elapsed() >= PATIENCE;
+        // Nobody is late, as a rule: then nothing is allocated.
+        if self.is_asked() && self.lock().iter().any(is_late) {
+            for reply in self.take_those(is_late) {
+                reply.refuse(Refusal::new("no_picture", "the camera gives no frame"));
+            }
         }
     }
 
-    fn take_late(&self) -> Vec<Reply> {
+    fn take_those(&self, is_late: impl FnMut(&(Instant, Reply)) -> bool) -> Vec<Reply> {
         let mut waiting = self.lock();
-        let is_late = |(asked, _): &(Instant, Reply)| asked.elapsed() >= PATIENCE;
         let (late, others) = std::mem::take(&mut *waiting).into_iter().partition(is_late);
         *waiting = others;
         self.is_asked.store(!waiting.is_empty(), Ordering::Release);

@@ -161,13 +161,13 @@ fn surroundings(subject: [f32; 4], whole: Area) -> Area {
     [left, top, right, bottom]
 }
 
-/// A box that is larger by this part of its sides, all around.
 /// Whether all of one box is blurred where another one is.
 pub fn covers(blurred: [f32; 4], other: [f32; 4]) -> bool {
     let [left, top, right, bottom] = grown(blurred, BLUR_MARGIN);
     left <= other[0] && top <= other[1] && other[2] <= right && other[3] <= bottom
 }
 
+/// A box that is larger by this part of its sides, all around.
 fn grown([left, top, right, bottom]: [f32; 4], margin: f32) -> [f32; 4] {
     let (x, y) = ((right - left) * margin, (bottom - top) * margin);
     [left - x, top - y, right + x, bottom + y]

@@ -9,7 +9,7 @@ pub(super) fn size([left, top, right, bottom]: Xyxy) -> [f32; 2] {
 }
 
 /// The middle of the lower edge: where a person stands.
-pub(super) fn foot([left, _, right, bottom]: Xyxy) -> [f32; 2] {
+pub(crate) fn foot([left, _, right, bottom]: Xyxy) -> [f32; 2] {
     [(left + right) / 2.0, bottom]
 }
 

@@ -17,6 +17,7 @@ mod motion;
 mod path;
 mod state;
 
+pub(crate) use boxes::foot;
 pub use path::{POINTS_MAX, Point};
 pub use state::{Sighting, State, Track};
 

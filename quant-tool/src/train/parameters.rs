@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use sha2::{Digest, Sha256};
 use ternwatch_bundle::manifest::HeadKind;
 
 use crate::files;
@@ -122,8 +123,11 @@ impl Parameters {
 
     /// Takes for its own the averaged parameters of a checkpoint, which is of a network like `network`. Heads for another number of
     /// classes stay as they are; their layers are returned.
-    pub fn begin_with(&mut self, network: &Network, path: &Path) -> Result<Vec<String>> {
-        let checkpoint = Checkpoint::read(path)?;
+    pub fn begin_with(
+        &mut self,
+        network: &Network,
+        checkpoint: &Checkpoint,
+    ) -> Result<Vec<String>> {
         let tensors = checkpoint.tensors()?;
         let is_other = |p: &Parameter| {
             let tensor = tensors.tensor(&key(AVERAGE, p));
@@ -250,6 +254,11 @@ impl Checkpoint {
             path: path.into(),
             metadata,
         })
+    }
+
+    /// SHA-256 of the file.
+    pub fn sha256(&self) -> [u8; 32] {
+        Sha256::digest(&self.bytes).into()
     }
 
     /// Overwrites `into` with the set of this prefix; every name and shape must be there.

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use ternwatch_bundle::hex;
 use ternwatch_bundle::manifest::{Activation, Layer, ModelId};
 use ternwatch_bundle::model::{ConvLayer, Epilogue, ModelLayer};
@@ -19,11 +18,12 @@ use ternwatch_bundle::parse::MAGIC;
 use ternwatch_kernels::Trit;
 
 use super::graph::{Activations, EPSILON, Gradients, Images, Statistics, forward};
-use super::parameters::{Parameters, Role};
+use super::parameters::{Checkpoint, Parameters, Role};
 use crate::cli::BundleFile;
 use crate::files::{self, Opened};
 use crate::network::{Conv, IMAGE, Network};
 use crate::quantize::activation::{IMAGE_STEP, STEP};
+use crate::quantize::ternary;
 
 /// Samples that the statistics of a bundle's layers are measured on, at least.
 pub const SAMPLES: usize = 64;
@@ -40,8 +40,6 @@ pub struct Start {
     pub classes: Option<Vec<String>>,
     /// Heads for another number of classes, whose layers begin anew.
     pub anew: Vec<String>,
-    /// Whether slopes and shifts are those of a bundle, which was laid open in part only.
-    is_folded: bool,
 }
 
 /// Where parameters come from, for the model card.
@@ -84,16 +82,16 @@ impl Start {
         let mut parameters = Parameters::init(network, seed);
         if !is_bundle(file)? {
             ensure!(key.is_none(), BadStart::NoBundle(file.into()));
-            let anew = parameters.begin_with(network, file)?;
+            let checkpoint = Checkpoint::read(file)?;
+            let anew = parameters.begin_with(network, &checkpoint)?;
             return Ok(Self {
                 parameters,
                 origin: Origin {
                     model: None,
-                    sha256: digest(file)?,
+                    sha256: hex::encode(&checkpoint.sha256()),
                 },
                 classes: None,
                 anew,
-                is_folded: false,
             });
         }
         let key = files::key_of(&BundleFile {
@@ -111,7 +109,6 @@ impl Start {
             },
             classes: Some(bundle.manifest.classes),
             anew,
-            is_folded: true,
         })
     }
 
@@ -121,7 +118,8 @@ impl Start {
         network: &Network,
         images: impl FnOnce() -> Result<Images>,
     ) -> Result<Parameters> {
-        if self.is_folded {
+        // The layers of a bundle are laid open in part only.
+        if self.origin.model.is_some() {
             normalize(network, &mut self.parameters, &images()?)?;
         }
         Ok(self.parameters)
@@ -134,19 +132,6 @@ fn is_bundle(file: &Path) -> Result<bool> {
         .and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut first))
         .with_context(|| format!("reading {}", file.display()))?;
     Ok(first == MAGIC)
-}
-
-fn digest(file: &Path) -> Result<String> {
-    let mut hash = Sha256::new();
-    let mut piece = [0; 1 << 16];
-    let place = || format!("reading {}", file.display());
-    let mut source = std::fs::File::open(file).with_context(place)?;
-    loop {
-        match source.read(&mut piece).with_context(place)? {
-            0 => return Ok(hex::encode(&hash.finalize())),
-            len => hash.update(&piece[..len]),
-        }
-    }
 }
 
 /// Weights, slopes and shifts of a bundle's layers, for running statistics of mean 0 and variance 1. Returns the heads that are for
@@ -187,7 +172,7 @@ fn lay_open(bundle: &Opened, network: &Network, into: &mut Parameters) -> Result
                 weights
                     .iter_mut()
                     .zip(trits)
-                    .for_each(|(w, trit)| *w = channel.size * sign(*trit));
+                    .for_each(|(w, trit)| *w = ternary::value(*trit, channel.size));
             }
         }
     }
@@ -210,14 +195,6 @@ fn is_alike(a: &Layer, b: &Layer) -> bool {
         layer
     };
     bare(a) == bare(b)
-}
-
-fn sign(trit: Trit) -> f32 {
-    match trit {
-        Trit::Minus => -1.0,
-        Trit::Zero => 0.0,
-        Trit::Plus => 1.0,
-    }
 }
 
 /// An output channel as floats: `slope x sum of (size x trit x input) + shift`.
@@ -290,6 +267,7 @@ mod tests {
     use crate::export;
     use crate::quantize::{Order, Quantizer};
     use crate::train::config::Config;
+    use sha2::{Digest, Sha256};
     use ternwatch_bundle::SecretKey;
     use ternwatch_bundle::manifest::{ModelId, Thresholds};
 
@@ -358,7 +336,8 @@ mod tests {
         assert!(start.anew.is_empty());
         assert_eq!(start.classes, Some(vec!["person".to_owned()]));
         assert_eq!(start.origin.model.as_ref().unwrap().name, "small");
-        assert_eq!(start.origin.sha256, digest(&file).unwrap());
+        let sha256 = Sha256::digest(std::fs::read(&file).unwrap());
+        assert_eq!(start.origin.sha256, hex::encode(&sha256));
         let begun = start.parameters(&network, || Ok(images())).unwrap();
         let outputs = |parameters, statistics| {
             let mode = (Activations::U7, statistics);

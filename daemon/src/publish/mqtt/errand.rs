@@ -35,17 +35,11 @@ pub enum ErrandError {
 /// Says it, with a client id of its own and without a last will: the daemon neither loses its connection nor is declared
 /// offline. Returns once the broker has confirmed it.
 pub fn say(session: Session, message: Message<'_>) -> Result<(), ErrandError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let result = runtime.block_on(async {
+    super::alone(async {
         let saying = say_once(session.for_an_errand(), message);
         let said = timeout(PATIENCE, saying).await;
         said.unwrap_or(Err(ErrandError::Silent))
-    });
-    // Name resolution may still occupy a thread.
-    runtime.shutdown_background();
-    result
+    })?
 }
 
 async fn say_once(session: Session, message: Message<'_>) -> Result<(), ErrandError> {

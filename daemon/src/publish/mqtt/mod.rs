@@ -28,6 +28,7 @@ use patience::Patience;
 use publisher::Publisher;
 use recent::Recent;
 use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -69,6 +70,17 @@ pub struct Destination {
     pub event_expiry_s: Option<u32>,
     /// Seconds for which the newest snapshot is retained; `None`: it is not.
     pub snapshot_expiry_s: Option<u32>,
+}
+
+/// Does some work on a connection that nothing else is done beside.
+fn alone<T>(work: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let done = runtime.block_on(work);
+    // Name resolution may still occupy a thread.
+    runtime.shutdown_background();
+    Ok(done)
 }
 
 /// Publishes what waits until nothing will follow or the term is over, then leaves.

@@ -29,13 +29,7 @@ pub enum VisitError {
 
 /// Connects with a client id of its own and leaves, all of it `within` this time.
 pub fn call(session: &Session, within: Duration) -> Result<(), VisitError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let called = runtime.block_on(forget(session, &[], within));
-    // Name resolution may still occupy a thread.
-    runtime.shutdown_background();
-    called
+    super::alone(forget(session, &[], within))?
 }
 
 /// Connects, has the broker forget what it keeps on these topics, and leaves, all of it `within` this time.
