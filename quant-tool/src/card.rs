@@ -288,7 +288,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     /// As deploy/cards.sh has it.
-    const CAPTION: &str = "Four frames of a street video that it has not learned from (vtest.avi of Debian's opencv-doc), labelled by hand in [street](street/annotations.json).";
+    const CAPTION: &str = "Of twelve frames of a street video that it has not learned from (vtest.avi of Debian's opencv-doc), labelled by hand in [street](street/annotations.json), those with most mistakes.";
 
     /// The pages beside the bundles that ship are what is signed in them.
     #[test]
