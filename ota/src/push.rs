@@ -63,7 +63,7 @@ pub struct Identity {
 /// How far to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Offer the model, and serve it for so long at most.
+    /// Offer the model, and serve it, or send the keyring, for so long at most.
     Push(Duration),
     /// Listen to which devices there are, and publish nothing.
     Look,
@@ -102,7 +102,7 @@ pub enum PushError {
     System(#[from] std::io::Error),
 }
 
-/// Sends the model; `watch` is told the devices that something was learnt of. When this returns, `sender` knows how the
+/// Sends the model or keyring; `watch` is told the devices that something was learnt of. When this returns, `sender` knows how the
 /// job ended on each device; on some it may not have ended.
 pub fn push(
     broker: &Broker,

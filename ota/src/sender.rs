@@ -1,5 +1,5 @@
-//! The sender's side of docs/ota.md, pure: takes messages from devices, gives messages for them, and knows how far each
-//! device is. It keeps no record of what a device has: whatever is asked for is sent, in any order and again.
+//! The sender's side of docs/ota.md, of models and of keyrings, pure: takes messages from devices, gives messages for them, and
+//! knows how far each device is. It keeps no record of what a device has: whatever is asked for is sent, in any order and again.
 
 use crate::identity::{JOB_BYTES_MAX, is_word};
 use crate::offer::{CHUNK_BYTES, Offer};
@@ -45,6 +45,70 @@ impl Package {
     }
 }
 
+/// What is sent.
+#[derive(Clone, Debug)]
+enum Goods {
+    /// A model: its offer as JSON, and the chunks that are asked for.
+    Model { package: Package, offer: Vec<u8> },
+    /// A keyring of this version.
+    Keyring { version: u64, file: Vec<u8> },
+}
+
+impl Goods {
+    fn package(&self) -> Option<&Package> {
+        match self {
+            Self::Model { package, .. } => Some(package),
+            Self::Keyring { .. } => None,
+        }
+    }
+
+    /// What a device is sent unasked.
+    fn first(&self) -> &[u8] {
+        match self {
+            Self::Model { offer, .. } => offer,
+            Self::Keyring { file, .. } => file,
+        }
+    }
+
+    /// Where to, for the device whose state is at `model`.
+    fn topic(&self, model: &str) -> String {
+        match self {
+            Self::Model { .. } => topic::offer(model),
+            Self::Keyring { .. } => topic::keyring(model),
+        }
+    }
+
+    /// Whether a device's state is about them.
+    fn are_told_of(&self, state: &State) -> bool {
+        match self {
+            Self::Model { package, .. } => {
+                let offer = package.offer();
+                let (job, model) = (state.job.as_deref(), state.model.as_ref());
+                job == Some(&offer.job) && model.is_some_and(|model| model.sha256 == offer.sha256)
+            }
+            // A state has one job, that of a model.
+            Self::Keyring { .. } => false,
+        }
+    }
+
+    /// What became of them by what a device says, if that is decided.
+    fn ending(&self, state: &State) -> Option<Ending> {
+        if let Self::Keyring { version, .. } = self {
+            // A newer one says whom to trust, too.
+            return (state.keyring >= Some(*version)).then_some(Ending::Committed);
+        }
+        if !(self.are_told_of(state) && state.is_over()) {
+            return None;
+        }
+        let reason = || state.reason.clone().unwrap_or_else(|| "unknown".into());
+        Some(match state.state.as_str() {
+            "committed" => Ending::Committed,
+            "rolled_back" => Ending::RolledBack(reason()),
+            _ => Ending::Rejected(reason()),
+        })
+    }
+}
+
 /// A device, as far as it has been heard of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
@@ -58,6 +122,7 @@ pub struct Device {
     pub is_forbidden: bool,
     /// Whether its state is about this job.
     is_ours: bool,
+    ending: Option<Ending>,
     wanted: VecDeque<usize>,
 }
 
@@ -68,26 +133,20 @@ impl Device {
     }
 
     /// How the job ended, if it has.
-    pub fn ending(&self) -> Option<Ending> {
-        let state = self.job().filter(|state| state.is_over())?;
-        let reason = || state.reason.clone().unwrap_or_else(|| "unknown".into());
-        Some(match state.state.as_str() {
-            "committed" => Ending::Committed,
-            "rolled_back" => Ending::RolledBack(reason()),
-            _ => Ending::Rejected(reason()),
-        })
+    pub fn ending(&self) -> Option<&Ending> {
+        self.ending.as_ref()
     }
 
     /// Whether the job may still come to an end there.
     fn is_open(&self) -> bool {
-        self.ending().is_none() && !self.is_forbidden
+        self.ending.is_none() && !self.is_forbidden
     }
 }
 
 /// How a job ended on a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The model is in use.
+    /// The model is in use, or the keyring in effect.
     Committed,
     /// It was tried and taken back.
     RolledBack(String),
@@ -108,12 +167,11 @@ pub struct Message {
     pub is_confirmed: bool,
 }
 
-/// One model on its way to some devices.
+/// One model, or one keyring, on its way to some devices.
 #[derive(Clone, Debug)]
 pub struct Sender {
     prefix: String,
-    package: Package,
-    offer: Vec<u8>,
+    goods: Goods,
     is_retained: bool,
     /// Whether devices that are heard of join in.
     takes_all: bool,
@@ -128,15 +186,39 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// A sender to these devices below the prefix; to all that are heard of if there are none. `is_retained` says
-    /// whether the broker keeps the offers.
+    /// A sender of a model to these devices below the prefix; to all that are heard of if there are none. `is_retained` says
+    /// whether the broker keeps the offers, until the farewell.
     pub fn new(prefix: &str, devices: &[String], package: Package, is_retained: bool) -> Self {
+        let offer =
+            serde_json::to_vec(package.offer()).expect("numbers and strings always become JSON");
+        Self::of(
+            prefix,
+            devices,
+            Goods::Model { package, offer },
+            is_retained,
+        )
+    }
+
+    /// As `new`, of a keyring, which says of itself that it is of this version. What the broker keeps of it stays.
+    pub fn of_keyring(
+        prefix: &str,
+        devices: &[String],
+        (version, file): (u64, Vec<u8>),
+        is_retained: bool,
+    ) -> Self {
+        Self::of(
+            prefix,
+            devices,
+            Goods::Keyring { version, file },
+            is_retained,
+        )
+    }
+
+    fn of(prefix: &str, devices: &[String], goods: Goods, is_retained: bool) -> Self {
         let known = devices.iter().map(|name| (name.clone(), Device::default()));
         Self {
             prefix: prefix.into(),
-            offer: serde_json::to_vec(package.offer())
-                .expect("numbers and strings always become JSON"),
-            package,
+            goods,
             is_retained,
             takes_all: devices.is_empty(),
             running: None,
@@ -163,10 +245,14 @@ impl Sender {
         let below = |device: &str| {
             let model = topic::model(&self.prefix, device);
             let is_there = format!("{}/{device}/state", self.prefix);
-            [is_there, topic::request(&model), model]
+            let requests = match self.goods {
+                Goods::Model { .. } => Some(topic::request(&model)),
+                Goods::Keyring { .. } => None,
+            };
+            [is_there].into_iter().chain(requests).chain([model])
         };
         if self.takes_all {
-            return below("+").into();
+            return below("+").collect();
         }
         self.devices.keys().flat_map(|name| below(name)).collect()
     }
@@ -187,7 +273,7 @@ impl Sender {
         self.takes_all = false;
     }
 
-    /// Offers the model to every device whose job has not ended. The same offer again changes nothing for a device.
+    /// Offers the model, or sends the keyring, to every device whose job has not ended. The same offer again changes nothing for a device.
     pub fn offer(&mut self) {
         let open = |(name, device): (&String, &Device)| device.is_open().then(|| name.clone());
         self.offers = self.devices.iter().filter_map(open).collect();
@@ -200,28 +286,28 @@ impl Sender {
 
     /// The broker does not take what was published there; the name of the device if that was an offer.
     pub fn refused(&mut self, topic: &str) -> Option<String> {
-        let (name, rest) = topic::split(&self.prefix, topic)?;
-        let device = self
-            .devices
-            .get_mut(name)
-            .filter(|_| rest == "model/offer")?;
+        let (name, _) = topic::split(&self.prefix, topic)?;
+        let device = self.devices.get_mut(name)?;
+        if topic != self.goods.topic(&topic::model(&self.prefix, name)) {
+            return None;
+        }
         device.is_forbidden = true;
         Some(name.into())
     }
 
-    /// What removes the offers from the broker.
+    /// What removes the offers of a model from the broker. A keyring is to reach who comes later, too.
     pub fn farewell(&self) -> Vec<Message> {
-        let empty = |name: &String| self.message(&topic::model(&self.prefix, name), Vec::new());
-        if self.is_retained {
+        let empty = |name: &String| self.message(name, Vec::new());
+        if self.is_retained && matches!(self.goods, Goods::Model { .. }) {
             self.devices.keys().map(empty).collect()
         } else {
             Vec::new()
         }
     }
 
-    fn message(&self, model: &str, payload: Vec<u8>) -> Message {
+    fn message(&self, device: &str, payload: Vec<u8>) -> Message {
         Message {
-            topic: topic::offer(model),
+            topic: self.goods.topic(&topic::model(&self.prefix, device)),
             payload,
             is_retained: self.is_retained,
             is_confirmed: true,
@@ -249,15 +335,14 @@ impl Sender {
             "model" => {
                 // Whatever else is there is no device of ours, or one that does not speak of this schema.
                 let state = State::parse(payload).ok()?;
-                let offer = &self.package.offer;
-                let (job, model) = (state.job.as_deref(), state.model.as_ref());
-                device.is_ours = job == Some(&offer.job)
-                    && model.is_some_and(|model| model.sha256 == offer.sha256);
+                device.is_ours = self.goods.are_told_of(&state);
+                device.ending = self.goods.ending(&state);
                 device.state = Some(state);
             }
             "model/request" => {
                 let request = Request::parse(payload).ok()?;
-                if request.sha256 != self.package.offer.sha256 {
+                let package = self.goods.package()?;
+                if request.sha256 != package.offer.sha256 {
                     return None;
                 }
                 for index in request.chunks {
@@ -284,8 +369,7 @@ impl Sender {
     /// The next message to publish: offers first, then chunks, the devices in turn.
     pub fn take_next(&mut self) -> Option<Message> {
         if let Some(name) = self.offers.pop_front() {
-            let model = topic::model(&self.prefix, &name);
-            return Some(self.message(&model, self.offer.clone()));
+            return Some(self.message(&name, self.goods.first().to_vec()));
         }
         let wants =
             |(name, device): (&String, &Device)| (!device.wanted.is_empty()).then(|| name.clone());
@@ -298,12 +382,13 @@ impl Sender {
         let device = self.devices.get_mut(&name)?;
         let index = device.wanted.pop_front()?;
         // Of another file, or by somebody who plays the device: there is no such chunk.
-        let chunk = self.package.chunk(index)?.to_vec();
+        let package = self.goods.package()?;
+        let chunk = package.chunk(index)?.to_vec();
         device.sent += 1;
         let model = topic::model(&self.prefix, &name);
         self.served = name;
         Some(Message {
-            topic: topic::chunk(&model, &self.package.offer.sha256, index),
+            topic: topic::chunk(&model, &package.offer.sha256, index),
             payload: chunk,
             is_retained: false,
             is_confirmed: false,
@@ -330,6 +415,10 @@ mod tests {
         let package = Package::new("job-1", "person", 2, file).expect("a word");
         let devices: Vec<String> = devices.iter().map(|name| (*name).into()).collect();
         Sender::new("site", &devices, package, is_retained)
+    }
+
+    fn sha256_of(sender: &Sender) -> Digest {
+        sender.goods.package().expect("a model").offer.sha256
     }
 
     fn state(name: &str, reason: Option<&str>, job: &str, sha256: Digest) -> Vec<u8> {
@@ -366,7 +455,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_sent_and_the_devices_take_turns() {
         let mut sender = sender(&["a", "b"], false);
-        let sha256 = sender.package.offer.sha256;
+        let sha256 = sha256_of(&sender);
         sender.offer();
         let offers = topics(&mut sender);
         assert_eq!(offers, ["site/a/model/offer", "site/b/model/offer"]);
@@ -384,7 +473,7 @@ mod tests {
     #[test]
     fn strangers_and_other_files_get_nothing() {
         let mut sender = sender(&["a"], false);
-        let sha256 = sender.package.offer.sha256;
+        let sha256 = sha256_of(&sender);
         let other = Digest::of(b"another file");
         sender.hear("site/b/model/request", &request(sha256, &[0]));
         sender.hear("site/a/model/request", &request(other, &[0]));
@@ -398,19 +487,19 @@ mod tests {
     #[test]
     fn only_the_end_of_this_job_with_this_file_counts() {
         let mut sender = sender(&["a", "b"], true);
-        let sha256 = sender.package.offer.sha256;
+        let sha256 = sha256_of(&sender);
         let other = Digest::of(b"another file");
         sender.hear("site/a/model", &state("committed", None, "job-0", sha256));
         sender.hear("site/b/model", &state("committed", None, "job-1", other));
         assert!(!sender.is_over());
         sender.hear("site/a/model", &state("committed", None, "job-1", sha256));
-        assert_eq!(sender.devices()["a"].ending(), Some(Ending::Committed));
+        assert_eq!(sender.devices()["a"].ending(), Some(&Ending::Committed));
         sender.hear(
             "site/b/model",
             &state("rolled_back", Some("flood"), "job-1", sha256),
         );
         let taken_back = Ending::RolledBack("flood".into());
-        assert_eq!(sender.devices()["b"].ending(), Some(taken_back));
+        assert_eq!(sender.devices()["b"].ending(), Some(&taken_back));
         assert!(sender.is_over());
         // Nobody is left who would answer: the broker must not keep the offers.
         let farewell = sender.farewell();
@@ -468,7 +557,7 @@ mod tests {
     #[test]
     fn a_device_that_may_not_be_offered_anything_is_not_waited_for() {
         let mut sender = sender(&["a", "b"], false);
-        let sha256 = sender.package.offer.sha256;
+        let sha256 = sha256_of(&sender);
         sender.offer();
         topics(&mut sender);
         assert_eq!(sender.refused("site/a/model/chunk/0"), None);
@@ -495,5 +584,40 @@ mod tests {
         sender.hear("site/a/state", b"offline");
         sender.hear("site/a/state", b"online");
         assert_eq!(topics(&mut sender), ["site/a/model/offer"]);
+    }
+
+    #[test]
+    fn a_keyring_has_arrived_where_it_or_a_newer_one_is_in_effect() {
+        let file = b"keyring".to_vec();
+        let mut sender = Sender::of_keyring("site", &[], (2, file.clone()), true);
+        assert_eq!(sender.filters(), ["site/+/state", "site/+/model"]);
+        let with = |keyring: Option<u64>| {
+            let told = state("committed", None, "job-0", Digest::of(b"a file"));
+            let mut state = State::parse(&told).expect("a state");
+            state.keyring = keyring;
+            serde_json::to_vec(&state).expect("JSON")
+        };
+        for (device, keyring) in [("a", None), ("b", Some(1)), ("c", Some(3))] {
+            sender.hear(&format!("site/{device}/model"), &with(keyring));
+        }
+        sender.close();
+        sender.offer();
+        let sent: Vec<Message> = std::iter::from_fn(|| sender.take_next()).collect();
+        let topics: Vec<&str> = sent.iter().map(|message| message.topic.as_str()).collect();
+        assert_eq!(topics, ["site/a/model/keyring", "site/b/model/keyring"]);
+        assert!(sent.iter().all(|m| m.payload == file && m.is_retained));
+        // A request is about a model, whoever asks.
+        let asked = request(Digest::of(b"a file"), &[0]);
+        assert_eq!(sender.hear("site/a/model/request", &asked), None);
+        sender.hear("site/a/model", &with(Some(2)));
+        assert_eq!(
+            sender.refused("site/b/model/keyring"),
+            Some(String::from("b"))
+        );
+        assert!(sender.is_over());
+        assert_eq!(sender.devices()["a"].ending(), Some(&Ending::Committed));
+        assert_eq!(sender.devices()["b"].ending(), None);
+        // It stays for who is off now.
+        assert_eq!(sender.farewell(), []);
     }
 }

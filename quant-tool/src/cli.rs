@@ -51,6 +51,8 @@ pub enum Command {
     Keyring(Keyring),
     /// Send a bundle to devices over MQTT, and wait until each has tried it.
     Push(Push),
+    /// Send a keyring to devices over MQTT, and wait until it is in effect on each.
+    Trust(Trust),
 }
 
 /// What to sign anew.
@@ -175,18 +177,9 @@ pub struct Push {
     /// The bundle and the key that checks it; what it does not check is not sent.
     #[command(flatten)]
     pub bundle: BundleFile,
-    /// Id of a device; may be given several times.
-    #[arg(long, value_name = "ID", required_unless_present = "all")]
-    pub device: Vec<String>,
-    /// All devices that have told of their model below the prefix.
-    #[arg(long, conflicts_with = "device")]
-    pub all: bool,
-    /// Of them those only on which a model of this name is in use, of whatever version.
-    #[arg(long, value_name = "NAME", requires = "all")]
-    pub running: Option<String>,
-    /// Say what would happen, and publish nothing.
-    #[arg(long)]
-    pub dry_run: bool,
+    /// To whom.
+    #[command(flatten)]
+    pub to: Recipients,
     /// Let the broker keep the offer for devices that are off now; it is removed at the end.
     #[arg(long)]
     pub retain: bool,
@@ -199,15 +192,59 @@ pub struct Push {
     /// Seconds until devices that have not decided are given up.
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub timeout_s: u64,
+}
+
+/// Which keyring to send, to whom.
+#[derive(Debug, Args)]
+pub struct Trust {
+    /// The keyring.
+    pub keyring: PathBuf,
+    /// File of root keys, as the devices' `model.roots` has it; what they do not vouch for is not sent.
+    #[arg(long)]
+    pub roots: PathBuf,
+    /// To whom.
+    #[command(flatten)]
+    pub to: Recipients,
+    /// Let the broker keep it, also afterwards, for devices that are off now and for those that forget.
+    #[arg(long)]
+    pub retain: bool,
+    /// Seconds until devices that have not taken it are given up.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub timeout_s: u64,
+}
+
+/// The devices, and the way to them.
+#[derive(Debug, Args)]
+pub struct Recipients {
+    /// Id of a device; may be given several times.
+    #[arg(long, value_name = "ID", required_unless_present = "all")]
+    pub device: Vec<String>,
+    /// All devices that have told of their model below the prefix.
+    #[arg(long, conflicts_with = "device")]
+    pub all: bool,
+    /// Of them those only on which a model of this name is in use, of whatever version.
+    #[arg(long, value_name = "NAME", requires = "all")]
+    pub running: Option<String>,
+    /// Say what would happen, and publish nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// First part of every topic.
+    #[arg(long, default_value = "ternwatch")]
+    pub prefix: String,
+    /// The broker.
+    #[command(flatten)]
+    pub broker: Broker,
+}
+
+/// Which broker, and as whom.
+#[derive(Debug, Args)]
+pub struct Broker {
     /// Name or address of the broker.
     #[arg(long, default_value = "localhost")]
     pub host: String,
     /// Its port [default: 8883 with --tls, else 1883].
     #[arg(long)]
     pub port: Option<u16>,
-    /// First part of every topic.
-    #[arg(long, default_value = "ternwatch")]
-    pub prefix: String,
     /// Account at the broker. The password comes from --password-file or $TERNWATCH_MQTT_PASSWORD.
     #[arg(long)]
     pub username: Option<String>,

@@ -11,9 +11,9 @@ use ternwatch_ota::push::PushError;
 use crate::data::{BadData, dataset::NotAnnotated};
 use crate::files::{Busy, CannotWrite, Exists};
 use crate::import::ImportError;
-use crate::push::NotEverywhere;
 use crate::reproduce::{BadWay, OtherSettings};
 use crate::run::{NotTrained, Unfinished};
+use crate::send::NotEverywhere;
 use crate::tell::note;
 use crate::train::{
     check::BadValue,

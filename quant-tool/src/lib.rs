@@ -1,7 +1,7 @@
 //! quant-tool as a library: trains, quantizes, evaluates, signs and inspects the detectors that Ternwatch runs.
 //!
 //! Data flows one way: photographs (`data`), or a network from elsewhere (`import`) -> checkpoints (`train`, `quantize`) -> a
-//! bundle (`export`) -> numbers (`evaluate`, `inspect`, `card`, `diff`) and to devices (`sign`, `push`). What is evaluated is
+//! bundle (`export`) -> numbers (`evaluate`, `inspect`, `card`, `diff`) and to devices (`sign`, `send`). What is evaluated is
 //! always the signed bundle, run by the daemon's own detector.
 
 #![cfg_attr(
@@ -23,10 +23,10 @@ pub mod keyring;
 pub mod network;
 pub mod onnx;
 pub mod progress;
-pub mod push;
 pub mod quantize;
 pub mod reproduce;
 pub mod run;
+pub mod send;
 pub mod sign;
 mod tell;
 pub mod train;

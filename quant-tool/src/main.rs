@@ -8,7 +8,7 @@ use clap::Parser;
 use quant_tool::cli::{Cli, Command};
 use quant_tool::train::stage::Stage;
 use quant_tool::{
-    card, diff, exit, files, import, inspect, keyring, onnx, push, reproduce, run, sign,
+    card, diff, exit, files, import, inspect, keyring, onnx, reproduce, run, send, sign,
 };
 
 // Training makes and drops large tensors in every step; glibc's allocator gives each back to the kernel, which clears
@@ -44,6 +44,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Diff(args) => diff::print(&args),
         Command::Roots(args) => keyring::roots(&args),
         Command::Keyring(args) => keyring::sign(&args),
-        Command::Push(args) => push::run(&args),
+        Command::Push(args) => send::push(&args),
+        Command::Trust(args) => send::trust(&args),
     }
 }

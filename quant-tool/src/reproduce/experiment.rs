@@ -60,8 +60,8 @@ impl Experiment {
             key: "mnist",
             title: "MNIST",
             data: "MNIST (LeCun et al. 1998), 28 x 28 grey pictures in the middle of 32 x 32",
-            convs: &[(16, 2), (32, 1), (64, 2), (64, 1)],
-            steps: steps.unwrap_or(9000),
+            convs: &[(32, 2), (48, 1), (96, 2), (96, 1)],
+            steps: steps.unwrap_or(30_000),
             difference_min: 0.0,
         })
     }
@@ -74,7 +74,7 @@ impl Experiment {
             data: "CIFAR-10 (Krizhevsky 2009), re-encoded as JPEG by its mirror: accuracies compare within this report and only \
                    roughly with published ones",
             convs: &[(32, 1), (32, 1), (64, 2), (64, 1), (128, 2), (128, 1)],
-            steps: steps.unwrap_or(14000),
+            steps: steps.unwrap_or(14_000),
             difference_min: -0.005,
         })
     }

@@ -1,4 +1,4 @@
-//! `quant-tool push` from outside: a real broker, real daemons, exit codes.
+//! `quant-tool push` and `trust` from outside: a real broker, real daemons, exit codes.
 
 use crate::bench::{Bench, program, without_settings};
 use crate::push::{CHUNK_BYTES, bundle, bundle_signed_by, long_bundle};
@@ -374,6 +374,72 @@ fn a_keyring_is_signed_by_the_roots_that_a_device_asks_for() {
         (1, 1)
     );
     Keyring::verify(&read("few.keys"), &roots).expect_err("one of two");
+}
+
+/// What the broker keeps for this device under `model/keyring`, if that is anything.
+fn kept_keyring(port: u16, device: &str) -> Option<Vec<u8>> {
+    let [state, keyring] = ["model", "model/keyring"].map(|rest| format!("site/{device}/{rest}"));
+    let mut late = Subscriber::connect(port, "late");
+    let mut kept = None;
+    late.expect("what the broker keeps", |heard| {
+        if heard.topic == keyring {
+            kept = Some(heard.payload.clone());
+        }
+        (heard.topic == state).then_some(())
+    });
+    kept
+}
+
+#[test]
+fn a_keyring_is_sent_to_all_devices_and_success_means_that_it_is_in_effect() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut benches = [bench(broker.port(), "pi"), bench(broker.port(), "gate")];
+    // One of them has no roots yet.
+    crate::update::trust_roots(&mut benches[0]);
+    let daemons: Vec<_> = benches.iter().map(Bench::run).collect();
+    let mut silent = BTreeSet::from(["site/pi/model", "site/gate/model"]);
+    subscriber.expect("the models of both", |heard| {
+        silent.remove(heard.topic.as_str());
+        silent.is_empty().then_some(())
+    });
+    let folder = benches[0].path(".");
+    fs::write(folder.join("1.keys"), crate::update::keyring(1, &[20], &[])).expect("written");
+    let few = ternwatch_bundle::testing::keyring(2, &[21], &[20], &[1]);
+    fs::write(folder.join("few.keys"), few).expect("written");
+    let trust = |arguments: &str| {
+        let port = broker.port();
+        let fixed = "trust --roots roots --prefix site --host 127.0.0.1";
+        let all = format!("{fixed} --port {port} {arguments}");
+        quant_tool(&folder, all.split_whitespace().map(String::from))
+    };
+    let (code, said) = trust("few.keys --all");
+    assert_eq!(code, Some(65), "{said}");
+    assert!(said.contains("few.keys"), "{said}");
+    let (code, said) = trust("1.keys --all --dry-run");
+    assert_eq!(code, Some(0), "{said}");
+    let forecast = "pi: online; would take it if it is of its roots; no keyring is in effect";
+    assert!(said.contains(forecast), "{said}");
+
+    let (code, said) = trust("1.keys --device pi --retain");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("pi: keyring 1 is in effect"), "{said}");
+    let file = fs::read(folder.join("1.keys")).expect("written");
+    assert_eq!(kept_keyring(broker.port(), "pi"), Some(file));
+    // What is there already is success at once, and nobody waits in vain for the one without roots.
+    let (code, said) = trust("1.keys --all --timeout-s 2");
+    assert_eq!(code, Some(75), "{said}");
+    for words in [
+        "pi: keyring 1 is in effect",
+        "gate: no keyring is in effect",
+        "in effect on 1 of 2 devices: 1 have not taken it",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert_eq!(kept_keyring(broker.port(), "gate"), None);
+    for daemon in daemons {
+        daemon.terminate();
+    }
 }
 
 #[test]
