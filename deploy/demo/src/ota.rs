@@ -216,7 +216,7 @@ fn send(broker: &Broker, key: &SecretKey, case: &Case) -> Result<()> {
     )?;
     let found = sender.devices().get(DEVICE).and_then(Device::ending);
     ensure!(
-        found.as_ref() == Some(expected),
+        found == Some(expected),
         "{model} ended with {found:?}, not with {expected:?}"
     );
     Ok(())
