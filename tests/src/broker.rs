@@ -3,7 +3,7 @@
 //! Everything ends when it is dropped. Waits have a deadline and say what they waited for.
 
 use rumqttc::mqttbytes::QoS;
-use rumqttc::{BrokerSessionResumePolicy, Client, Event, Incoming, MqttOptions};
+use rumqttc::{BrokerSessionResumePolicy, Client, Event, Incoming, MqttOptions, PublishOptions};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -216,6 +216,37 @@ impl Heard {
     /// The payload as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.payload).into_owned()
+    }
+}
+
+/// What the broker keeps on this topic, if that is anything.
+pub fn kept(port: u16, topic: &str) -> Option<Vec<u8>> {
+    /// Comes after all that is kept.
+    const MARK: &str = "system-tests/mark";
+    let options = MqttOptions::new("kept", ("127.0.0.1", port));
+    let (client, mut connection) = Client::builder(options).capacity(8).build();
+    for filter in [topic, MARK] {
+        client
+            .subscribe(filter, QoS::AtLeastOnce)
+            .expect("a valid filter");
+    }
+    let (mut subscriptions, mut kept) = (0, None);
+    loop {
+        let event = connection.recv().expect("the client is here");
+        match event.unwrap_or_else(|error| panic!("lost the broker asking for {topic}: {error}")) {
+            Event::Incoming(Incoming::SubAck(_)) => {
+                subscriptions += 1;
+                if subscriptions == 2 {
+                    let options = PublishOptions::at_least_once();
+                    client.publish(MARK, "", options).expect("there is room");
+                }
+            }
+            Event::Incoming(Incoming::Publish(message)) if message.topic == MARK => return kept,
+            Event::Incoming(Incoming::Publish(message)) if message.retain => {
+                kept = Some(message.payload.to_vec());
+            }
+            Event::Incoming(_) | Event::Outgoing(_) | Event::Auth(_) => {}
+        }
     }
 }
 

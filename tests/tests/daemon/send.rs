@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use system_tests::broker::{Broker, Heard, Subscriber, free_port};
+use system_tests::broker::{Broker, Heard, Subscriber, free_port, kept};
 use ternwatch_bundle::SecretKey;
 use ternwatch_bundle::keyring::{Keyring, Roots};
 use ternwatch_bundle::testing::small_key;
@@ -66,13 +66,8 @@ fn push_arguments(
     all.map(String::from).collect()
 }
 
-/// What the broker keeps on the offer topic of this device: nothing, if it answers with the later message first.
 fn assert_no_offer_is_kept(port: u16, device: &str) {
-    let mut late = Subscriber::connect(port, "late");
-    late.expect("what the broker keeps", |heard| {
-        assert!(!heard.topic.ends_with("/offer"), "{heard:?}");
-        (heard.topic == format!("site/{device}/model")).then_some(())
-    });
+    assert_eq!(kept(port, &format!("site/{device}/model/offer")), None);
 }
 
 #[test]
@@ -376,20 +371,6 @@ fn a_keyring_is_signed_by_the_roots_that_a_device_asks_for() {
     Keyring::verify(&read("few.keys"), &roots).expect_err("one of two");
 }
 
-/// What the broker keeps for this device under `model/keyring`, if that is anything.
-fn kept_keyring(port: u16, device: &str) -> Option<Vec<u8>> {
-    let [state, keyring] = ["model", "model/keyring"].map(|rest| format!("site/{device}/{rest}"));
-    let mut late = Subscriber::connect(port, "late");
-    let mut kept = None;
-    late.expect("what the broker keeps", |heard| {
-        if heard.topic == keyring {
-            kept = Some(heard.payload.clone());
-        }
-        (heard.topic == state).then_some(())
-    });
-    kept
-}
-
 #[test]
 fn a_keyring_is_sent_to_all_devices_and_success_means_that_it_is_in_effect() {
     let broker = Broker::start();
@@ -425,7 +406,7 @@ fn a_keyring_is_sent_to_all_devices_and_success_means_that_it_is_in_effect() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("pi: keyring 1 is in effect"), "{said}");
     let file = fs::read(folder.join("1.keys")).expect("written");
-    assert_eq!(kept_keyring(broker.port(), "pi"), Some(file));
+    assert_eq!(kept(broker.port(), "site/pi/model/keyring"), Some(file));
     // What is there already is success at once, and nobody waits in vain for the one without roots.
     let (code, said) = trust("1.keys --all --timeout-s 2");
     assert_eq!(code, Some(75), "{said}");
@@ -436,7 +417,7 @@ fn a_keyring_is_sent_to_all_devices_and_success_means_that_it_is_in_effect() {
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
-    assert_eq!(kept_keyring(broker.port(), "gate"), None);
+    assert_eq!(kept(broker.port(), "site/gate/model/keyring"), None);
     for daemon in daemons {
         daemon.terminate();
     }
