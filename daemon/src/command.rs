@@ -328,7 +328,7 @@ mod tests {
         let config = Config::load(None, [("TERNWATCH_CAMERA__NAME".into(), "door".into())]);
         let config = config.expect("valid");
         let switches: Arc<Switches> = Arc::default();
-        let detection = Detection::new(Schedule::default(), switches.clone(), true);
+        let detection = Detection::new(Schedule::default(), switches.clone());
         let control = Control {
             settings: Arc::new(Reporter::new(&config)),
             running: Arc::new(Mutex::new(config)),

@@ -60,14 +60,12 @@ impl Plan {
 pub struct Detection {
     plan: Mutex<Plan>,
     switches: Arc<Switches>,
-    /// Whether the state is told of although there is no schedule.
-    is_commanded: bool,
     document: watch::Sender<Vec<u8>>,
 }
 
 impl Detection {
-    /// By a schedule and, if there are some, by commands. The clock is looked at once.
-    pub fn new(schedule: Schedule, switches: Arc<Switches>, takes_commands: bool) -> Self {
+    /// By a schedule, and by commands if some come. The clock is looked at once.
+    pub fn new(schedule: Schedule, switches: Arc<Switches>) -> Self {
         let detection = Self {
             plan: Mutex::new(Plan {
                 schedule,
@@ -75,7 +73,6 @@ impl Detection {
                 commanded: None,
             }),
             switches,
-            is_commanded: takes_commands,
             document: watch::Sender::new(Vec::new()),
         };
         detection.look_at_the_clock();
@@ -137,10 +134,7 @@ impl Detection {
     fn tell(&self, plan: &Plan) {
         let on = plan.is_on();
         self.switches.set_detecting(on);
-        let was_told = !self.document.borrow().is_empty();
-        if !was_told && !self.is_commanded && plan.schedule.is_empty() {
-            return;
-        }
+        // Always: a broker may still keep what another run with other settings said.
         let document = Document {
             schema: SCHEMA,
             on,
@@ -175,10 +169,10 @@ mod tests {
         })
     }
 
-    fn detection(spans: &[&str], takes_commands: bool) -> Detection {
+    fn detection(spans: &[&str]) -> Detection {
         let spans = spans.iter().map(|span| (*span).into()).collect();
         let schedule = Schedule::new(&Config { spans }).expect("valid");
-        let detection = Detection::new(Schedule::default(), Arc::default(), takes_commands);
+        let detection = Detection::new(Schedule::default(), Arc::default());
         detection.lock().schedule = schedule;
         detection
     }
@@ -193,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_command_holds_until_the_schedule_changes() {
-        let detection = detection(&["22:00-06:00"], true);
+        let detection = detection(&["22:00-06:00"]);
         detection.look(DAY);
         assert_eq!(
             told(&detection),
@@ -229,8 +223,8 @@ mod tests {
     }
 
     #[test]
-    fn without_a_schedule_a_command_holds_and_without_either_nothing_is_told() {
-        let commanded = detection(&[], true);
+    fn without_a_schedule_a_command_holds() {
+        let commanded = detection(&[]);
         commanded.look(DAY);
         assert_eq!(told(&commanded), r#"{"schema":1,"on":true}"#);
         commanded.command(false);
@@ -239,15 +233,11 @@ mod tests {
             told(&commanded),
             r#"{"schema":1,"on":false,"reason":"command"}"#
         );
-        let silent = detection(&[], false);
-        silent.look(DAY);
-        assert_eq!(told(&silent), "");
-        assert!(silent.switches.is_detecting());
     }
 
     #[test]
     fn a_clock_that_was_never_set_lets_detection_run() {
-        let detection = detection(&["22:00-06:00"], false);
+        let detection = detection(&["22:00-06:00"]);
         detection.look(DAY);
         assert!(!detection.switches.is_detecting());
         detection.look(None);
@@ -259,7 +249,7 @@ mod tests {
 
     #[test]
     fn another_schedule_leaves_a_command_alone_unless_it_changes_what_is_to_be() {
-        let detection = detection(&[], true);
+        let detection = detection(&[]);
         detection.look(DAY);
         detection.command(false);
         detection.lock().schedule = schedule_of("00:00-24:00");

@@ -46,7 +46,7 @@ impl Reason {
         (Self::Software, "A bug; please report it."),
         (
             Self::Io,
-            "The memory card does not take or give what it should.",
+            "The memory card, or standard output, does not take or give what it should.",
         ),
         (Self::NotNow, "Something else has to end first."),
         (Self::NoPermission, "Another user has to do it."),

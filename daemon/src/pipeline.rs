@@ -307,6 +307,8 @@ impl Inference {
         let mut buffer = FrameBuffer::empty();
         let mut documents = Vec::new();
         let mut came_at = Instant::now();
+        self.watch.begin(Timestamp::now(), &mut documents);
+        self.hand_over(&mut documents, shared)?;
         loop {
             self.change_model(&shared.health, &mut documents);
             self.change_settings(&mut documents);

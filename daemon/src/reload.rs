@@ -22,11 +22,27 @@ pub fn apply(running: &mut Config, next: Config, mail: &Mail) -> Vec<String> {
     running.model.iou_max = next.model.iou_max;
     let before = running.lines();
     let section = |line: &String| line.split_once(':').map(|(name, _)| name.to_owned());
-    next.lines()
+    let mut differing: Vec<String> = next
+        .lines()
         .iter()
         .filter(|line| !before.contains(line))
         .filter_map(section)
-        .collect()
+        .collect();
+    // No line shows a secret.
+    let secrets = [
+        (
+            "camera.rtsp",
+            &running.camera.rtsp.url,
+            &next.camera.rtsp.url,
+        ),
+        ("mqtt", &running.mqtt.password, &next.mqtt.password),
+    ];
+    for (name, before, now) in secrets {
+        if before.expose() != now.expose() && !differing.iter().any(|known| known == name) {
+            differing.push(name.into());
+        }
+    }
+    differing
 }
 
 #[cfg(test)]
@@ -74,5 +90,21 @@ mod tests {
         let next = format!("[model]\nscore_min = 0.7\n{YARD}");
         apply(&mut running, config(&next), &mail);
         assert!(mail.take().expect("settings").places.is_some());
+    }
+
+    #[test]
+    fn secrets_that_differ_are_named_though_no_line_shows_them() {
+        let with = |url: &str, password: &str| {
+            let file = format!(
+                "[camera.rtsp]\nurl = \"{url}\"\n[mqtt]\nusername = \"pi\"\npassword = \"{password}\"\n"
+            );
+            config(&file)
+        };
+        let mail = Mail::default();
+        let mut running = with("rtsp://one", "one");
+        let next = with("rtsp://two", "one");
+        assert_eq!(apply(&mut running, next, &mail), ["camera.rtsp"]);
+        let next = with("rtsp://one", "two");
+        assert_eq!(apply(&mut running, next, &mail), ["mqtt"]);
     }
 }

@@ -149,11 +149,7 @@ fn detection(config: &Config, shared: &Shared) -> Result<Arc<Detection>, Failure
     let schedule = Schedule::new(&config.schedule)
         .map_err(|invalid| Failure::new(Reason::Config, anyhow!(invalid.reason)))?;
     let switches = shared.switches.clone();
-    Ok(Arc::new(Detection::new(
-        schedule,
-        switches,
-        config.mqtt.commands,
-    )))
+    Ok(Arc::new(Detection::new(schedule, switches)))
 }
 
 /// Takes over what can be changed of the configuration of now. One that is wrong changes nothing.

@@ -152,11 +152,7 @@ impl Device {
             settings: Arc::new(Reporter::new(&config)),
             running: Arc::new(Mutex::new(config)),
             mail: Arc::default(),
-            detection: Arc::new(Detection::new(
-                Schedule::default(),
-                Arc::clone(&switches),
-                true,
-            )),
+            detection: Arc::new(Detection::new(Schedule::default(), Arc::clone(&switches))),
             switches,
             announcement: None,
             desk: None,

@@ -69,6 +69,7 @@ pub fn write(args: &cli::Card) -> Result<()> {
     let model = &opened.model;
     let card = Card::deserialize(model.card())
         .with_context(|| format!("{}: the model card", args.bundle.bundle.display()))?;
+    files::create_folder(&args.out)?;
     let name = &model.id().name;
     let picture = args.picture.as_deref();
     let picture = picture.map(|name| shown(name, args)).transpose()?;

@@ -9,7 +9,8 @@ use ternwatch_detector::golden::GoldenMismatch;
 use ternwatch_ota::push::PushError;
 
 use crate::data::{BadData, dataset::NotAnnotated};
-use crate::files::{Busy, CannotWrite, Exists};
+use crate::export::Unfit;
+use crate::files::{Busy, CannotWrite, Exists, TooLarge};
 use crate::import::ImportError;
 use crate::reproduce::{BadWay, OtherSettings};
 use crate::run::{NotTrained, Unfinished};
@@ -118,6 +119,8 @@ fn code(error: &anyhow::Error) -> u8 {
             || e.is::<Diverged>()
             || e.is::<Unfinished>()
             || e.is::<Unready>()
+            || e.is::<Unfit>()
+            || e.is::<TooLarge>()
             || e.is::<NotTrained>()
             || e.is::<BadStart>()
             || e.is::<FromUtf8Error>()

@@ -36,6 +36,14 @@ const GOLDEN_FRAMES_SMALL: usize = 3;
 
 /// One in the multipliers' Q15.
 const ONE_Q15: f64 = 32768.0;
+/// A channel whose sums had no more variance than this was never seen to change.
+const STILL_MAX: f64 = 1e-12;
+/// An output that its inputs change by less than this part is taken for constant where it cannot be written otherwise.
+const STILL_PART: f32 = 0.05;
+/// The least step of an output.
+const STEP_MIN: f32 = 1e-9;
+/// Steps of an output that is constant.
+const CONSTANT: i16 = 1 << 14;
 
 /// What a bundle is made of.
 pub struct Source<'a> {
@@ -78,11 +86,41 @@ pub fn record_golden(draft: &mut Draft, key: &SecretKey) -> Result<()> {
     Ok(())
 }
 
+/// Refuses numbers that no bundle can hold, naming the layer: as they are now, whatever is still to be learned.
+pub fn check(network: &Network, parameters: &Parameters, quantizer: &Quantizer) -> Result<()> {
+    fold(network, parameters, quantizer).map(drop)
+}
+
 fn draft(source: &Source<'_>) -> Result<Draft> {
+    let (layers, parameters) = fold(source.network, source.parameters, source.quantizer)?;
+    let manifest = Manifest {
+        schema: 1,
+        model: source.id.clone(),
+        input: source.network.input.clone(),
+        classes: source.classes.clone(),
+        thresholds: source.thresholds,
+        layers,
+        heads: source.network.heads.clone(),
+        golden: Vec::new(),
+        release: None,
+        card: source.card.clone(),
+    };
+    Ok(Draft {
+        manifest,
+        parameters,
+    })
+}
+
+/// The layers with their shifts and offsets, and the parameters.
+fn fold(
+    network: &Network,
+    parameters: &Parameters,
+    quantizer: &Quantizer,
+) -> Result<(Vec<Layer>, Vec<u8>)> {
     let mut writer = ParameterWriter::new();
-    let mut layers = source.network.layers.clone();
-    let mut trits = source.quantizer.trits(source.parameters).into_iter();
-    let mut scales = source.quantizer.layers.iter().map(|l| l.scale.as_slice());
+    let mut layers = network.layers.clone();
+    let mut trits = quantizer.trits(parameters).into_iter();
+    let mut scales = quantizer.layers.iter().map(|l| l.scale.as_slice());
     for layer in &mut layers {
         match layer {
             Layer::AddUpsampled { .. }
@@ -102,10 +140,10 @@ fn draft(source: &Source<'_>) -> Result<Draft> {
                     scale: scales.next().context("a layer without scales")?,
                     // All tensors but the image have one step.
                     input_step: if input == IMAGE { IMAGE_STEP } else { STEP },
-                    gamma: source.parameters.get(name, Role::Gamma),
-                    beta: source.parameters.get(name, Role::Beta),
-                    mean: source.parameters.get(name, Role::Mean),
-                    variance: source.parameters.get(name, Role::Variance),
+                    gamma: parameters.get(name, Role::Gamma),
+                    beta: parameters.get(name, Role::Beta),
+                    mean: parameters.get(name, Role::Mean),
+                    variance: parameters.get(name, Role::Variance),
                 };
                 match activation {
                     Activation::Relu => {
@@ -125,23 +163,13 @@ fn draft(source: &Source<'_>) -> Result<Draft> {
             }
         }
     }
-    let manifest = Manifest {
-        schema: 1,
-        model: source.id.clone(),
-        input: source.network.input.clone(),
-        classes: source.classes.clone(),
-        thresholds: source.thresholds,
-        layers,
-        heads: source.network.heads.clone(),
-        golden: Vec::new(),
-        release: None,
-        card: source.card.clone(),
-    };
-    Ok(Draft {
-        manifest,
-        parameters: writer.finish(),
-    })
+    Ok((layers, writer.finish()))
 }
+
+/// Numbers that no bundle can hold.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unfit(String);
 
 /// One convolution's output channels before they are folded.
 struct Channels<'a> {
@@ -175,21 +203,30 @@ impl Channels<'_> {
         let affine: Vec<(f64, f64)> = (0..self.scale.len())
             .map(|n| self.normalization(n))
             .collect();
-        let largest = affine
-            .iter()
-            .map(|(slope, _)| slope.abs() * ONE_Q15)
+        // What a channel reads that was never anything else tells nothing of how much it is to be multiplied by.
+        let is_still = |n: usize| f64::from(self.variance[n]) < STILL_MAX;
+        let moving = affine.iter().enumerate().filter(|(n, _)| !is_still(*n));
+        let largest = moving
+            .map(|(_, (slope, _))| slope.abs() * ONE_Q15)
             .fold(0.0, f64::max);
         let pre_shift = (0..=7u8).find(|&p| (largest / f64::from(1u32 << p)).round() < ONE_Q15);
-        let pre_shift = pre_shift
-            .with_context(|| format!("a multiplier of {:.1} is too large", largest / ONE_Q15))?;
+        let too_large = || {
+            Unfit(format!(
+                "a multiplier of {:.1} is too large",
+                largest / ONE_Q15
+            ))
+        };
+        let pre_shift = pre_shift.ok_or_else(too_large)?;
+        let still: Vec<bool> = (0..affine.len()).map(is_still).collect();
         let fan_in = self.trits.len() / affine.len();
         let (mut bias, mut multiplier) = (Vec::new(), Vec::new());
-        for (trits, (slope, shift)) in self.trits.chunks_exact_mut(fan_in).zip(affine) {
+        let channels = self.trits.chunks_exact_mut(fan_in).zip(affine).zip(still);
+        for ((trits, (slope, shift)), is_still) in channels {
             let m = (slope.abs() * ONE_Q15 / f64::from(1u32 << pre_shift)).round();
             let b = (shift / slope.abs()).round();
             // The bias alone fills 16 bits, and these are less than it stands for.
             let is_full = b * f64::from(1u32 << pre_shift) > f64::from(i16::MAX) && m < 127.0;
-            if m < 1.0 || b.abs() > f64::from(i16::MAX) || is_full {
+            if is_still || m < 1.0 || b.abs() > f64::from(i16::MAX) || is_full {
                 // The sum hardly matters: a channel that always answers the same.
                 let constant = shift.round().clamp(0.0, 127.0) as i16;
                 trits.fill(Trit::Zero);
@@ -216,11 +253,29 @@ impl Channels<'_> {
         let (mut bias, mut scale) = (Vec::new(), Vec::new());
         for (n, trits) in self.trits.chunks_exact_mut(fan_in).enumerate() {
             let step = self.gamma[n] * self.scale[n] * self.input_step;
-            let b = (self.beta[n] / step.abs()).round();
-            ensure!(
-                b.abs() <= f32::from(i16::MAX),
-                "channel {n}: a bias of {b} sums does not fit 16 bits"
-            );
+            let beta = self.beta[n];
+            let b = (beta / step.abs()).round();
+            let weights = trits.iter().filter(|t| **t != Trit::Zero).count();
+            // By how much all of its inputs together change it at most.
+            let reach = 127.0 * weights as f32 * step.abs();
+            let is_still = reach < STILL_PART * beta.abs();
+            if step.abs() < STEP_MIN || (b.abs() > f32::from(i16::MAX) && is_still) {
+                // A channel that always answers the same.
+                trits.fill(Trit::Zero);
+                bias.push(if beta == 0.0 {
+                    0
+                } else {
+                    CONSTANT * beta.signum() as i16
+                });
+                scale.push((beta.abs() / f32::from(CONSTANT)).max(STEP_MIN));
+                continue;
+            }
+            let too_large = || {
+                Unfit(format!(
+                    "channel {n}: a bias of {b} sums does not fit 16 bits"
+                ))
+            };
+            ensure!(b.abs() <= f32::from(i16::MAX), too_large());
             if step < 0.0 {
                 negate(trits);
             }
@@ -349,5 +404,61 @@ mod tests {
                 assert!(mean < 0.02, "stride {}: mean error {mean}", head.stride);
             }
         }
+    }
+
+    /// Channels as they are folded.
+    fn channels<'a>(
+        trits: &[Trit],
+        (scale, gamma, beta, variance): (&'a [f32], &'a [f32], &'a [f32], &'a [f32]),
+    ) -> Channels<'a> {
+        Channels {
+            trits: trits.into(),
+            scale,
+            input_step: 1.0,
+            gamma,
+            beta,
+            mean: &[0.0, 0.0],
+            variance,
+        }
+    }
+
+    #[test]
+    fn an_output_that_hardly_depends_on_its_inputs_becomes_constant() {
+        use Trit::{Plus, Zero};
+        let ones = [1.0, 1.0];
+        // No weights at all, and a weight that is nothing beside the bias.
+        let scale = [0.0, 1e-6];
+        let linear = channels(
+            &[Zero, Zero, Plus, Zero],
+            (&scale, &ones, &[-4.0, 3.0], &ones),
+        );
+        let folded = linear.fold_linear().unwrap();
+        let answers: Vec<f32> = folded
+            .bias
+            .iter()
+            .zip(&folded.scale)
+            .map(|(b, s)| f32::from(*b) * s)
+            .collect();
+        assert_eq!(answers, [-4.0, 3.0]);
+        assert!(folded.trits.iter().all(|t| *t == Zero));
+        // One that does depend on them and does not fit is refused.
+        let scale = [1e-4];
+        let linear = channels(&[Plus; 20], (&scale, &[1.0], &[-4.0], &[1.0]));
+        let error = linear.fold_linear().err().unwrap();
+        assert!(error.is::<Unfit>(), "{error:#}");
+        assert!(error.to_string().contains("channel 0"), "{error:#}");
+    }
+
+    #[test]
+    fn a_channel_that_was_never_seen_to_change_decides_nothing_for_the_others() {
+        use Trit::Plus;
+        let (scale, gamma) = ([0.05, 0.05], [1.0, 1.0]);
+        let relu = |variance: &[f32]| {
+            channels(&[Plus; 4], (&scale, &gamma, &[2.0, 2.0], variance)).fold_relu()
+        };
+        let (alone, beside) = (relu(&[4.0, 4.0]).unwrap(), relu(&[4.0, 0.0]).unwrap());
+        assert_eq!(beside.pre_shift, alone.pre_shift);
+        assert_eq!(beside.multiplier[0], alone.multiplier[0]);
+        assert_eq!(beside.trits[2..], [Trit::Zero; 2]);
     }
 }

@@ -22,13 +22,14 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     file.take(FILE_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
         .with_context(|| format!("reading {}", path.display()))?;
-    ensure!(
-        bytes.len() as u64 <= FILE_BYTES_MAX,
-        "{}: more than {FILE_BYTES_MAX} bytes",
-        path.display()
-    );
+    ensure!(bytes.len() as u64 <= FILE_BYTES_MAX, TooLarge(path.into()));
     Ok(bytes)
 }
+
+/// A file is larger than anything that it could be.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: more than {FILE_BYTES_MAX} bytes", .0.display())]
+pub struct TooLarge(PathBuf);
 
 /// Reads a text of bounded size.
 pub fn read_text(path: &Path) -> Result<String> {
@@ -92,14 +93,19 @@ pub fn open(path: &Path, keys: impl IntoIterator<Item = PublicKey>) -> Result<Op
     opened().with_context(|| path.display().to_string())
 }
 
+/// Bytes that nobody can guess.
+pub fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    File::open("/dev/urandom")
+        .and_then(|mut f| f.read_exact(&mut bytes))
+        .context("reading /dev/urandom")?;
+    Ok(bytes)
+}
+
 /// Makes a key pair at `prefix`.secret and `prefix`.pub; never overwrites one.
 pub fn keygen(prefix: &Path) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
-    let mut seed = [0; 32];
-    File::open("/dev/urandom")
-        .and_then(|mut f| f.read_exact(&mut seed))
-        .context("reading /dev/urandom")?;
-    let key = SecretKey::from_bytes(&seed);
+    let key = SecretKey::from_bytes(&random()?);
     let path = |ending: &str| PathBuf::from(format!("{}.{ending}", prefix.display()));
     let write = |path: &Path, mode: u32, text: String| {
         let file = std::fs::OpenOptions::new()
@@ -165,6 +171,17 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         // Nothing is lost if it cannot be removed either.
         .inspect_err(|_| drop(std::fs::remove_file(&partial)))
         .with_context(|| CannotWrite(path.into()))
+}
+
+/// Refuses a file's place that is in no folder, before work is done for it.
+pub fn check_place(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    let is_folder = match std::fs::metadata(folder.unwrap_or(Path::new("."))) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(ErrorKind::NotADirectory.into()),
+        Err(error) => Err(error),
+    };
+    is_folder.with_context(|| CannotWrite(path.into()))
 }
 
 /// Creates a folder and those around it where they are missing.

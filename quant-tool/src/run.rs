@@ -280,6 +280,7 @@ fn may_go_on(run: &Path, config: &Config) -> Result<()> {
 
 /// Turns the run's last state into a signed bundle.
 pub fn export(args: &cli::Export) -> Result<()> {
+    files::check_place(&args.out)?;
     let config = Config::read(&args.config)?;
     may_go_on(&args.run, &config)?;
     let network = config.network(&args.run)?;
@@ -395,6 +396,9 @@ fn card(
 
 /// Prints the average precision of a bundle.
 pub fn evaluate(args: &cli::Evaluate) -> Result<()> {
+    for path in args.curve.iter().chain(&args.failures) {
+        files::check_place(path)?;
+    }
     let model = files::model(&args.bundle)?;
     let dataset = Dataset::read(&args.data, model.classes())?;
     let scores = crate::evaluate::evaluate(&model, &dataset, Isa::detect())?;

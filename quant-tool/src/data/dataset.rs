@@ -139,13 +139,16 @@ pub(super) fn read_text(path: &Path, len_max: u64) -> Result<String> {
     std::fs::read_to_string(path).with_context(place)
 }
 
-/// The files of a folder with this ending, sorted by name.
+/// The files of a folder with this ending, however it is written, sorted by name.
 pub(super) fn files_with(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     let place = || format!("reading {}", folder.display());
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(place)? {
         let path = entry.with_context(place)?.path();
-        if path.extension().is_some_and(|e| e == ending) {
+        if path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case(ending))
+        {
             files.push(path);
         }
     }

@@ -2,10 +2,11 @@
 //! size; the picture is `images/NAME.jpg`, `.jpeg` or `.png`; `classes.txt` has the class names, one a line. A picture without labels
 //! shows nothing.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::dataset::{Annotation, ImageRecord, class_index, files_with, read_text};
 use super::picture;
@@ -27,9 +28,18 @@ pub(super) fn read(folder: &Path, classes: &[String]) -> Result<Vec<ImageRecord>
         let found = text.lines().any(|name| name.trim() == class);
         ensure!(found, "{}: no class \"{class}\"", names.display());
     }
+    let mut pictures = pictures(&folder.join("images"))?;
     let mut images = Vec::new();
     for path in files_with(&folder.join("labels"), "txt")? {
-        let file = picture_of(&folder.join("images"), &path)?;
+        let Some(file) = pictures.remove(path.file_stem().unwrap_or_default()) else {
+            // Where some programs put the names of the classes.
+            ensure!(
+                path.ends_with("classes.txt"),
+                "{}: no picture of this name in images/",
+                path.display()
+            );
+            continue;
+        };
         let size = picture::size(&file)?;
         let text = read_text(&path, TEXT_BYTES_MAX)?;
         images.push(ImageRecord {
@@ -39,32 +49,31 @@ pub(super) fn read(folder: &Path, classes: &[String]) -> Result<Vec<ImageRecord>
             size: Some(size),
         });
     }
-    let labelled: BTreeSet<PathBuf> = images.iter().map(|image| image.path.clone()).collect();
-    for ending in ENDINGS {
-        let pictures = files_with(&folder.join("images"), ending)?;
-        let empty = pictures.into_iter().filter(|p| !labelled.contains(p));
-        images.extend(empty.map(|path| ImageRecord {
-            boxes: Vec::new(),
-            path,
-            source: "all".into(),
-            size: None,
-        }));
-    }
+    images.extend(pictures.into_values().map(|path| ImageRecord {
+        boxes: Vec::new(),
+        path,
+        source: "all".into(),
+        size: None,
+    }));
     Ok(images)
 }
 
-/// The picture that a label file belongs to.
-fn picture_of(folder: &Path, label: &Path) -> Result<PathBuf> {
-    // A name may have dots of its own.
-    let candidates = ENDINGS.map(|ending| {
-        let mut name = label.file_stem().unwrap_or_default().to_owned();
-        name.push(".");
-        name.push(ending);
-        folder.join(name)
-    });
-    let found = candidates.iter().find(|p| p.exists());
-    let missing = || format!("{}: no {}", label.display(), candidates[0].display());
-    found.cloned().with_context(missing)
+/// The pictures of a folder by their names without endings.
+fn pictures(folder: &Path) -> Result<BTreeMap<OsString, PathBuf>> {
+    let mut pictures = BTreeMap::new();
+    for ending in ENDINGS {
+        for path in files_with(folder, ending)? {
+            let stem = path.file_stem().unwrap_or_default().to_owned();
+            if let Some(other) = pictures.insert(stem, path.clone()) {
+                bail!(
+                    "{} and {}: whose are the labels of this name?",
+                    other.display(),
+                    path.display()
+                );
+            }
+        }
+    }
+    Ok(pictures)
 }
 
 fn boxes(text: &str, size: [u32; 2], known: &[Option<u16>]) -> Result<Vec<Annotation>> {
@@ -128,43 +137,67 @@ mod tests {
         assert_eq!(found[0].xyxy, [50.0, 0.0, 150.0, 100.0]);
     }
 
-    #[test]
-    fn pictures_without_labels_come_after_the_others() {
+    fn folder_of(pictures: &[&str], labels: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name);
         for name in ["images", "labels"] {
             std::fs::create_dir(file(name)).unwrap();
         }
-        for name in ["a.png", "b.png", "c.jpg"] {
+        for name in pictures {
             let picture = image::RgbImage::new(8, 8);
             picture.save(file("images").join(name)).unwrap();
         }
         std::fs::write(file("classes.txt"), "person\n").unwrap();
-        std::fs::write(file("labels/b.txt"), "0 0.5 0.5 0.5 0.5\n").unwrap();
-        let images = read(folder.path(), &["person".into()]).unwrap();
-        let found: Vec<_> = images
+        for name in labels {
+            let path = file("labels").join(name);
+            std::fs::write(path, "0 0.5 0.5 0.5 0.5\n").unwrap();
+        }
+        folder
+    }
+
+    fn found(folder: &Path) -> Result<Vec<(String, usize)>> {
+        let images = read(folder, &["person".into()])?;
+        let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+        Ok(images
             .iter()
-            .map(|i| (i.path.strip_prefix(file("images")).unwrap(), i.boxes.len()))
-            .collect();
-        let expected = [("b.png", 1), ("c.jpg", 0), ("a.png", 0)];
+            .map(|i| (name(&i.path), i.boxes.len()))
+            .collect())
+    }
+
+    #[test]
+    fn pictures_without_labels_come_after_the_others_however_their_names_end() {
+        let folder = folder_of(&["a.png", "b.png", "c.JPG"], &["b.txt"]);
+        let expected = [("b.png", 1), ("a.png", 0), ("c.JPG", 0)];
         assert_eq!(
-            found,
-            expected.map(|(name, boxes)| (Path::new(name), boxes))
+            found(folder.path()).unwrap(),
+            expected.map(|(name, boxes)| (String::from(name), boxes))
         );
     }
 
     #[test]
     fn a_picture_has_the_whole_name_of_its_labels() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["cam.jpg", "cam.1.jpg", "cam.2.png"] {
-            std::fs::write(folder.path().join(name), "").unwrap();
-        }
-        for (labels, name) in [("cam.1.txt", "cam.1.jpg"), ("cam.2.txt", "cam.2.png")] {
-            let found = picture_of(folder.path(), Path::new(labels)).unwrap();
-            assert_eq!(found, folder.path().join(name));
-        }
-        let error = picture_of(folder.path(), Path::new("cam.3.txt")).unwrap_err();
-        assert!(error.to_string().contains("cam.3.jpg"), "{error}");
+        let pictures = ["cam.jpg", "cam.1.JPEG", "cam.2.png"];
+        // The names of the classes may lie beside the labels, too.
+        let labels = ["cam.1.txt", "cam.2.txt", "classes.txt"];
+        let folder = folder_of(&pictures, &labels);
+        let expected = [("cam.1.JPEG", 1), ("cam.2.png", 1), ("cam.jpg", 0)];
+        assert_eq!(
+            found(folder.path()).unwrap(),
+            expected.map(|(name, boxes)| (String::from(name), boxes))
+        );
+        std::fs::write(folder.path().join("labels/cam.3.txt"), "").unwrap();
+        let error = found(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("cam.3.txt: no picture"), "{error}");
+    }
+
+    #[test]
+    fn two_pictures_of_one_name_are_refused() {
+        let folder = folder_of(&["a.jpg", "a.png"], &["a.txt"]);
+        let error = found(folder.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("a.jpg and ") && error.contains("a.png"),
+            "{error}"
+        );
     }
 
     #[test]

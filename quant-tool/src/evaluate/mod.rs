@@ -28,7 +28,7 @@ use crate::quantize::activation::IMAGE_STEP;
 use crate::train::graph::{Activations, Gradients, Images, Statistics, forward};
 use crate::train::parameters::Parameters;
 
-/// COCO's limit of detections an image.
+/// COCO's limit of detections of a class in an image.
 const DETECTIONS_MAX: usize = 100;
 /// Low enough for the whole precision-recall curve.
 const SCORE_MIN: f32 = 0.01;
@@ -200,7 +200,7 @@ fn look(
     let mut detect = |image: &RgbImage| {
         let detections = detect_in(image, |frame| run(frame, thresholds));
         let mut detections = detections.with_context(|| record.path.display().to_string())?;
-        detections.truncate(DETECTIONS_MAX);
+        keep_best(&mut detections, model.classes().len());
         Ok::<_, anyhow::Error>(detections)
     };
     let image = record.decode()?;
@@ -228,6 +228,16 @@ fn look(
         heights,
         alarms,
     })
+}
+
+/// Leaves those of each class that COCO's protocol counts; the best ones are first.
+fn keep_best(detections: &mut Vec<Detection>, classes: usize) {
+    let mut counts = vec![0; classes];
+    detections.retain(|detection| {
+        let count = &mut counts[usize::from(detection.class)];
+        *count += 1;
+        *count <= DETECTIONS_MAX
+    });
 }
 
 /// What `run` detects in a picture, in the picture's pixels. One that is larger than a frame may be is halved until it fits.
@@ -473,5 +483,19 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_crowded_class_takes_nothing_away_from_another_one() {
+        let detection = |class: u16| Detection {
+            class,
+            score: 0.5,
+            xyxy: [0.0, 0.0, 1.0, 1.0],
+        };
+        let mut detections = vec![detection(0); DETECTIONS_MAX + 1];
+        detections.push(detection(1));
+        keep_best(&mut detections, 2);
+        let count = |class| detections.iter().filter(|d| d.class == class).count();
+        assert_eq!([count(0), count(1)], [DETECTIONS_MAX, 1]);
     }
 }

@@ -41,7 +41,7 @@ use crate::train::config::{self as training, ConfigError};
 use crate::train::graph::Images;
 use crate::train::parameters::Parameters;
 use crate::train::stage::{Stage, State};
-use crate::{cli, files, run};
+use crate::{cli, export, files, run};
 
 /// The largest file that is read, in bytes: as many weights as a model may have, as floats, and something for the rest.
 const FILE_BYTES_MAX: u64 = 80 << 20;
@@ -182,6 +182,20 @@ pub fn run(args: &cli::Import) -> Result<()> {
         Some(data) => calibrated(&float, imported, &pictures(&config, data, imported.fill)?)?,
         None => estimated(&float, imported)?,
     };
+    let rounded = match args.without_data {
+        true => Some(rounded(&float, &config, imported)?),
+        false => None,
+    };
+    let ternary = match &rounded {
+        Some((_, parameters, quantizer)) => (parameters, quantizer.clone()),
+        None => (
+            &fitted.parameters,
+            Quantizer::fit(&fitted.parameters, &config.quantize),
+        ),
+    };
+    // Rather now than after all of the training.
+    export::check(&fitted.network, ternary.0, &ternary.1)
+        .with_context(|| args.model.display().to_string())?;
     let _alone = run::claim(&args.run, &config)?;
     if is_left {
         // Stages of a network that was rounded without data would be gone on from.
@@ -192,8 +206,7 @@ pub fn run(args: &cli::Import) -> Result<()> {
     let recipe = config.recipe();
     let blank = Quantizer::blank(&fitted.parameters);
     State::start(fitted.parameters, blank, &recipe).write(&Stage::Float.path(&args.run))?;
-    if args.without_data {
-        let (plain, ternary, quantizer) = rounded(&float, &config, imported)?;
+    if let Some((plain, ternary, quantizer)) = rounded {
         let soft = State::start(plain.parameters, quantizer.clone(), &recipe);
         soft.write(&Stage::Soft.path(&args.run))?;
         State::start(ternary, quantizer, &recipe).write(&Stage::Hard.path(&args.run))?;

@@ -118,6 +118,7 @@ fn compare<S: Subject>(
         experiment.methods = methods::only(&args.only, experiment.methods)?;
         experiment.options += &format!(" --only {}", args.only.join(","));
     }
+    files::create_folder(&args.out)?;
     let _alone = files::keep_others_out(&args.run)?;
     let mut results = Results {
         float: Vec::new(),
@@ -146,7 +147,6 @@ fn compare<S: Subject>(
             results.ternary.push(outcome);
         }
     }
-    files::create_folder(&args.out)?;
     plots::draw(&experiment, &results, &args.run, &args.out)?;
     let text = report::markdown(&experiment, &subject.drawn(), &results, args.seeds);
     files::write(&args.out.join("report.md"), text.as_bytes())?;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use ternwatch_bundle::hex;
 use ternwatch_ota::push::{Broker, Identity, PushError, Tls};
 
 use crate::cli;
@@ -39,7 +40,8 @@ pub(super) fn broker(args: &cli::Broker) -> Result<Broker> {
         credentials,
         tls,
         identity,
-        client_id: format!("quant-tool-push-{}", std::process::id()),
+        // In containers all processes have the same number.
+        client_id: format!("quant-tool-{}", hex::encode(&files::random::<8>()?)),
     })
 }
 

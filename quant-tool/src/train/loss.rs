@@ -47,9 +47,10 @@ impl Task for Photos {
 pub fn loss(outputs: &[HeadOutput], truth: &[Vec<Target>]) -> (Loss, Vec<Vec<f32>>) {
     let mut gradients: Vec<Vec<f32>> = outputs.iter().map(|o| vec![0.0; o.data.len()]).collect();
     let mut sum = Loss::default();
+    let strides: Vec<u32> = outputs.iter().map(|output| output.stride).collect();
     for (output, gradient) in outputs.iter().zip(&mut gradients) {
         for (image, boxes) in truth.iter().enumerate() {
-            image_loss(output, image, boxes, &mut sum, gradient);
+            image_loss((output, &strides), image, boxes, &mut sum, gradient);
         }
     }
     let scale = 1.0 / sum.positives.max(1) as f32;
@@ -60,7 +61,7 @@ pub fn loss(outputs: &[HeadOutput], truth: &[Vec<Target>]) -> (Loss, Vec<Vec<f32
 }
 
 fn image_loss(
-    output: &HeadOutput,
+    (output, strides): (&HeadOutput, &[u32]),
     image: usize,
     boxes: &[Target],
     sum: &mut Loss,
@@ -71,10 +72,8 @@ fn image_loss(
     let base = image * output.channels * cells;
     let stride = output.stride as f32;
     let (ignored, counted): (Vec<&Target>, Vec<&Target>) = boxes.iter().partition(|b| b.ignore);
-    let candidates: Vec<&Target> = counted
-        .into_iter()
-        .filter(|b| belongs(&b.xyxy, output.stride))
-        .collect();
+    let answers = |b: &&Target| answering(&b.xyxy, strides) == Some(output.stride);
+    let candidates: Vec<&Target> = counted.into_iter().filter(answers).collect();
     for cell in 0..cells {
         let x = ((cell % output.width) as f32 + 0.5) * stride;
         let y = ((cell / output.width) as f32 + 0.5) * stride;
@@ -108,11 +107,14 @@ fn image_loss(
     }
 }
 
-fn belongs(b: &[f32; 4], stride: u32) -> bool {
+/// Which of a network's strides answers for a box: the one for its size, or the next to that if the network has no such head.
+fn answering(b: &[f32; 4], strides: &[u32]) -> Option<u32> {
     let size = (b[2] - b[0]).max(b[3] - b[1]);
-    SIZE_RANGES
+    let range = SIZE_RANGES
         .iter()
-        .any(|&(s, low, high)| s == stride && (low..high).contains(&size))
+        .find(|(_, low, high)| (*low..*high).contains(&size))?;
+    let distance = |stride: &u32| stride.ilog2().abs_diff(range.0.ilog2());
+    strides.iter().copied().min_by_key(distance)
 }
 
 fn contains(b: &[f32; 4], x: f32, y: f32) -> bool {
@@ -264,9 +266,22 @@ mod tests {
 
     #[test]
     fn a_box_of_another_stride_is_left_to_it() {
-        let outputs = [output(&mut fastrand::Rng::with_seed(1))];
-        let (loss, _) = loss(&outputs, &[person([0.0, 0.0, 70.0, 30.0]), vec![]]);
-        assert_eq!(loss.positives, 0);
+        let mut rng = fastrand::Rng::with_seed(1);
+        let coarse = HeadOutput {
+            stride: 16,
+            ..output(&mut rng)
+        };
+        let outputs = [output(&mut rng), coarse];
+        let (loss, gradients) = loss(&outputs, &[person([0.0, 0.0, 70.0, 30.0]), vec![]]);
+        assert!(loss.positives > 0);
+        // The first channels of the picture are the classes', the others the sides'.
+        let cells = outputs[0].height * outputs[0].width;
+        let sides = |head: usize| {
+            let channels = outputs[head].channels;
+            gradients[head][(channels - SIDES) * cells..channels * cells].to_vec()
+        };
+        assert!(sides(0).iter().all(|slope| *slope == 0.0));
+        assert!(sides(1).iter().any(|slope| *slope != 0.0));
     }
 
     #[test]
@@ -289,5 +304,19 @@ mod tests {
         let slope = |class: usize| gradients[0][class * 20 + 7];
         assert_eq!(slope(0), slope(2));
         assert!(slope(1) < slope(0), "{} {}", slope(1), slope(0));
+    }
+
+    #[test]
+    fn a_size_without_a_head_of_its_own_is_answered_for_by_the_next_one() {
+        let square = |side: f32| [0.0, 0.0, side, side];
+        for (strides, expected) in [
+            (&[8, 16, 32][..], [8, 16, 32]),
+            (&[8, 16], [8, 16, 16]),
+            (&[32, 8], [8, 32, 32]),
+            (&[16], [16, 16, 16]),
+        ] {
+            let found = [63.0, 64.0, 128.0].map(|side| answering(&square(side), strides));
+            assert_eq!(found, expected.map(Some), "{strides:?}");
+        }
     }
 }

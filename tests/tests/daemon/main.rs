@@ -146,7 +146,12 @@ fn every_frame_is_published_and_equals_the_detectors_answer(protocol: &str) {
 
     // Statistics are there too, if the run was long enough.
     let mut late = Subscriber::connect(broker.port(), "after");
-    let mut missing = BTreeSet::from([STATE, "site/pi/door/state", "site/pi/door/counts"]);
+    let mut missing = BTreeSet::from([
+        STATE,
+        "site/pi/door/state",
+        "site/pi/door/counts",
+        "site/pi/door/detection",
+    ]);
     late.expect("what is retained", |heard| {
         assert!(heard.is_retained);
         let is_expected = missing.remove(heard.topic.as_str());

@@ -103,9 +103,10 @@ impl Listener {
 }
 
 impl Dialogue {
-    /// All states as they are now.
-    pub(super) fn states(&mut self) -> Vec<Message<'static>> {
-        self.states.iter_mut().filter_map(State::message).collect()
+    /// The states on the topics that are wanted, as they are now. Of the others a change is still to be said.
+    pub(super) fn states(&mut self, is_wanted: impl Fn(&str) -> bool) -> Vec<Message<'static>> {
+        let wanted = self.states.iter_mut().filter(|s| is_wanted(&s.topic));
+        wanted.filter_map(State::message).collect()
     }
 
     /// The next thing to say; never, if the other ends are gone.
@@ -240,7 +241,24 @@ mod tests {
             second_ends.state.send_replace(Vec::new());
             let silence = tokio::time::timeout(Duration::from_millis(1), next(&mut dialogues));
             assert!(silence.await.is_err());
-            assert!(dialogues[1].states().is_empty());
+            assert!(dialogues[1].states(|_| true).is_empty());
+        });
+    }
+
+    #[test]
+    fn saying_one_state_again_leaves_the_change_of_another_one_to_be_said() {
+        let (dialogue, _, ends) = conversation("a", &[]);
+        let mut dialogues = [dialogue];
+        run(async {
+            ends.state.send_replace(b"1".to_vec());
+            assert_eq!(dialogues[0].states(|topic| topic == "b/state"), []);
+            let said = next(&mut dialogues).await;
+            assert_eq!(said, Message::status("a/state", b"1".to_vec()));
+            ends.state.send_replace(b"2".to_vec());
+            let said = dialogues[0].states(|topic| topic == "a/state");
+            assert_eq!(said, [Message::status("a/state", b"2".to_vec())]);
+            let silence = tokio::time::timeout(Duration::from_millis(1), next(&mut dialogues));
+            assert!(silence.await.is_err(), "it was said");
         });
     }
 

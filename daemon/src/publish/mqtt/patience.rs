@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep_until};
 pub(super) struct Patience {
     backoff: Backoff,
     until: Option<Instant>,
-    is_told: bool,
+    /// The topic that was told of.
+    told: Option<String>,
 }
 
 impl Patience {
@@ -33,15 +34,15 @@ impl Patience {
     /// The broker does not want what was published on `topic`, and says why.
     pub(super) fn put_off(&mut self, topic: &str, reason: &str) {
         self.until = Some(Instant::now() + self.backoff.next_delay());
-        if !self.is_told {
+        if self.told.is_none() {
             log::warn!("the broker does not accept {topic} ({reason}): it is tried again");
-            self.is_told = true;
+            self.told = Some(topic.into());
         }
     }
 
-    /// The broker took something.
-    pub(super) fn accepted(&mut self, topic: &str) {
-        if self.is_told {
+    /// The broker took what was put off.
+    pub(super) fn accepted(&mut self) {
+        if let Some(topic) = &self.told {
             log::info!("the broker accepts {topic} again");
             *self = Self::default();
         }
@@ -67,7 +68,7 @@ mod tests {
             patience.try_again();
             assert!(!patience.is_needed());
         }
-        patience.accepted("a");
+        patience.accepted();
         patience.put_off("a", "quota exceeded");
         let left = patience.until.expect("a wait") - Instant::now();
         assert!(left <= Duration::from_millis(500), "{left:?}");

@@ -63,8 +63,9 @@ impl Publisher<'_> {
     pub(super) async fn publish_all(&mut self) {
         let mut greeted = Connection::Lost;
         let mut is_closed = false;
-        // Who says something all the time keeps events back no longer than for that.
+        // Who says something all the time keeps events back no longer than for that, and so do numbers that change all the time.
         let mut has_spoken = false;
+        let mut has_counted = false;
         // Until when nothing is listened to on this connection.
         let mut deaf = Term::Open;
         // Changes of the connection and of the term wake every wait below.
@@ -96,6 +97,7 @@ impl Publisher<'_> {
             let waits = |event| comes_again(&self.again, event);
             let wants_counts = is_connected && !self.patience_for_counts.is_needed();
             let spoke = std::mem::take(&mut has_spoken);
+            let counted = std::mem::take(&mut has_counted);
             tokio::select! {
                 biased;
                 () = over(deadline) => return,
@@ -109,12 +111,14 @@ impl Publisher<'_> {
                 () = self.patience_for_states.wait(), if is_connected => self.say_again().await,
                 () = self.patience_for_events.wait() => self.patience_for_events.try_again(),
                 () = self.patience_for_counts.wait() => self.patience_for_counts.try_again(),
+                // What is retained is wrong until then, and many events may wait.
+                (version, counts) = self.outgoing.counts.next(), if wants_counts && !counted => {
+                    self.publish_counts(version, counts).await;
+                    has_counted = true;
+                }
                 event = first(&self.again), if wants_events => self.publish_again(event).await,
                 event = self.outgoing.events.first(), if wants_events => {
                     self.publish_event(event).await;
-                }
-                (version, counts) = self.outgoing.counts.next(), if wants_counts => {
-                    self.publish_counts(version, counts).await;
                 }
                 // Once everything is closed and empty nothing comes, while events may still wait for the broker's wish.
                 Some(frame) = self.outgoing.frames.pop(), if is_connected => {
@@ -129,7 +133,7 @@ impl Publisher<'_> {
                 // What waits for nothing needs no connection any more.
                 () = self.outgoing.finished(), if !is_connected => return,
                 // Nothing else was there to be published.
-                () = std::future::ready(()), if spoke => {}
+                () = std::future::ready(()), if spoke || counted => {}
             }
         }
     }
@@ -197,16 +201,15 @@ impl Publisher<'_> {
     async fn say_states(&mut self, is_wanted: impl Fn(&str) -> bool) {
         self.patience_for_states.try_again();
         let mut dialogues = std::mem::take(&mut self.dialogues);
-        let online = Message::state(self.state_topic.to_owned(), "online");
-        let states = dialogues.iter_mut().flat_map(Dialogue::states);
-        for state in std::iter::once(online).chain(states) {
-            if is_wanted(&state.topic) {
-                self.remark(state).await;
-            }
+        let online = is_wanted(self.state_topic)
+            .then(|| Message::state(self.state_topic.to_owned(), "online"));
+        let states = dialogues.iter_mut().flat_map(|d| d.states(&is_wanted));
+        for state in online.into_iter().chain(states) {
+            self.remark(state).await;
         }
         self.dialogues = dialogues;
         if !self.patience_for_states.is_needed() {
-            self.patience_for_states.accepted(self.state_topic);
+            self.patience_for_states.accepted();
         }
     }
 
@@ -242,7 +245,7 @@ impl Publisher<'_> {
                 self.health.event_confirmed(started.elapsed());
                 self.health.published.fetch_add(1, Ordering::Relaxed);
                 self.outgoing.events.confirm(sequence);
-                self.patience_for_events.accepted(&self.destination.events);
+                self.patience_for_events.accepted();
             }
             Said::Later(reason) => {
                 let topic = &self.destination.events;
@@ -295,7 +298,7 @@ impl Publisher<'_> {
             Said::Heard => {
                 self.health.published.fetch_add(1, Ordering::Relaxed);
                 self.outgoing.counts.told(version);
-                self.patience_for_counts.accepted(topic);
+                self.patience_for_counts.accepted();
             }
             Said::Later(reason) => self.patience_for_counts.put_off(topic, reason),
             Said::Refused(reason) => {
