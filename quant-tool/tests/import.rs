@@ -834,6 +834,14 @@ fn files_and_heads_that_do_not_fit_are_named() {
     odd.node("Conv", &["stem.a", "many"], "late", &[]);
     assert!(read(&odd, "heads = [{ outputs = [\"tail\"], stride = 2 }]").contains("have 2 sides"));
     assert!(read(&odd, "heads = [{ outputs = [\"late\"], stride = 2 }]").contains("weights for"));
+    let mut exponent = shallow();
+    exponent.node("Identity", &["head"], "same", &[]);
+    exponent.node("Exp", &["same"], "sizes", &[]);
+    let error = read(&exponent, head);
+    assert!(
+        error.contains("\"head\": node \"sizes\" takes Exp of it"),
+        "{error}"
+    );
     let mut many = shallow();
     (0..5000).for_each(|i| many.node("Identity", &["head"], &format!("n{i}"), &[]));
     assert!(read(&many, head).contains("more than 4096 nodes"));

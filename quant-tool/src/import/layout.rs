@@ -2,7 +2,7 @@
 //!
 //! Only nodes that the wanted heads depend on are looked at, so what a file does with them afterwards does not matter.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ternwatch_bundle::manifest::{Activation, Head, HeadKind, Input, Layer, PoolMode};
 use ternwatch_bundle::model::limits::{INPUT_SIDE_MAX, INPUT_SIDE_MIN};
@@ -107,6 +107,9 @@ pub(super) fn read(
     let image = graph.image()?;
     let size = image_size(image)?;
     let needed = needed(&graph, &config.heads)?;
+    for head in config.heads.iter().filter(|h| h.kind == HeadKind::Boxes) {
+        refuse_exponents(&graph, head)?;
+    }
     let nodes = || graph.nodes.iter().zip(&needed).filter(|(_, n)| **n);
     let mut readers = HashMap::new();
     let outputs = config.heads.iter().flat_map(|h| &h.outputs);
@@ -202,6 +205,46 @@ fn needed(graph: &Graph<'_>, heads: &[config::Head]) -> Result<Vec<bool>, Import
         }
     }
     Ok(needed)
+}
+
+/// Refuses a head whose output the file makes sizes of by an exponential function: what is decoded here are the distances themselves.
+fn refuse_exponents(graph: &Graph<'_>, head: &config::Head) -> Result<(), ImportError> {
+    /// They move numbers about, or multiply and add constants.
+    const PASSING: [&str; 13] = [
+        "Add",
+        "Cast",
+        "Concat",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "Mul",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    ];
+    let mut reached: HashSet<&str> = head.outputs.iter().map(String::as_str).collect();
+    // Nodes come after those that they read.
+    for node in &graph.nodes {
+        if !node.inputs.iter().any(|name| reached.contains(name)) {
+            continue;
+        }
+        if ["Exp", "Softplus"].contains(&node.operator) {
+            let (label, operator) = (node.label(), node.operator);
+            return Err(ImportError::Head {
+                output: head.outputs.join(", "),
+                why: format!(
+                    "node {label:?} takes {operator} of it; expected are the distances themselves, as a detector gives them that was trained to"
+                ),
+            });
+        }
+        if PASSING.contains(&node.operator) {
+            reached.extend(node.outputs.iter().copied());
+        }
+    }
+    Ok(())
 }
 
 /// The layer that is a head.
