@@ -60,7 +60,7 @@ impl Experiment {
             key: "mnist",
             title: "MNIST",
             data: "MNIST (LeCun et al. 1998), 28 x 28 grey pictures in the middle of 32 x 32",
-            convs: &[(32, 2), (48, 1), (96, 2), (96, 1)],
+            convs: &[(16, 2), (32, 1), (64, 2), (64, 1)],
             steps: steps.unwrap_or(30_000),
             difference_min: 0.0,
         })
