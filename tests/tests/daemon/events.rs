@@ -75,6 +75,8 @@ pub(crate) fn look_for_people(bench: &mut Bench) {
 struct Run {
     events: Vec<Value>,
     counts: Vec<Value>,
+    /// Whether these began before the events.
+    is_counted_first: bool,
     others: Vec<String>,
 }
 
@@ -85,7 +87,10 @@ fn hear_a_run(subscriber: &mut Subscriber) -> Run {
     subscriber.expect("the end of the run", |heard| {
         match heard.topic.as_str() {
             EVENTS => run.events.extend(heard.document(EVENTS)),
-            COUNTS => run.counts.extend(heard.document(COUNTS)),
+            COUNTS => {
+                run.is_counted_first |= run.events.is_empty();
+                run.counts.extend(heard.document(COUNTS));
+            }
             STATE | "site/pi/door/state" | "site/pi/statistics" => {}
             other => run.others.push(other.into()),
         }
@@ -265,6 +270,7 @@ fn events_wait_for_the_broker_and_none_is_lost() {
     let run = hear_a_run(&mut subscriber);
     ends_well(daemon);
     assert!(!histories(&run).is_empty());
+    assert!(run.is_counted_first, "counts wait behind old events");
 }
 
 #[test]

@@ -70,17 +70,22 @@ fn assert_no_offer_is_kept(port: u16, device: &str) {
     assert_eq!(kept(port, &format!("site/{device}/model/offer")), None);
 }
 
+/// Waits until `pi` and `gate` have told of their models.
+fn expect_both(subscriber: &mut Subscriber) {
+    let mut silent = BTreeSet::from(["site/pi/model", "site/gate/model"]);
+    subscriber.expect("the models of both", |heard| {
+        silent.remove(heard.topic.as_str());
+        silent.is_empty().then_some(())
+    });
+}
+
 #[test]
 fn a_model_is_pushed_to_all_devices_and_success_means_that_all_took_it() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::connect(broker.port(), "test");
     let benches = [bench(broker.port(), "pi"), bench(broker.port(), "gate")];
     let daemons: Vec<_> = benches.iter().map(Bench::run).collect();
-    let mut silent = BTreeSet::from(["site/pi/model", "site/gate/model"]);
-    subscriber.expect("the models of both", |heard| {
-        silent.remove(heard.topic.as_str());
-        silent.is_empty().then_some(())
-    });
+    expect_both(&mut subscriber);
     let folder = benches[0].path(".");
     let two = long_bundle(2, 24);
     let (code, said) = push(&folder, &two, broker.port(), &["--all", "--dry-run"]);
@@ -379,11 +384,7 @@ fn a_keyring_is_sent_to_all_devices_and_success_means_that_it_is_in_effect() {
     // One of them has no roots yet.
     crate::update::trust_roots(&mut benches[0]);
     let daemons: Vec<_> = benches.iter().map(Bench::run).collect();
-    let mut silent = BTreeSet::from(["site/pi/model", "site/gate/model"]);
-    subscriber.expect("the models of both", |heard| {
-        silent.remove(heard.topic.as_str());
-        silent.is_empty().then_some(())
-    });
+    expect_both(&mut subscriber);
     let folder = benches[0].path(".");
     fs::write(folder.join("1.keys"), crate::update::keyring(1, &[20], &[])).expect("written");
     let few = ternwatch_bundle::testing::keyring(2, &[21], &[20], &[1]);
