@@ -4,6 +4,8 @@
 # PACKAGE is `ternwatch` (amd64, arm64, armhf) or `ternwatch-quant-tool` (this machine's architecture only).
 # debian/ says what is in them. PROGRAMS=FOLDER takes FOLDER/ARCHITECTURE/PROGRAM instead of building the program.
 set -euo pipefail
+# A failed build is no program, also where its output is captured.
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 
 say() { printf 'deb: %s\n' "$*" >&2; }

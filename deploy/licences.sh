@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 [ $# -eq 2 ] || { sed -n '2,4s/^# \{0,1\}//p' "$0" >&2; exit 64; }
 crate=$1 target=$2
 registry=${CARGO_HOME:-$HOME/.cargo}/registry/src
+[ -d "$registry" ] || { echo "licences: there are no sources of libraries in $registry: run cargo fetch" >&2; exit 66; }
 
 declare -A users texts
 libraries=$(deploy/libraries.sh "$crate" "$target")

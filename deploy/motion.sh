@@ -13,7 +13,10 @@ encode=(-c:v libx264 -preset veryfast -crf 26)
 make_video() {
     local name=$1
     shift
-    [ -e "$out/$name.mp4" ] || ffmpeg -v error -y "$@" -pix_fmt yuv420p "${encode[@]}" "$out/$name.mp4"
+    [ -e "$out/$name.mp4" ] || {
+        ffmpeg -v error -y "$@" -pix_fmt yuv420p "${encode[@]}" "$out/$name.partial.mp4"
+        mv "$out/$name.partial.mp4" "$out/$name.mp4"
+    }
 }
 
 # One picture, as many as the filter leaves of the street, with a camera's noise.

@@ -30,7 +30,8 @@ pub enum Command {
     /// Check the configuration, show what is in effect, and end: exit code 0 if it is valid, 78 if not.
     CheckConfig,
     /// Look at everything that the daemon needs on this board, and tell what is wrong and how to mend it: exit code 0 if
-    /// nothing is. Changes nothing, and can run beside the service.
+    /// nothing is. Changes nothing, and can run beside the service; a broker that knows devices by their certificates
+    /// takes it for the device, whose service then connects anew.
     Doctor,
     /// Measure how fast this board runs the model: every stage, every layer, and the memory that it takes.
     Bench(Bench),

@@ -8,6 +8,7 @@ pub mod choice;
 pub mod credential;
 mod layer;
 
+use crate::exit::Reason;
 use crate::{
     camera, logging, model, motion, pipeline, publish, schedule, snapshot, track, update, zones,
 };
@@ -127,6 +128,19 @@ impl fmt::Debug for Secret {
 impl Serialize for Secret {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(if self.0.is_empty() { "" } else { "[redacted]" })
+    }
+}
+
+impl ConfigError {
+    /// The exit code's reason.
+    pub fn reason(&self) -> Reason {
+        match self {
+            // The packaged settings are for root and the service.
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Reason::NoPermission
+            }
+            _ => Reason::Config,
+        }
     }
 }
 

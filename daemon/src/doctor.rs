@@ -131,8 +131,14 @@ pub fn run(config: Result<Config, Failure>) -> Result<(), Failure> {
 fn settings(config: &Result<Config, Failure>) -> Finding {
     match config {
         Ok(_) => Finding::good("settings", "valid"),
+        Err(failure) if failure.reason == Reason::NoPermission => Finding::new(
+            Level::Bad(failure.reason),
+            "settings",
+            failure.to_string(),
+            "run this as the service's user: `sudo -u ternwatch ternwatchd doctor`",
+        ),
         Err(failure) => Finding::new(
-            Level::Bad(Reason::Config),
+            Level::Bad(failure.reason),
             "settings",
             failure.to_string(),
             "mend the named key; /usr/share/doc/ternwatch/configuration.md explains each",

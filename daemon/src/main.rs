@@ -75,7 +75,7 @@ fn load_config(arguments: &Arguments) -> Result<Config, Failure> {
     // A variable that is not text cannot be one of ours.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    Config::load(path, environment).map_err(|error| Failure::new(Reason::Config, error))
+    Config::load(path, environment).map_err(|error| Failure::new(error.reason(), error))
 }
 
 fn run(config: &Config, reread: service::Reread<'_>) -> Result<(), Failure> {

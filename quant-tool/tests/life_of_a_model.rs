@@ -699,23 +699,27 @@ fn every_layout_of_annotations_trains_the_same_model() {
 fn a_run_that_was_killed_ends_like_an_uninterrupted_one() {
     let bench = Bench::new();
     let long = TINY
-        .replace("steps = 6", "steps = 60")
-        .replace("hard_steps = 5", "hard_steps = 60");
+        .replace("steps = 6", "steps = 110")
+        .replace("hard_steps = 5", "hard_steps = 110");
     let taught = long.replace(
         "[augment]",
         "distillation = 1.0\nlevels = \"refit\"\n[augment]",
     );
     bench.write("tiny.toml", taught);
-    for command in ["train", "quantize"] {
+    for (command, last) in [("train", "float"), ("quantize", "hard")] {
         stage(&bench, command, "straight", "");
         let call = format!("{command} --config tiny.toml --data data --run killed");
         // Checkpoints are written once a minute: what a kill loses is done again, from the same samples.
         stage(&bench, command, "killed", "--max-steps 9");
-        for after_ms in [150, 400] {
+        for told in [50, 100] {
             let mut child = bench.command(&call).stderr(Stdio::null()).spawn().unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(after_ms));
+            let line = format!("{last},{told},");
+            while !bench.text("killed/log.csv").contains(&line) {
+                assert!(child.try_wait().unwrap().is_none(), "it ended too early");
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
             child.kill().unwrap();
-            child.wait().unwrap();
+            assert_eq!(child.wait().unwrap().code(), None, "it was still at work");
         }
         bench.succeed(&call);
     }

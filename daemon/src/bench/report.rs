@@ -74,7 +74,7 @@ impl StageTime {
         times.sort_unstable();
         let rank = |percent: usize| {
             let rank = (times.len() * percent).div_ceil(100).max(1);
-            times[rank - 1].as_micros() as f64 / 1e3
+            times[rank - 1].as_secs_f64() * 1e3
         };
         Self {
             stage,

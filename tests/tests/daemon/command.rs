@@ -264,6 +264,7 @@ fn commands_that_were_not_allowed_are_not_heard() {
     let topic = format!("{COMMAND}/detection");
     let options = PublishOptions::at_least_once();
     publish(broker.port(), &topic, r#"{"on": false}"#, options);
+    subscriber.expect("the command", |heard| (heard.topic == topic).then_some(()));
     // The first ones may be older than the command.
     for _ in 0..2 {
         let [examined, at_rest] = subscriber.expect("statistics", |heard| {

@@ -512,7 +512,8 @@ fn a_wrong_token_and_a_server_that_is_away_cost_a_line_in_the_log() {
     );
     assert!(!log.contains("a-wrong-one"), "{log}");
 
-    // Nobody listens there.
+    // Nobody listens there. What was published before is not to be mistaken for what comes now.
+    let mut subscriber = Subscriber::connect(broker.port(), "later");
     bench.set("UPDATE__HAWKBIT__URL", "http://127.0.0.1:1");
     let daemon = bench.run();
     wait_for("the complaint", || {

@@ -140,7 +140,7 @@ fn a_sender_is_told_that_a_device_waits_for_its_owner() {
     let bench = owned(broker.port());
     let daemon = bench.run();
     expect_state(&mut subscriber, "online");
-    let to_pi = ["--device", "pi", "--timeout-s", "5"];
+    let to_pi = ["--device", "pi", "--timeout-s", "20"];
     let (code, said) = send::push(&bench.path("."), &bundle(2, |_| {}), broker.port(), &to_pi);
     assert_eq!(code, Some(75), "{said}");
     assert!(

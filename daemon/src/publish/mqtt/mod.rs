@@ -39,6 +39,9 @@ use tokio::time::{Instant, sleep};
 /// and would end each.
 const DEAF: Duration = Duration::from_secs(600);
 
+/// Between two attempts to connect, once only what waits is still to be published.
+const PAUSE_AT_END: Duration = Duration::from_millis(500);
+
 /// How long the publisher may go on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Term {
@@ -107,7 +110,7 @@ pub async fn run(
             connection: report,
             deaf_until: deafen,
         },
-        given_up,
+        (given_up, term.clone()),
         health.clone(),
         listeners,
     ));
@@ -173,7 +176,7 @@ async fn keep_connected(
     mut poller: Poller,
     session: Session,
     reports: Reports,
-    mut given_up: watch::Receiver<Connection>,
+    (mut given_up, mut term): (watch::Receiver<Connection>, watch::Receiver<Term>),
     health: Arc<Health>,
     mut listeners: Vec<Listener>,
 ) {
@@ -220,9 +223,22 @@ async fn keep_connected(
                     "no connection to the broker at {broker}: {reason}; next attempt in {:.1} s",
                     delay.as_secs_f32()
                 );
-                sleep(delay).await;
+                pause(delay, &mut term).await;
             }
         }
+    }
+}
+
+/// A wait of this time before the next attempt; a short one once the end is near, or what waits would be lost although the broker is back.
+async fn pause(delay: Duration, term: &mut watch::Receiver<Term>) {
+    let near_the_end = async {
+        // It also changes when nobody sets it any more.
+        let _ = term.wait_for(|term| *term != Term::Open).await;
+        sleep(PAUSE_AT_END).await;
+    };
+    tokio::select! {
+        () = sleep(delay) => {}
+        () = near_the_end => {}
     }
 }
 
