@@ -37,7 +37,7 @@ glibc=$(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2)
     die "this system has glibc $glibc, Ternwatch needs 2.36 (Debian 12, Raspberry Pi OS of 2023)"
 
 say "Installing $(basename "$package")"
-"${as_root[@]}" apt-get update -q || say "The package lists are not to be had: trying with those that are there"
+"${as_root[@]}" apt-get update -q -o Acquire::Retries=0 -o Acquire::http::Timeout=15 || say "The package lists are not to be had: trying with those that are there"
 # Without a terminal nobody answers dpkg, which asks what to keep of changed settings: what is there.
 keep=()
 [ -t 0 ] || keep=(-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold)
