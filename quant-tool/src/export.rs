@@ -166,10 +166,10 @@ fn fold(
     Ok((layers, writer.finish()))
 }
 
-/// Numbers that no bundle can hold.
+/// A network that no bundle can hold.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Unfit(String);
+pub struct Unfit(pub(crate) String);
 
 /// One convolution's output channels before they are folded.
 struct Channels<'a> {

@@ -12,6 +12,7 @@ use ternwatch_bundle::manifest::{Activation, Head, HeadKind, Layer};
 use super::float::{FloatNetwork, Reading, Sums};
 use super::moments::{Estimate, Moments};
 use super::scale::{Scale, Span};
+use crate::export::Unfit;
 use crate::network::Network;
 use crate::quantize::activation::CLIP;
 use crate::train::graph::{Activations, Gradients, Images, Statistics, forward};
@@ -61,7 +62,9 @@ pub(super) fn measure(
         headroom = [headroom[0] * HEADROOM, headroom[1] * RAISED_HEADROOM];
     }
     let least = headroom[1] / RAISED_HEADROOM;
-    bail!("values of the network are {least:e} times as large as its weights let expect")
+    bail!(Unfit(format!(
+        "values of the network are {least:e} times as large as its weights let expect"
+    )))
 }
 
 /// A network that gives every tensor.

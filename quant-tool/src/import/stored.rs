@@ -10,6 +10,7 @@ use ternwatch_bundle::model::limits::{CHANNELS_MAX, LAYERS_MAX, TRITS_MAX};
 use ternwatch_bundle::write::{Draft, ParameterWriter};
 use ternwatch_kernels::Trit;
 
+use crate::export::Unfit;
 use crate::files;
 use crate::network::Network;
 
@@ -81,9 +82,11 @@ impl Stored {
             serde_json::from_str(&text).with_context(|| path.display().to_string())?;
         ensure!(
             stored.schema == SCHEMA,
-            "{}: schema {}, expected {SCHEMA}",
-            path.display(),
-            stored.schema
+            Unfit(format!(
+                "{}: schema {}, expected {SCHEMA}",
+                path.display(),
+                stored.schema
+            ))
         );
         check_layers(&stored.network(), classes).with_context(|| path.display().to_string())?;
         Ok(stored)
@@ -121,7 +124,7 @@ pub fn check(
 ) -> Result<()> {
     ensure!(
         network.layers.len() <= LAYERS_MAX,
-        "more than {LAYERS_MAX} layers"
+        Unfit(format!("more than {LAYERS_MAX} layers"))
     );
     let mut layers = network.layers.clone();
     let (mut writer, mut weights) = (ParameterWriter::new(), 0);
@@ -140,17 +143,19 @@ pub fn check(
         else {
             continue;
         };
-        ensure!(*groups > 0, "layer {name}: groups is 0");
+        ensure!(*groups > 0, Unfit(format!("layer {name}: groups is 0")));
         let sizes = [*in_channels / *groups, *out_channels, *kernel];
         ensure!(
             sizes.iter().all(|n| *n <= CHANNELS_MAX),
-            "layer {name}: sizes of {sizes:?} are too large"
+            Unfit(format!("layer {name}: sizes of {sizes:?} are too large"))
         );
         let len = sizes.iter().map(|n| u64::from(*n)).product::<u64>() * u64::from(*kernel);
         weights += len;
         ensure!(
             weights <= TRITS_MAX,
-            "with layer {name} there are more than {TRITS_MAX} weights"
+            Unfit(format!(
+                "with layer {name} there are more than {TRITS_MAX} weights"
+            ))
         );
         let (trits, bias) = (
             vec![Trit::Zero; len as usize],
