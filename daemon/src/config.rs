@@ -131,19 +131,6 @@ impl Serialize for Secret {
     }
 }
 
-impl ConfigError {
-    /// The exit code's reason.
-    pub fn reason(&self) -> Reason {
-        match self {
-            // The packaged settings are for root and the service.
-            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Reason::NoPermission
-            }
-            _ => Reason::Config,
-        }
-    }
-}
-
 /// Why there is no configuration.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -207,6 +194,19 @@ pub enum ConfigError {
         /// What is wrong.
         reason: String,
     },
+}
+
+impl ConfigError {
+    /// The exit code's reason.
+    pub fn reason(&self) -> Reason {
+        match self {
+            // The packaged settings are for root and the service.
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Reason::NoPermission
+            }
+            _ => Reason::Config,
+        }
+    }
 }
 
 impl Config {

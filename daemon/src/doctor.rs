@@ -131,18 +131,16 @@ pub fn run(config: Result<Config, Failure>) -> Result<(), Failure> {
 fn settings(config: &Result<Config, Failure>) -> Finding {
     match config {
         Ok(_) => Finding::good("settings", "valid"),
-        Err(failure) if failure.reason == Reason::NoPermission => Finding::new(
-            Level::Bad(failure.reason),
-            "settings",
-            failure.to_string(),
-            "run this as the service's user: `sudo -u ternwatch ternwatchd doctor`",
-        ),
-        Err(failure) => Finding::new(
-            Level::Bad(failure.reason),
-            "settings",
-            failure.to_string(),
-            "mend the named key; /usr/share/doc/ternwatch/configuration.md explains each",
-        ),
+        Err(failure) => {
+            let remedy = match failure.reason {
+                Reason::NoPermission => {
+                    "run this as the service's user: `sudo -u ternwatch ternwatchd doctor`"
+                }
+                _ => "mend the named key; /usr/share/doc/ternwatch/configuration.md explains each",
+            };
+            let level = Level::Bad(failure.reason);
+            Finding::new(level, "settings", failure.to_string(), remedy)
+        }
     }
 }
 

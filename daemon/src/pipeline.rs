@@ -307,7 +307,7 @@ impl Inference {
         let mut buffer = FrameBuffer::empty();
         let mut documents = Vec::new();
         let mut came_at = Instant::now();
-        self.watch.begin(Timestamp::now(), &mut documents);
+        self.watch.rest(Timestamp::now(), &mut documents);
         self.hand_over(&mut documents, shared)?;
         loop {
             self.change_model(&shared.health, &mut documents);

@@ -43,7 +43,7 @@ const STILL_PART: f32 = 0.05;
 /// The least step of an output.
 const STEP_MIN: f32 = 1e-9;
 /// Steps of an output that is constant.
-const CONSTANT: i16 = 1 << 14;
+const CONSTANT: f32 = 16384.0;
 
 /// What a bundle is made of.
 pub struct Source<'a> {
@@ -203,30 +203,22 @@ impl Channels<'_> {
         let affine: Vec<(f64, f64)> = (0..self.scale.len())
             .map(|n| self.normalization(n))
             .collect();
-        // What a channel reads that was never anything else tells nothing of how much it is to be multiplied by.
-        let is_still = |n: usize| f64::from(self.variance[n]) < STILL_MAX;
-        let moving = affine.iter().enumerate().filter(|(n, _)| !is_still(*n));
-        let largest = moving
-            .map(|(_, (slope, _))| slope.abs() * ONE_Q15)
+        let largest = affine
+            .iter()
+            .map(|(slope, _)| slope.abs() * ONE_Q15)
             .fold(0.0, f64::max);
         let pre_shift = (0..=7u8).find(|&p| (largest / f64::from(1u32 << p)).round() < ONE_Q15);
-        let too_large = || {
-            Unfit(format!(
-                "a multiplier of {:.1} is too large",
-                largest / ONE_Q15
-            ))
-        };
+        let largest = largest / ONE_Q15;
+        let too_large = || Unfit(format!("a multiplier of {largest:.1} is too large"));
         let pre_shift = pre_shift.ok_or_else(too_large)?;
-        let still: Vec<bool> = (0..affine.len()).map(is_still).collect();
         let fan_in = self.trits.len() / affine.len();
         let (mut bias, mut multiplier) = (Vec::new(), Vec::new());
-        let channels = self.trits.chunks_exact_mut(fan_in).zip(affine).zip(still);
-        for ((trits, (slope, shift)), is_still) in channels {
+        for (trits, (slope, shift)) in self.trits.chunks_exact_mut(fan_in).zip(affine) {
             let m = (slope.abs() * ONE_Q15 / f64::from(1u32 << pre_shift)).round();
             let b = (shift / slope.abs()).round();
             // The bias alone fills 16 bits, and these are less than it stands for.
             let is_full = b * f64::from(1u32 << pre_shift) > f64::from(i16::MAX) && m < 127.0;
-            if is_still || m < 1.0 || b.abs() > f64::from(i16::MAX) || is_full {
+            if m < 1.0 || b.abs() > f64::from(i16::MAX) || is_full {
                 // The sum hardly matters: a channel that always answers the same.
                 let constant = shift.round().clamp(0.0, 127.0) as i16;
                 trits.fill(Trit::Zero);
@@ -262,20 +254,17 @@ impl Channels<'_> {
             if step.abs() < STEP_MIN || (b.abs() > f32::from(i16::MAX) && is_still) {
                 // A channel that always answers the same.
                 trits.fill(Trit::Zero);
-                bias.push(if beta == 0.0 {
-                    0
-                } else {
-                    CONSTANT * beta.signum() as i16
-                });
-                scale.push((beta.abs() / f32::from(CONSTANT)).max(STEP_MIN));
+                let step = (beta.abs() / CONSTANT).max(STEP_MIN);
+                bias.push((beta / step).round() as i16);
+                scale.push(step);
                 continue;
             }
-            let too_large = || {
+            ensure!(
+                b.abs() <= f32::from(i16::MAX),
                 Unfit(format!(
                     "channel {n}: a bias of {b} sums does not fit 16 bits"
                 ))
-            };
-            ensure!(b.abs() <= f32::from(i16::MAX), too_large());
+            );
             if step < 0.0 {
                 negate(trits);
             }
@@ -289,11 +278,15 @@ impl Channels<'_> {
         })
     }
 
-    /// Output steps per sum, and output steps at a sum of zero.
+    /// Output steps per sum, and output steps at a sum of zero; of a channel that was never seen to change, none per sum: what it was trained with
+    /// says nothing of how much a sum would count.
     fn normalization(&self, n: usize) -> (f64, f64) {
         let slope = f64::from(self.gamma[n]) / (f64::from(self.variance[n]) + EPSILON).sqrt();
         let shift = f64::from(self.beta[n]) - slope * f64::from(self.mean[n]);
         let step = f64::from(STEP);
+        if f64::from(self.variance[n]) < STILL_MAX {
+            return (0.0, shift / step);
+        }
         (
             slope * f64::from(self.scale[n]) * f64::from(self.input_step) / step,
             shift / step,

@@ -6,6 +6,7 @@ use rumqttc::mqttbytes::QoS;
 use rumqttc::{BrokerSessionResumePolicy, Client, Event, Incoming, MqttOptions, PublishOptions};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read, Write};
@@ -219,35 +220,35 @@ impl Heard {
     }
 }
 
-/// What the broker keeps on this topic, if that is anything.
-pub fn kept(port: u16, topic: &str) -> Option<Vec<u8>> {
-    /// Comes after all that is kept.
-    const MARK: &str = "system-tests/mark";
-    let options = MqttOptions::new("kept", ("127.0.0.1", port));
-    let (client, mut connection) = Client::builder(options).capacity(8).build();
-    for filter in [topic, MARK] {
-        client
-            .subscribe(filter, QoS::AtLeastOnce)
-            .expect("a valid filter");
-    }
-    let (mut subscriptions, mut kept) = (0, None);
-    loop {
-        let event = connection.recv().expect("the client is here");
-        match event.unwrap_or_else(|error| panic!("lost the broker asking for {topic}: {error}")) {
-            Event::Incoming(Incoming::SubAck(_)) => {
-                subscriptions += 1;
-                if subscriptions == 2 {
-                    let options = PublishOptions::at_least_once();
-                    client.publish(MARK, "", options).expect("there is room");
-                }
-            }
-            Event::Incoming(Incoming::Publish(message)) if message.topic == MARK => return kept,
-            Event::Incoming(Incoming::Publish(message)) if message.retain => {
-                kept = Some(message.payload.to_vec());
-            }
-            Event::Incoming(_) | Event::Outgoing(_) | Event::Auth(_) => {}
+/// Publishes a message and waits until the broker has it.
+pub fn publish(port: u16, topic: &str, payload: &str, options: PublishOptions) {
+    let mut connection_options = MqttOptions::new("asker", ("127.0.0.1", port));
+    connection_options.set_max_packet_size(Some(1 << 20));
+    let (client, mut connection) = Client::builder(connection_options).capacity(8).build();
+    client
+        .publish(topic, payload, options)
+        .expect("a valid topic");
+    while let Ok(Ok(event)) = connection.recv() {
+        if matches!(event, Event::Incoming(Incoming::PubAck(_))) {
+            return;
         }
     }
+    panic!("the broker does not take {topic}");
+}
+
+/// What the broker keeps, by topic.
+pub fn kept(port: u16) -> BTreeMap<String, Heard> {
+    let mut found = BTreeMap::new();
+    let mut late = Subscriber::connect(port, "late");
+    // What is retained comes first.
+    publish(port, "marker", "", PublishOptions::at_least_once());
+    late.expect("the marker", |heard| {
+        if heard.is_retained {
+            found.insert(heard.topic.clone(), heard.clone());
+        }
+        (heard.topic == "marker").then_some(())
+    });
+    found
 }
 
 /// A subscriber of everything.

@@ -106,11 +106,6 @@ impl Watch {
         Self { album, ..self }
     }
 
-    /// Tells at `at`, before the first frame, that nobody is anywhere: what the broker retains may be of a run that was killed.
-    pub fn begin(&mut self, at: Timestamp, documents: &mut Vec<Document>) {
-        self.count(at, documents);
-    }
-
     /// The lowest score of a detection that it has a use for.
     pub fn score_low(&self) -> f32 {
         let followed = self.tracker.score_low();
@@ -224,7 +219,7 @@ impl Watch {
         self.tell(now, documents);
     }
 
-    /// Takes a moment at which nobody is looked at. What the broker retains may be of other
+    /// Takes a moment at which nobody is looked at. What the broker retains may be of a run that was killed, or of other
     /// zones: the first such moment tells that nobody is followed.
     pub fn rest(&mut self, at: Timestamp, documents: &mut Vec<Document>) {
         if self.counted.is_none() {

@@ -186,16 +186,18 @@ pub fn run(args: &cli::Import) -> Result<()> {
         true => Some(rounded(&float, &config, imported)?),
         false => None,
     };
-    let ternary = match &rounded {
-        Some((_, parameters, quantizer)) => (parameters, quantizer.clone()),
-        None => (
-            &fitted.parameters,
-            Quantizer::fit(&fitted.parameters, &config.quantize),
-        ),
-    };
     // Rather now than after all of the training.
-    export::check(&fitted.network, ternary.0, &ternary.1)
-        .with_context(|| args.model.display().to_string())?;
+    let check = |parameters: &Parameters, quantizer: &Quantizer| {
+        export::check(&fitted.network, parameters, quantizer)
+            .with_context(|| args.model.display().to_string())
+    };
+    match &rounded {
+        Some((_, parameters, quantizer)) => check(parameters, quantizer)?,
+        None => {
+            let quantizer = Quantizer::fit(&fitted.parameters, &config.quantize);
+            check(&fitted.parameters, &quantizer)?;
+        }
+    }
     let _alone = run::claim(&args.run, &config)?;
     if is_left {
         // Stages of a network that was rounded without data would be gone on from.

@@ -103,14 +103,14 @@ pub(super) fn check(to: &Recipients) -> Result<()> {
     Ok(())
 }
 
-/// Sends it until every device has decided or the time is over, an error unless all have it then. Or prints what `forecast` says
-/// of each device and publishes nothing, if that is asked for.
+/// Sends it until every device has decided or the time is over, an error unless all have it then. Or prints what `forecast` makes
+/// of each device's state and publishes nothing, if that is asked for.
 pub(super) fn send(
     sender: Sender,
     to: &Recipients,
     goods: Goods,
     limit: Duration,
-    forecast: impl Fn(&Device) -> String,
+    forecast: impl Fn(&State) -> String,
 ) -> Result<()> {
     let broker = broker(&to.broker)?;
     let mut sender = sender.to_those_running(to.running.clone());
@@ -119,7 +119,11 @@ pub(super) fn send(
         let (mode, watch) = (Mode::Look, &mut |_: &str, _: &Device| {});
         push::push(&broker, &to.prefix, &mut sender, mode, watch)?;
         for (name, device) in sender.devices() {
-            out!("{name}: {}", forecast(device));
+            let expected = match &device.state {
+                Some(state) => forecast(state),
+                None => "has not told of its model".into(),
+            };
+            out!("{name}: {}; {expected}", presence(device));
         }
         return Ok(());
     }
@@ -136,7 +140,7 @@ pub(super) fn send(
 }
 
 /// Whether a device is there, for a forecast.
-pub(super) fn presence(device: &Device) -> &'static str {
+fn presence(device: &Device) -> &'static str {
     match device.is_online {
         Some(true) => "online",
         Some(false) => "offline: only what is retained reaches it later",

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use ternwatch_ota::identity::JOB_BYTES_MAX;
 use ternwatch_ota::offer::{Offer, is_url};
-use ternwatch_ota::sender::{Device, Package, Sender};
+use ternwatch_ota::sender::{Package, Sender};
+use ternwatch_ota::state::State;
 
-use super::fleet::{self, Goods, presence};
+use super::fleet::{self, Goods};
 use crate::cli::Push;
 use crate::exit::misused;
 use crate::tell::out;
@@ -35,8 +36,8 @@ pub fn push(args: &Push) -> Result<()> {
     );
     let sender = Sender::new(&to.prefix, &to.device, package, args.retain);
     let limit = Duration::from_secs(args.timeout_s);
-    fleet::send(sender, to, Goods::Model, limit, |device| {
-        forecast(device, &offer)
+    fleet::send(sender, to, Goods::Model, limit, |state| {
+        forecast(state, &offer)
     })
 }
 
@@ -63,14 +64,10 @@ fn package(args: &Push) -> Result<Package> {
 }
 
 /// What an offer would come to, as far as can be told from here.
-fn forecast(device: &Device, offer: &Offer) -> String {
-    let presence = presence(device);
-    let Some(state) = &device.state else {
-        return format!("{presence}; has not told of its model");
-    };
+fn forecast(state: &State, offer: &Offer) -> String {
     let running = &state.running;
     let sha256 = offer.sha256.to_string();
-    let what = if running.sha256 == sha256 {
+    if running.sha256 == sha256 {
         "this very model is in use".into()
     } else if running.name == offer.model.name && running.version > offer.model.version {
         format!("would refuse it: version {} is in use", running.version)
@@ -79,8 +76,7 @@ fn forecast(device: &Device, offer: &Offer) -> String {
             "would fetch it; {} version {} is in use",
             running.name, running.version
         )
-    };
-    format!("{presence}; {what}")
+    }
 }
 
 #[cfg(test)]
@@ -92,7 +88,8 @@ mod tests {
     fn the_forecast_knows_what_a_device_would_refuse() {
         let sender = sender_that_heard(&[("committed", None)]);
         let package = Package::new("job-2", "person", 2, vec![7; 100]).unwrap();
-        let words = forecast(&sender.devices()["d0"], package.offer());
+        let state = sender.devices()["d0"].state.as_ref().unwrap();
+        let words = forecast(state, package.offer());
         assert!(
             words.contains("would refuse it: version 3 is in use"),
             "{words}"

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ternwatch_bundle::keyring::{Keyring, Roots};
-use ternwatch_ota::sender::{Device, Sender};
+use ternwatch_ota::sender::Sender;
+use ternwatch_ota::state::State;
 
-use super::fleet::{self, Goods, keyring_of, presence};
+use super::fleet::{self, Goods, keyring_of};
 use crate::cli::Trust;
 use crate::files;
 use crate::tell::out;
@@ -29,22 +30,16 @@ pub fn trust(args: &Trust) -> Result<()> {
     );
     let sender = Sender::of_keyring(&to.prefix, &to.device, (version, file), args.retain);
     let limit = Duration::from_secs(args.timeout_s);
-    fleet::send(sender, to, Goods::Keyring, limit, |device| {
-        forecast(device, version)
+    fleet::send(sender, to, Goods::Keyring, limit, |state| {
+        forecast(state, version)
     })
 }
 
 /// What a keyring of this version would come to, as far as can be told from here.
-fn forecast(device: &Device, version: u64) -> String {
-    let presence = presence(device);
-    match &device.state {
-        None => format!("{presence}; has not told of its model"),
-        Some(state) if state.keyring >= Some(version) => {
-            format!("{presence}; {}: nothing would change", keyring_of(state))
-        }
-        Some(state) => format!(
-            "{presence}; would take it if it is of its roots; {}",
-            keyring_of(state)
-        ),
+fn forecast(state: &State, version: u64) -> String {
+    let present = keyring_of(state);
+    match state.keyring >= Some(version) {
+        true => format!("{present}: nothing would change"),
+        false => format!("would take it if it is of its roots; {present}"),
     }
 }

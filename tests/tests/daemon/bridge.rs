@@ -1,11 +1,10 @@
 //! A broker at the site that passes everything on to one in the middle, as deploy/mosquitto/bridge.conf has it.
 
-use crate::command::publish;
 use crate::outbox::{EVENTS, eventful};
 use crate::{expect_state, state};
 use rumqttc::PublishOptions;
 use rumqttc::mqttbytes::v5::PublishProperties;
-use system_tests::broker::{Broker, Cable, Subscriber};
+use system_tests::broker::{Broker, Cable, Subscriber, publish};
 use system_tests::ledger::Ledger;
 
 const SETTINGS: &str = include_str!("../../../deploy/mosquitto/bridge.conf");

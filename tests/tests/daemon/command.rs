@@ -3,10 +3,10 @@
 use crate::bench::Bench;
 use crate::schema::violations;
 use crate::{document, long_run};
+use rumqttc::PublishOptions;
 use rumqttc::mqttbytes::v5::PublishProperties;
-use rumqttc::{Client, Event, Incoming, MqttOptions, PublishOptions};
 use serde_json::Value;
-use system_tests::broker::{Broker, Heard, Subscriber, wait_for};
+use system_tests::broker::{Broker, Heard, Subscriber, publish, wait_for};
 
 const COMMAND: &str = "site/pi/door/command";
 const DETECTION: &str = "site/pi/door/detection";
@@ -59,22 +59,6 @@ pub(crate) fn is_of_the_schema(command: &str, payload: &str) -> bool {
         .find(|(name, _)| *name == command)
         .expect("it has a schema");
     violations(&parsed(schema.as_bytes()), &parsed(payload.as_bytes())).is_empty()
-}
-
-/// Publishes a message and waits until the broker has it.
-pub(crate) fn publish(port: u16, topic: &str, payload: &str, options: PublishOptions) {
-    let mut connection_options = MqttOptions::new("asker", ("127.0.0.1", port));
-    connection_options.set_max_packet_size(Some(1 << 20));
-    let (client, mut connection) = Client::builder(connection_options).capacity(8).build();
-    client
-        .publish(topic, payload, options)
-        .expect("a valid topic");
-    while let Ok(Ok(event)) = connection.recv() {
-        if matches!(event, Event::Incoming(Incoming::PubAck(_))) {
-            return;
-        }
-    }
-    panic!("the broker does not take {topic}");
 }
 
 /// Asks with MQTT 5 and gives the answer, which has to come to where it was asked for.

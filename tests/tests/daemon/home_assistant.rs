@@ -155,7 +155,7 @@ fn the_message_is_taken_back_on_command_beside_a_daemon_that_runs() {
     });
     let log = daemon.terminate();
     assert!(!log.contains("no connection to the broker"), "{log}");
-    assert_eq!(kept(broker.port(), &topic), None);
+    assert_eq!(kept(broker.port()).get(&topic), None);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! hand; and what a sender of models is told meanwhile.
 
 use crate::bench::Bench;
-use crate::command::{ask, publish};
+use crate::command::ask;
 use crate::push::{Pusher, bundle, long_bundle};
 use crate::schema::violations;
 use crate::update::{bench, ending};
@@ -10,7 +10,7 @@ use crate::{expect_state, send};
 use rumqttc::PublishOptions;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use system_tests::broker::{Broker, Heard, Subscriber};
+use system_tests::broker::{Broker, Heard, Subscriber, publish};
 
 const INSTALL_SCHEMA: &str = include_str!("../../../docs/schema/command-install-model-1.json");
 const STATE_SCHEMA: &str = include_str!("../../../docs/schema/model-state-1.json");

@@ -1,14 +1,14 @@
 //! Detection at certain times only.
 
 use crate::bench::Bench;
-use crate::command::{ask, checked, publish};
+use crate::command::{ask, checked};
 use crate::events::{COUNTS, still_picture_of};
 use crate::{document, long_run};
 use rumqttc::PublishOptions;
 use rustix::process::Signal;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
-use system_tests::broker::{Broker, Heard, Subscriber};
+use system_tests::broker::{Broker, Heard, Subscriber, publish};
 
 const DETECTION: &str = "site/pi/door/detection";
 const SCHEMA: &str = include_str!("../../../docs/schema/detection-state-1.json");

@@ -67,7 +67,8 @@ fn push_arguments(
 }
 
 fn assert_no_offer_is_kept(port: u16, device: &str) {
-    assert_eq!(kept(port, &format!("site/{device}/model/offer")), None);
+    let topic = format!("site/{device}/model/offer");
+    assert_eq!(kept(port).get(&topic), None);
 }
 
 /// Waits until `pi` and `gate` have told of their models.
@@ -409,7 +410,7 @@ fn a_keyring_is_sent_to_all_devices_and_success_means_that_it_is_in_effect() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("pi: keyring 1 is in effect"), "{said}");
     let file = fs::read(folder.join("1.keys")).expect("written");
-    assert_eq!(kept(broker.port(), "site/pi/model/keyring"), Some(file));
+    assert_eq!(kept(broker.port())["site/pi/model/keyring"].payload, file);
     // What is there already is success at once, and nobody waits in vain for the one without roots.
     let (code, said) = trust("1.keys --all --timeout-s 2");
     assert_eq!(code, Some(75), "{said}");
@@ -420,7 +421,7 @@ fn a_keyring_is_sent_to_all_devices_and_success_means_that_it_is_in_effect() {
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
-    assert_eq!(kept(broker.port(), "site/gate/model/keyring"), None);
+    assert_eq!(kept(broker.port()).get("site/gate/model/keyring"), None);
     for daemon in daemons {
         daemon.terminate();
     }

@@ -1,13 +1,12 @@
 //! Pictures of whom was seen, as a subscriber gets them.
 
 use crate::bench::Bench;
-use crate::command::{ask, is_of_the_schema, publish};
+use crate::command::{ask, is_of_the_schema};
 use crate::events::{still_picture, street};
 use crate::{document, expect_state, long_run, state};
 use image::{ImageFormat, RgbImage};
-use rumqttc::PublishOptions;
 use std::collections::BTreeMap;
-use system_tests::broker::{Broker, Heard, Subscriber, wait_for};
+use system_tests::broker::{Broker, Heard, Subscriber, kept, wait_for};
 
 const SNAPSHOT: &str = "site/pi/door/snapshot";
 const EVENTS: &str = "site/pi/door/events";
@@ -48,17 +47,7 @@ fn hear_a_run(subscriber: &mut Subscriber) -> (Vec<Heard>, BTreeMap<String, Stri
 
 /// The picture that somebody gets who comes now.
 fn retained(port: u16) -> Option<Heard> {
-    let mut found = None;
-    let mut late = Subscriber::connect(port, "late");
-    // What is retained comes first.
-    publish(port, "marker", "", PublishOptions::at_least_once());
-    late.expect("the marker", |heard| {
-        if heard.topic == SNAPSHOT {
-            found = Some(heard.clone());
-        }
-        (heard.topic == "marker").then_some(())
-    });
-    found
+    kept(port).remove(SNAPSHOT)
 }
 
 #[test]

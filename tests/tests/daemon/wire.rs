@@ -1,12 +1,11 @@
 //! What is on the wire, topic by topic, is what the table in docs/mqtt.md says.
 
-use crate::command::publish;
 use crate::events::still_picture_of;
 use crate::push::{Pusher, long_bundle};
 use rumqttc::PublishOptions;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use system_tests::broker::{Broker, Heard, Subscriber};
+use system_tests::broker::{Broker, Heard, Subscriber, kept, publish};
 
 const DOCUMENT: &str = include_str!("../../../docs/mqtt.md");
 const EVENT_EXPIRY_S: u32 = 1234;
@@ -103,21 +102,6 @@ fn hear_all(subscriber: &mut Subscriber, table: &[Row], wanted: impl Fn(&Row) ->
     });
 }
 
-/// What the broker keeps of the device.
-fn retained(port: u16, name: &str) -> BTreeMap<String, Heard> {
-    let mut found = BTreeMap::new();
-    let mut late = Subscriber::connect(port, name);
-    // What is retained comes first.
-    publish(port, "marker", "", PublishOptions::at_least_once());
-    late.expect("the marker", |heard| {
-        if heard.is_retained && !is_for_the_device(&heard.topic) {
-            found.insert(heard.topic.clone(), heard.clone());
-        }
-        (heard.topic == "marker").then_some(())
-    });
-    found
-}
-
 #[test]
 fn every_topic_has_the_quality_the_retention_and_the_expiry_that_are_documented() {
     let table = table();
@@ -156,7 +140,8 @@ fn every_topic_has_the_quality_the_retention_and_the_expiry_that_are_documented(
     let comes_later = |row: &Row| !row.is_retained || row.qos == 0;
     hear_all(&mut subscriber, &table, comes_later);
 
-    let kept = retained(port, "late");
+    let mut kept = kept(port);
+    kept.retain(|topic, _| !is_for_the_device(topic));
     for row in &table {
         let found = kept.iter().find(|(topic, _)| row.is_of(topic));
         assert_eq!(found.is_some(), row.is_retained, "{row:?}");
