@@ -177,6 +177,14 @@ pub enum LoadError {
         /// The first difference.
         source: GoldenMismatch,
     },
+    /// This processor makes other inputs of what cameras give.
+    #[error("frames of cameras do not become what they have to with {isa}")]
+    Cameras {
+        /// The instruction set level that was tried.
+        isa: Isa,
+        /// The first difference.
+        source: GoldenMismatch,
+    },
 }
 
 impl LoadError {
@@ -187,6 +195,11 @@ impl LoadError {
             _ => Reason::Data,
         }
     }
+}
+
+/// Checks what no model records: that frames in the formats of cameras become the right inputs on this processor.
+pub fn check_cameras(isa: Isa) -> Result<(), LoadError> {
+    golden::check_cameras(isa).map_err(|source| LoadError::Cameras { isa, source })
 }
 
 /// Reads, verifies and prepares the configured model, and checks that it gives its recorded answers on this processor.

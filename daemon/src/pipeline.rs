@@ -356,6 +356,7 @@ impl Inference {
         if is_at_rest != self.is_at_rest {
             self.is_at_rest = is_at_rest;
             self.gate.open();
+            self.slot.break_off();
             self.watch.finish(documents);
             self.hand_over(documents, shared)?;
         }
@@ -373,6 +374,7 @@ impl Inference {
         let is_away = shared.health.camera_condition() == Some(Condition::Away);
         if is_away && came_at.elapsed() > self.watch.lost_after() {
             self.gate.open();
+            self.slot.break_off();
             self.watch.lose_sight(Timestamp::now(), documents);
             self.hand_over(documents, shared)?;
         }
@@ -403,7 +405,11 @@ impl Inference {
         };
         self.gate.open();
         self.model = settings.model;
+        let before = self.thresholds;
         self.thresholds = self.model.thresholds(self.recommended);
+        if self.thresholds != before {
+            self.slot.break_off();
+        }
         self.watch.believe_from(self.thresholds.score);
         if let Some(places) = settings.places {
             self.watch.change_places(places, documents);

@@ -25,6 +25,9 @@ pub enum PixelFormat {
 }
 
 impl PixelFormat {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Rgb8, Self::Yuyv, Self::Nv12, Self::I420];
+
     /// Bytes of a frame of this size, or why there is no such frame.
     pub fn frame_len(self, width: u32, height: u32) -> Result<usize, FrameError> {
         for side in [width, height] {

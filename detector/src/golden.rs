@@ -18,6 +18,21 @@ use crate::detection::Detection;
 use crate::detector::{Detector, DetectorError};
 use crate::frame::{Frame, FrameError, PixelFormat};
 use crate::infer::LayerOutput;
+use crate::preprocess::Preprocessor;
+
+/// Side lengths of the input that cameras' frames are resampled to: small, so that a check takes no time.
+const CAMERA_INPUT: (u32, u32) = (48, 36);
+/// Frames that lead to every way of resampling that: by 5/3, 2, 8/3 with a border, 10/3, 5 and 8.
+const CAMERA_FRAMES: [(u32, u32); 6] = [
+    (80, 60),
+    (96, 72),
+    (128, 72),
+    (160, 120),
+    (240, 180),
+    (384, 288),
+];
+/// Seed of the bytes that they hold.
+const CAMERA_SEED: u64 = 7;
 
 /// Score threshold of the recorded detections: low, so that there are some.
 const SCORE_MIN: f32 = 0.05;
@@ -31,6 +46,13 @@ pub fn record(model: &Model, seed: u64, width: u32, height: u32) -> Result<Golde
         width,
         height,
     )
+}
+
+/// Whether frames in the formats of cameras become the same inputs on this instruction set level as by the scalar specification. The
+/// answers that a model records are of RGB frames.
+pub fn check_cameras(isa: Isa) -> Result<(), GoldenMismatch> {
+    let preprocessor = |isa| Preprocessor::new(CAMERA_INPUT.0, CAMERA_INPUT.1, 0, isa);
+    compare_cameras(&mut preprocessor(Isa::Scalar), &mut preprocessor(isa))
 }
 
 /// Whether the model gives the answers that are recorded in it, on this instruction set level.
@@ -48,6 +70,38 @@ pub fn check(model: &Model, isa: Isa) -> Result<(), GoldenMismatch> {
             expected.height,
         )?;
         compare(model, expected, found)?;
+    }
+    Ok(())
+}
+
+/// Whether both make the same inputs of the frames of cameras.
+fn compare_cameras(
+    expected: &mut Preprocessor,
+    found: &mut Preprocessor,
+) -> Result<(), GoldenMismatch> {
+    let [_, .., (width, height)] = CAMERA_FRAMES;
+    // What the bytes of a drawn picture show in another format, repeated or cut off, does not matter.
+    let (drawn_width, drawn_height) = CAMERA_INPUT;
+    let drawn = draw(CAMERA_SEED, drawn_width, drawn_height);
+    let bytes_max = PixelFormat::Rgb8.frame_len(width, height)?;
+    let bytes: Vec<u8> = drawn.into_iter().cycle().take(bytes_max).collect();
+    let input_len = 3 * (CAMERA_INPUT.0 * CAMERA_INPUT.1) as usize;
+    let mut inputs = [vec![0; input_len], vec![0; input_len]];
+    for (width, height) in CAMERA_FRAMES {
+        for format in PixelFormat::ALL {
+            let len = format.frame_len(width, height)?;
+            let frame = Frame::new(format, width, height, &bytes[..len])?;
+            let [one, other] = &mut inputs;
+            expected.run(&frame, one);
+            found.run(&frame, other);
+            if one != other {
+                return Err(GoldenMismatch::Camera {
+                    format,
+                    width,
+                    height,
+                });
+            }
+        }
     }
     Ok(())
 }
@@ -166,6 +220,18 @@ pub enum GoldenMismatch {
         /// Digest found.
         found: String,
     },
+    /// Preprocessing of what a camera gives differs from its specification.
+    #[error(
+        "a {format} frame of {width} x {height} pixels does not become the input that it has to"
+    )]
+    Camera {
+        /// Its format.
+        format: PixelFormat,
+        /// Its width in pixels.
+        width: u32,
+        /// Its height in pixels.
+        height: u32,
+    },
     /// A layer differs; it is the first one.
     #[error(
         "golden frame {seed}: the output of layer {index}, \"{layer}\", is {found}, not {expected}"
@@ -192,4 +258,28 @@ pub enum GoldenMismatch {
         /// Digest found.
         found: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cameras_give_is_compared_in_every_format() {
+        for isa in Isa::available() {
+            let compared = check_cameras(isa);
+            assert!(compared.is_ok(), "{isa}: {compared:?}");
+        }
+        let (width, height) = CAMERA_INPUT;
+        let filled = |fill| Preprocessor::new(width, height, fill, Isa::detect());
+        // Another fill value is all that differs: only frames with a border show it.
+        match compare_cameras(&mut filled(0), &mut filled(1)) {
+            Err(GoldenMismatch::Camera {
+                format: PixelFormat::Rgb8,
+                width: 128,
+                height: 72,
+            }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -16,8 +16,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 const CONNECT_WITHIN: Duration = Duration::from_secs(15);
 /// Wait before a lost connection is opened again.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
-/// A broker sends what it keeps right after the subscription: when nothing came for so long, that was all.
-const QUIET: Duration = Duration::from_secs(1);
+/// A broker sends what it keeps right after the subscription: when nothing of it came for so long, that was all.
+const QUIET: Duration = Duration::from_secs(2);
+/// Time for all that it keeps, over slow lines and however often they are lost.
+const HEAR_WITHIN: Duration = Duration::from_secs(120);
 /// Time to remove an offer, and to leave.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Nothing longer is meant for a sender.
@@ -78,6 +80,11 @@ pub enum PushError {
     /// No broker, or it does not let us in.
     #[error("no connection to the broker at {0} within 15 s: {1}")]
     Unreachable(String, String),
+    /// The broker was still telling of devices.
+    #[error(
+        "the broker at {0} has not told of all devices within two minutes: nothing was sent, since some may be missing; name them, or use a faster line"
+    )]
+    Unheard(String),
     /// The broker does not let us listen.
     #[error("the broker does not let this account listen to {0}")]
     Forbidden(String),
@@ -146,6 +153,8 @@ enum Event {
     Message {
         topic: String,
         payload: Vec<u8>,
+        /// Whether the broker had kept it.
+        is_kept: bool,
     },
     Lost(String),
 }
@@ -221,7 +230,7 @@ impl Run {
                         let name = sender.refused(&topic);
                         show(sender, watch, name);
                     }
-                    Event::Message { topic, payload } => tell(sender, watch, &topic, &payload),
+                    Event::Message { topic, payload, .. } => tell(sender, watch, &topic, &payload),
                     Event::Lost(_) => {}
                 },
                 Ok(place) = outgoing.reserve(), if sender.has_next() => {
@@ -242,34 +251,51 @@ impl Run {
         sender: &mut Sender,
         watch: &mut dyn FnMut(&str, &Device),
     ) -> Result<(), PushError> {
-        let until = Instant::now() + CONNECT_WITHIN;
+        let address = || format!("{}:{}", broker.host, broker.port);
+        let begin = Instant::now();
+        let mut until = begin + CONNECT_WITHIN;
         let (mut is_subscribed, mut last) = (false, String::from("no answer"));
         loop {
-            let wait = if is_subscribed {
-                (Instant::now() + QUIET).min(until)
-            } else {
-                until
-            };
             let event = tokio::select! {
                 Some(event) = self.events.recv() => event,
-                () = sleep_until(wait) => break,
+                () = sleep_until(until) => break,
             };
             match event {
                 Event::Connected => self.subscribe(sender.filters()),
-                Event::Subscribed => is_subscribed = true,
+                Event::Subscribed => {
+                    is_subscribed = true;
+                    until = Instant::now() + QUIET;
+                }
                 Event::Forbidden(filter) => return Err(PushError::Forbidden(filter)),
-                Event::Message { topic, payload } => tell(sender, watch, &topic, &payload),
+                Event::Message {
+                    topic,
+                    payload,
+                    is_kept,
+                } => {
+                    tell(sender, watch, &topic, &payload);
+                    if is_subscribed && is_kept {
+                        until = Instant::now() + QUIET;
+                    }
+                }
                 // Nothing is published before everybody was heard.
                 Event::Refused(_) => {}
-                Event::Lost(reason) => last = reason,
+                Event::Lost(reason) => {
+                    last = reason;
+                    // The rest of what the broker keeps comes with the next connection.
+                    if std::mem::take(&mut is_subscribed) {
+                        until = Instant::now() + CONNECT_WITHIN;
+                    }
+                }
+            }
+            if begin.elapsed() > HEAR_WITHIN {
+                return Err(PushError::Unheard(address()));
             }
         }
         sender.close();
         if is_subscribed {
             return Ok(());
         }
-        let address = format!("{}:{}", broker.host, broker.port);
-        Err(PushError::Unreachable(address, last))
+        Err(PushError::Unreachable(address(), last))
     }
 
     /// In a task of its own: the confirmations come through the same queue as everything else.
@@ -383,6 +409,7 @@ async fn poll(mut event_loop: EventLoop, told: mpsc::Sender<Event>) {
             Ok(rumqttc::Event::Incoming(rumqttc::Incoming::Publish(message))) => Event::Message {
                 topic: String::from_utf8_lossy(&message.topic).into_owned(),
                 payload: message.payload.to_vec(),
+                is_kept: message.retain,
             },
             Ok(rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect))
             | Err(ConnectionError::RequestsDone) => return,

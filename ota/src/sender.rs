@@ -336,7 +336,11 @@ impl Sender {
                 // Whatever else is there is no device of ours, or one that does not speak of this schema.
                 let state = State::parse(payload).ok()?;
                 device.is_ours = self.goods.are_told_of(&state);
-                device.ending = self.goods.ending(&state);
+                let ending = self.goods.ending(&state);
+                // What this job came to stays so, whatever other jobs the device tells of later.
+                if device.is_ours || ending.is_some() {
+                    device.ending = ending;
+                }
                 device.state = Some(state);
             }
             "model/request" => {
@@ -501,6 +505,10 @@ mod tests {
         let taken_back = Ending::RolledBack("flood".into());
         assert_eq!(sender.devices()["b"].ending(), Some(&taken_back));
         assert!(sender.is_over());
+        // Somebody else's job comes next, and does not undo that.
+        sender.hear("site/a/model", &state("downloading", None, "job-2", other));
+        assert_eq!(sender.devices()["a"].ending(), Some(&Ending::Committed));
+        assert!(sender.is_over() && sender.devices()["a"].job().is_none());
         // Nobody is left who would answer: the broker must not keep the offers.
         let farewell = sender.farewell();
         assert!(

@@ -83,7 +83,7 @@ fn code(error: &anyhow::Error) -> u8 {
         }
         Some(PushError::TooMany(_)) => return USAGE,
         Some(PushError::Forbidden(_)) => return NO_PERMISSION,
-        Some(PushError::Stopped) => return NOT_NOW,
+        Some(PushError::Stopped | PushError::Unheard(_)) => return NOT_NOW,
         Some(PushError::System(_)) | None => {}
     }
     if is(|e| e.is::<NotAnnotated>()) {

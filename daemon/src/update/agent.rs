@@ -125,6 +125,8 @@ pub struct Agent {
     /// The model that a trial returns to.
     before: Option<Box<Loaded>>,
     trial: Trial,
+    /// When something did not work for a reason that passes.
+    paused_at: Option<Instant>,
     fetch: Option<Fetch>,
     /// The way to web servers, if one is allowed.
     web: Option<Web>,
@@ -138,6 +140,8 @@ pub struct Agent {
     in_effect: Option<u64>,
     /// The newest offer that came while another model was not decided on, or one whose download was interrupted by an answer.
     waiting: Option<Offer>,
+    /// What a server told last of a deployment that waits for somebody's word: its URL may be good for a time only.
+    deployed: Option<Offer>,
     /// When that answer is told, if there was one.
     told_at: Option<Instant>,
     /// What the state says of the job.
@@ -172,6 +176,7 @@ impl Agent {
             running,
             before: None,
             trial: Trial::None,
+            paused_at: None,
             fetch: None,
             web: None,
             budget: Budget::new(config.update.downloads_per_hour_max as usize),
@@ -179,6 +184,7 @@ impl Agent {
             keyring: None,
             in_effect: None,
             waiting: None,
+            deployed: None,
             told_at: None,
             own: Vec::new(),
             ended_at: None,
@@ -292,6 +298,13 @@ impl Agent {
         self.slot.compare(!matches!(self.trial, Trial::None));
         // What the trial came to is told before anything else begins.
         self.report();
+        if self.store.machine().record().candidate.is_some() {
+            self.set_aside();
+        } else if let Some(fetch) = &mut self.fetch
+            && let Err(error) = fetch.keep(self.store.disk(), Instant::now())
+        {
+            self.complain(&error);
+        }
         let is_told = self.told_at.is_none_or(|at| Instant::now() >= at) && !self.is_news();
         if self.store.machine().record().candidate.is_none() && is_told {
             self.told_at = None;
@@ -361,10 +374,8 @@ impl Agent {
         let is_known = subject.is_some_and(|(job, model)| offer.is_of(job, &model.sha256));
         let offered = self.store.machine().offered();
         let waits = offered.is_some_and(|o| offer.is_of(&o.job, &o.identity.sha256));
-        let is_going_on = self
-            .fetch
-            .as_ref()
-            .is_some_and(|f| *f.download.offer() == offer);
+        let fetched = self.fetch.as_ref().map(|fetch| fetch.download.offer());
+        let is_going_on = fetched == Some(&offer) || self.waiting.as_ref() == Some(&offer);
         if is_going_on || waits || is_known && self.fetch.is_none() {
             // A retained offer comes again with every connection.
             return;

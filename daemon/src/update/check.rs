@@ -4,7 +4,9 @@ use super::digest::Digest;
 use super::machine::Identity;
 use super::reason::Reason;
 use super::release;
+use super::store::StoreError;
 use crate::model::{self, LoadError, Loaded};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use ternwatch_bundle::manifest::{Release, SCHEMA};
@@ -38,6 +40,13 @@ pub struct Refusal {
     pub signed: Option<Identity>,
     /// Why, for people.
     pub message: String,
+}
+
+impl Refusal {
+    /// Whether it says nothing of the file: the memory card or the settings keep it from being read, now.
+    pub fn passes(&self) -> bool {
+        self.reason == Reason::StoreFailed
+    }
 }
 
 /// Checks the bytes of a file that one of `keys` must have signed; `origin` is where they came from.
@@ -106,6 +115,26 @@ pub fn identity(bundle: &VerifiedBundle<'_>) -> Option<Identity> {
     })
 }
 
+/// A stored model that could not be read. What is gone or has become something else stays so; what the card did not give may come
+/// the next time.
+pub(super) fn unread(error: StoreError) -> Refusal {
+    let is_final = match &error {
+        StoreError::Io { source, .. } => {
+            matches!(source.kind(), ErrorKind::NotFound | ErrorKind::InvalidData)
+        }
+        _ => true,
+    };
+    Refusal {
+        reason: if is_final {
+            Reason::FileDamaged
+        } else {
+            Reason::StoreFailed
+        },
+        signed: None,
+        message: chain(&error),
+    }
+}
+
 /// A model that did not pass because of this error.
 pub(super) fn refusal(error: &LoadError, signed: Option<Identity>) -> Refusal {
     Refusal {
@@ -117,7 +146,7 @@ pub(super) fn refusal(error: &LoadError, signed: Option<Identity>) -> Refusal {
             LoadError::Model { .. } | LoadError::NoBoxes { .. } | LoadError::Detector { .. } => {
                 Reason::ModelInvalid
             }
-            LoadError::Golden { .. } => Reason::GoldenMismatch,
+            LoadError::Golden { .. } | LoadError::Cameras { .. } => Reason::GoldenMismatch,
         },
         signed,
         message: chain(error),

@@ -109,6 +109,11 @@ impl Download {
         &self.offer
     }
 
+    /// The file can be fetched there from now on.
+    pub fn relocate(&mut self, url: Option<String>) {
+        self.offer.url = url;
+    }
+
     /// Chunks that are here.
     pub fn received(&self) -> usize {
         self.here.iter().filter(|is_here| **is_here).count()

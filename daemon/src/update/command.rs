@@ -2,11 +2,12 @@
 
 use super::check::{self, Refusal, chain};
 use super::digest::Digest;
-use super::machine::{Ending, Event, Identity, NotNow, Phase};
+use super::machine::{Ending, Event, Identity, NotNow, Phase, StoredKeyring};
 use super::reason::Reason as ModelReason;
+use super::release;
 use super::start::open_store;
 use super::store::{Store, StoreError};
-use super::{release, trust};
+use super::trust::{self, TrustError};
 use crate::cli::ModelAction;
 use crate::config::Config;
 use crate::config::choice::Choice;
@@ -17,8 +18,8 @@ use crate::tell::{note, out};
 use anyhow::anyhow;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use ternwatch_bundle::keyring;
 use ternwatch_bundle::parse::FILE_LEN_MAX;
+use ternwatch_bundle::{hex, keyring};
 
 /// The job of a model that came by hand.
 const JOB: &str = "by-hand";
@@ -178,8 +179,20 @@ fn take_keyring(
 ) -> Result<(), Failure> {
     let file = model::read(path, keyring::FILE_LEN_MAX)
         .map_err(|error| Failure::new(error.reason(), error))?;
-    let event = trust::consider(&config.model, store.machine().record(), &file)
-        .map_err(|error| Failure::new(Reason::Data, error))?;
+    let present = store.machine().record().keyring.as_ref();
+    let is_present = |keyring: &&StoredKeyring| keyring.file == hex::encode(&file);
+    if let Some(keyring) = present.filter(is_present) {
+        out(format_args!(
+            "the keyring of version {} is in effect already",
+            keyring.version
+        ));
+        return Ok(());
+    }
+    let considered = trust::consider(&config.model, store.machine().record(), &file);
+    let event = considered.map_err(|error| match error {
+        TrustError::Roots(error) => Failure::new(error.reason(), error),
+        error => Failure::new(Reason::Data, error),
+    })?;
     store.step(event).map_err(store_failure)?;
     if let Some(keyring) = &store.machine().record().keyring {
         out(format_args!(

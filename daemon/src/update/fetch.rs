@@ -19,6 +19,9 @@ const PATIENCE_SLOW: Duration = Duration::from_secs(300);
 /// An errand that takes longer is forgotten: its server's answers have bounds of their own, well below.
 const ERRAND_MAX: Duration = Duration::from_secs(1800);
 
+/// What has come is made durable after so long, however little it is: on a slow line a device may be switched off soon.
+const KEEP_AFTER: Duration = Duration::from_secs(10);
+
 /// So often in a row one way may give no answer before the other one is tried.
 const DISAPPOINTMENTS_MAX: u32 = 2;
 
@@ -40,6 +43,8 @@ pub struct Fetch {
     errand: Option<Errand>,
     /// Nothing is asked for before that.
     rests_until: Option<Instant>,
+    /// When what is here was made durable last.
+    kept_at: Instant,
     /// Whether it is a web server's turn, where there are two ways.
     prefers_web: bool,
     /// How often in a row this way gave no answer.
@@ -75,9 +80,19 @@ impl Fetch {
             window: 1,
             errand: None,
             rests_until: None,
+            kept_at: now,
             prefers_web: true,
             disappointments: 0,
         }
+    }
+
+    /// Makes what is here durable, if that is due.
+    pub fn keep<D: Disk>(&mut self, disk: &mut D, now: Instant) -> io::Result<()> {
+        if now.saturating_duration_since(self.kept_at) < KEEP_AFTER {
+            return Ok(());
+        }
+        self.kept_at = now;
+        self.download.synchronize(disk)
     }
 
     /// The connection is a new one: what was asked for on the old one may not come.

@@ -503,9 +503,7 @@ impl Machine {
             && let Some(identity) = self.record.committed.take()
         {
             self.record.committed = self.record.previous.take();
-            if reason.is_lasting() {
-                self.quarantine(identity.clone(), reason);
-            }
+            // It proved itself here, so that a check which it fails now says more about the moment or the program: it may come again.
             self.end("lost".into(), identity, Ending::RolledBack(reason));
             self.settle();
         }

@@ -17,6 +17,8 @@ pub struct Slot {
     /// Whether the present model is watched for a comparison.
     is_compared: AtomicBool,
     counts: Counts,
+    /// How often the frames ceased to be comparable with those before.
+    breaks: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -96,6 +98,17 @@ impl Slot {
     /// For the inference thread: whether every frame is to be examined.
     pub fn is_compared(&self) -> bool {
         self.is_compared.load(Ordering::Relaxed)
+    }
+
+    /// For the inference thread: what is counted from now on says nothing beside what was counted before. Detection pauses, the
+    /// camera was away, or another threshold decides what counts.
+    pub fn break_off(&self) {
+        self.breaks.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often that was so.
+    pub fn breaks(&self) -> u64 {
+        self.breaks.load(Ordering::Acquire)
     }
 
     /// For the inference thread: counts a frame.

@@ -2,7 +2,6 @@
 
 use super::check::{self, Refusal, chain};
 use super::machine::{Event, Identity};
-use super::reason::Reason;
 use super::store::{Store, StoreError};
 use super::trust;
 use crate::config::Config;
@@ -22,8 +21,9 @@ pub struct Start {
     pub store: Option<Store<SystemDisk>>,
 }
 
-/// Loads the model in use; falls back to the one before and to the packaged one.
+/// Checks this processor, loads the model in use; falls back to the one before and to the packaged one.
 pub fn start(config: &Config, isa: Isa) -> Result<Start, LoadError> {
+    model::check_cameras(isa)?;
     let folder = &config.update.state_dir;
     if !folder.is_dir() {
         log::info!("no updates of the model: {} is no folder", folder.display());
@@ -52,6 +52,13 @@ pub fn start(config: &Config, isa: Isa) -> Result<Start, LoadError> {
             Ok(loaded) => {
                 let store = Some(store);
                 return Ok(Start { loaded, store });
+            }
+            Err(refusal) if refusal.passes() => {
+                log::error!(
+                    "the model in use cannot be read now, the packaged one begins: {}",
+                    refusal.message
+                );
+                break;
             }
             Err(refusal) => {
                 log::error!("the model in use is lost: {}", refusal.message);
@@ -101,12 +108,7 @@ pub fn load_stored<D: Disk>(
     store: &Store<D>,
     sha256: &Digest,
 ) -> Result<Loaded, Refusal> {
-    let lost = |error: StoreError| Refusal {
-        reason: Reason::FileDamaged,
-        signed: None,
-        message: chain(&error),
-    };
-    let file = store.model(sha256).map_err(lost)?;
+    let file = store.model(sha256).map_err(check::unread)?;
     let keys = trust::model_keys(config, store.machine().record());
     let keys = keys.map_err(|error| check::refusal(&error, None))?;
     let path = store.model_path(sha256);

@@ -165,17 +165,12 @@ impl Witness {
             }
             _ => {}
         }
-        if let (Event::Lose(sha256, reason), true) = (&event, result.is_ok())
-            && reason.is_lasting()
-            && before
-                .record()
-                .committed
-                .as_ref()
-                .is_some_and(|m| m.sha256 == *sha256)
-            && !(machine.running().is_none() && packaged().sha256 == *sha256)
+        if let (Event::Lose(sha256, _), true) = (&event, result.is_ok())
+            && (before.record().candidate.as_ref()).is_none_or(|c| c.identity.sha256 != *sha256)
         {
-            // Where the packaged model was the committed one, only the stored copy of it is gone: it runs on.
-            self.failed.insert(*sha256);
+            // What proved itself here may come again, whatever it fails by now.
+            let (was, is) = (&before.record().quarantine, &machine.record().quarantine);
+            assert_eq!(was, is);
         }
         if let Event::Reject {
             signed: Some(identity),

@@ -1,6 +1,7 @@
 //! What happens while a model is on trial, to the real daemon.
 
 use crate::bench::Bench;
+use crate::command::ask;
 use crate::push::{Pusher, bundle, bundle_signed_by};
 use crate::update::{
     bench, ending, expect_running, keyring, model_state, trust_roots, wait_for_log,
@@ -134,5 +135,68 @@ fn a_trial_that_fails_does_not_return_to_a_model_that_was_revoked_meanwhile() {
     assert_eq!(ended.expect("it ended")["reason"], "flood");
     versions.dedup();
     assert_eq!(versions, [3, 1], "from the candidate to the packaged model");
+    daemon.terminate();
+}
+
+#[test]
+fn a_threshold_that_changes_during_a_trial_begins_it_anew() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let mut bench = bench(broker.port());
+    bench.set("MQTT__COMMANDS", "true");
+    // Three seconds of each model.
+    bench.set("UPDATE__TRIAL_FRAMES", "30");
+    let daemon = bench.run();
+    let pusher = Pusher::connect(broker.port());
+    pusher.offer("two", 2, &bundle(2, |_| {}));
+    expect_running(&mut subscriber, 2);
+    // What the model before found above the other threshold says nothing of this one.
+    let payload = r#"{"score_min": 0.99}"#;
+    let answer = ask(
+        broker.port(),
+        &mut subscriber,
+        "threshold",
+        payload,
+        "me/answers",
+    );
+    assert_eq!(answer["ok"], true, "{answer}");
+    expect_running(&mut subscriber, 1);
+    wait_for_log(&daemon, "the trial begins anew");
+    // That cost no attempt, and the second time nothing disturbs it.
+    let (_, list) = bench.model(&["list"]);
+    assert!(list.contains("attempt 0 begun"), "{list}");
+    assert_eq!(ending(&mut subscriber, "two").0, "committed");
+    daemon.terminate();
+}
+
+#[test]
+fn a_model_that_cannot_be_read_for_a_moment_is_not_lost() {
+    let broker = Broker::start();
+    let mut subscriber = Subscriber::connect(broker.port(), "test");
+    let bench = bench(broker.port());
+    fs::write(bench.path("two.tern"), bundle(2, |_| {})).expect("written");
+    let path = bench.path("two.tern");
+    let (code, said) = bench.model(&["install", path.to_str().expect("UTF-8")]);
+    assert_eq!(code, Some(0), "{said}");
+    let daemon = bench.run();
+    assert_eq!(ending(&mut subscriber, "by-hand").0, "committed");
+    daemon.terminate();
+    expect_state(&mut subscriber, "offline");
+
+    // A folder in its place: reading fails, and not because there is nothing.
+    let models = fs::read_dir(bench.path("state/models")).expect("there");
+    let folder = models.map(|entry| entry.expect("readable").path());
+    let file = folder.last().expect("one model").join("model.tern");
+    let aside = bench.path("aside.tern");
+    fs::rename(&file, &aside).expect("moved");
+    fs::create_dir(&file).expect("a new folder");
+    let daemon = bench.run();
+    expect_running(&mut subscriber, 1);
+    wait_for_log(&daemon, "cannot be read now");
+    let (_, list) = bench.model(&["list"]);
+    assert!(list.contains("committed    small-test 2"), "{list}");
+    fs::remove_dir(&file).expect("removed");
+    fs::rename(&aside, &file).expect("moved");
+    expect_running(&mut subscriber, 2);
     daemon.terminate();
 }

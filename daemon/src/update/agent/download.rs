@@ -68,13 +68,23 @@ impl Agent {
     /// A model for which there is no room costs no other download: it goes on when that was told.
     pub(super) fn resume_later(&mut self, fetch: Option<Fetch>) {
         // What is not to be installed yet is a server's, which tells of it again.
-        let Some(mut fetch) = fetch.filter(|fetch| !fetch.holds) else {
-            return;
-        };
+        if let Some(fetch) = fetch.filter(|fetch| !fetch.holds) {
+            self.told_at.get_or_insert(Instant::now() + ANSWER);
+            self.wait_with(fetch);
+        }
+    }
+
+    /// A model that somebody stored by hand goes first: what is being fetched waits, and is not fetched again.
+    pub(super) fn set_aside(&mut self) {
+        if let Some(fetch) = self.fetch.take_if(|fetch| !fetch.holds) {
+            self.wait_with(fetch);
+        }
+    }
+
+    fn wait_with(&mut self, mut fetch: Fetch) {
         if let Err(error) = fetch.download.synchronize(self.store.disk()) {
             self.complain(&error);
         }
-        self.told_at.get_or_insert(Instant::now() + ANSWER);
         self.waiting
             .get_or_insert_with(|| fetch.download.offer().clone());
     }
@@ -145,7 +155,9 @@ impl Agent {
     }
 
     pub(super) fn finish_if_complete(&mut self) {
-        let is_due = |fetch: &mut Fetch| fetch.download.is_complete() && !fetch.holds;
+        // Beside a candidate, stored by hand since, there is no place for it.
+        let has_place = self.store.machine().record().candidate.is_none();
+        let is_due = |fetch: &mut Fetch| has_place && fetch.download.is_complete() && !fetch.holds;
         let Some(fetch) = self.fetch.take_if(is_due) else {
             return;
         };

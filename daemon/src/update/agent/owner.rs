@@ -61,7 +61,9 @@ impl Agent {
         if self.fetch.is_some() || !is_due {
             return;
         }
-        match self.offer_of(&offered) {
+        let is_it = |offer: &mut Offer| offer.is_of(&offered.job, &offered.identity.sha256);
+        let newest = self.deployed.take_if(is_it);
+        match newest.or_else(|| self.offer_of(&offered)) {
             Some(offer) => self.begin_download(offer, false),
             None => self.reject(&offered.job, None, Reason::FileDamaged),
         }

@@ -38,12 +38,14 @@ impl Agent {
             if handling == Handling::Install && !offered.is_approved {
                 self.step(Event::Approve);
             }
+            self.deployed = Some(offer);
             return;
         }
         if let Some(fetch) = &mut self.fetch
             && fetch.download.offer().is_of(&offer.job, &offer.sha256)
         {
             fetch.holds = handling == Handling::Fetch;
+            fetch.download.relocate(offer.url.clone());
             if asks {
                 // What is here already is not fetched again.
                 return self.propose_deployment(&offer);

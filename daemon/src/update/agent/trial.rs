@@ -5,7 +5,6 @@ use crate::model::{self, Loaded};
 use crate::update::check::{self, Checked};
 use crate::update::digest::Digest;
 use crate::update::machine::{Event, Phase};
-use crate::update::reason::Reason;
 use crate::update::start::load_stored;
 use crate::update::trial::{self, Tally};
 use crate::update::trust;
@@ -13,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// The inference thread looks for another model between two frames and while it waits for one.
 const EXCHANGE: Duration = Duration::from_secs(3);
+/// What did not work for a reason that passes is tried again after so long: not more often, for the memory card's sake.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// Where the trial of the candidate is.
 #[derive(Debug)]
@@ -24,13 +25,27 @@ pub(super) enum Trial {
         candidate: Box<Loaded>,
         begin: Instant,
         from: Tally,
+        /// The slot's count when it began.
+        breaks: u64,
     },
     /// The candidate looks at the frames.
     Frames {
         sha256: Digest,
         begin: Instant,
         before: Tally,
+        /// The slot's count when the comparison began.
+        breaks: u64,
     },
+}
+
+impl Trial {
+    /// Whether the frames that are compared ceased to be comparable.
+    fn is_broken(&self, now: u64) -> bool {
+        match self {
+            Self::None => false,
+            Self::Comparison { breaks, .. } | Self::Frames { breaks, .. } => *breaks != now,
+        }
+    }
 }
 
 impl Agent {
@@ -83,25 +98,43 @@ impl Agent {
         }
     }
 
-    /// Loads the model that is to be in use: the stored one, or the packaged one. One that is lost makes room for the one before.
+    /// Loads the model that is to be in use: the stored one, or the packaged one. One that is lost makes room for the one before; one
+    /// that cannot be read just now is tried again.
     fn load(&mut self, target: Digest, is_stored: bool) -> Option<Box<Loaded>> {
+        if self.pauses() {
+            return None;
+        }
         if !is_stored {
             return match model::load(&self.model, self.isa) {
                 Ok(loaded) => Some(Box::new(loaded)),
                 Err(error) => {
                     self.complain(&error);
+                    self.pause();
                     None
                 }
             };
         }
         match load_stored(&self.model, self.isa, &self.store, &target) {
             Ok(loaded) => Some(Box::new(loaded)),
+            Err(refusal) if refusal.passes() => {
+                self.complain_of(refusal.message);
+                self.pause();
+                None
+            }
             Err(refusal) => {
                 log::error!("the model in use is lost: {}", refusal.message);
                 self.step(Event::Lose(target, refusal.reason));
                 None
             }
         }
+    }
+
+    fn pause(&mut self) {
+        self.paused_at = Some(Instant::now());
+    }
+
+    fn pauses(&self) -> bool {
+        self.paused_at.is_some_and(|at| at.elapsed() < PAUSE)
     }
 
     /// Gives the frames to this model; the one that had them is kept in `before`. `false` if nobody took it: then it
@@ -133,6 +166,9 @@ impl Agent {
     pub(super) fn advance_trial(&mut self) {
         let now = Instant::now();
         let tally = self.slot.tally();
+        if self.trial.is_broken(self.slot.breaks()) {
+            return self.break_trial();
+        }
         match std::mem::replace(&mut self.trial, Trial::None) {
             Trial::None => self.begin_trial(),
             Trial::Comparison {
@@ -140,6 +176,7 @@ impl Agent {
                 candidate,
                 begin,
                 from,
+                breaks,
             } => {
                 let before = tally - from;
                 if !self.config.trial().is_reached(before, now - begin) {
@@ -148,21 +185,25 @@ impl Agent {
                         candidate,
                         begin,
                         from,
+                        breaks,
                     };
                 } else if self.exchange(candidate) {
                     self.trial = Trial::Frames {
                         sha256,
                         begin: Instant::now(),
                         before,
+                        breaks,
                     };
                 } else {
                     self.step(Event::Interrupt);
+                    self.pause();
                 }
             }
             Trial::Frames {
                 sha256,
                 begin,
                 before,
+                breaks,
             } => {
                 let is_over = self.config.trial().is_reached(tally, now - begin);
                 if !is_over || !self.decide(before, tally) {
@@ -170,10 +211,24 @@ impl Agent {
                         sha256,
                         begin,
                         before,
+                        breaks,
                     };
                 }
             }
         }
+    }
+
+    /// The two windows have to lie side by side: a model that looked at a night is not compared with one that looked at a day. The
+    /// trial begins anew, and that costs no attempt.
+    fn break_trial(&mut self) {
+        log::info!(
+            "detection paused, the camera was away or a threshold changed: the trial begins anew"
+        );
+        if let Trial::Frames { .. } = std::mem::replace(&mut self.trial, Trial::None) {
+            self.return_to_before();
+        }
+        self.step(Event::Interrupt);
+        self.pause();
     }
 
     /// Counts the attempt, then loads the candidate for the first time.
@@ -181,6 +236,9 @@ impl Agent {
         let Some(candidate) = self.store.machine().record().candidate.clone() else {
             return;
         };
+        if self.pauses() {
+            return;
+        }
         // On trial without one: its end could not be stored, or its attempt could not be used.
         if candidate.is_on_trial && !self.step(Event::Restart) {
             return;
@@ -192,20 +250,12 @@ impl Agent {
         let sha256 = candidate.identity.sha256;
         let path = self.store.model_path(&sha256);
         let latency_ms_max = self.config.latency_ms_max;
-        let file = match self.store.model(&sha256) {
-            Ok(file) => file,
-            Err(error) => {
-                self.complain(&error);
-                self.step(Event::Fail(Reason::FileDamaged));
-                return;
-            }
-        };
-        let keys = trust::model_keys(&self.model, self.store.machine().record());
-        let checked = keys
-            .map_err(|error| check::refusal(&error, None))
-            .and_then(|keys| {
-                check::check(&self.model, &keys, self.isa, &path, &file, latency_ms_max)
-            });
+        let file = self.store.model(&sha256).map_err(check::unread);
+        let checked = file.and_then(|file| {
+            let keys = trust::model_keys(&self.model, self.store.machine().record());
+            let keys = keys.map_err(|error| check::refusal(&error, None))?;
+            check::check(&self.model, &keys, self.isa, &path, &file, latency_ms_max)
+        });
         match checked {
             Ok(Checked {
                 loaded, identity, ..
@@ -216,13 +266,28 @@ impl Agent {
                     candidate: Box::new(loaded),
                     begin: Instant::now(),
                     from: self.slot.tally(),
+                    breaks: self.slot.breaks(),
                 };
+            }
+            Err(refusal) if refusal.passes() => {
+                self.complain_of(refusal.message);
+                self.step(Event::Interrupt);
+                self.pause();
             }
             Err(refusal) => {
                 log::error!("the model on trial is refused: {}", refusal.message);
                 self.step(Event::Fail(refusal.reason));
                 self.clean();
             }
+        }
+    }
+
+    /// Gives the frames back to the model before. If nobody takes it, `follow` tries again.
+    fn return_to_before(&mut self) {
+        if let Some(before) = self.before.take()
+            && self.exchange(before)
+        {
+            self.before = None;
         }
     }
 
@@ -250,10 +315,7 @@ impl Agent {
         };
         log::error!("model {} is taken back: {reason}", self.running.version);
         // Frames first: storing may fail.
-        if let Some(before) = self.before.take() {
-            self.exchange(before);
-            self.before = None;
-        }
+        self.return_to_before();
         self.step(Event::Fail(reason));
         self.clean();
         true
