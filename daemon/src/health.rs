@@ -268,6 +268,7 @@ impl Health {
         }
         let passed = now - line.status_at;
         if passed >= STATUS_INTERVAL {
+            self.camera.follow_clock(Timestamp::now());
             let looked_at = self.looked_at();
             let rate = (looked_at - line.looked_at_then) as f64 / passed.as_secs_f64();
             (line.status_at, line.looked_at_then) = (now, looked_at);
