@@ -7,13 +7,12 @@ pub mod y4m;
 
 use super::child::{self, Helper};
 use super::pipe::{self, PatientPipe};
-use super::{CameraError, FrameBuffer, FrameSource, Next, Pace, RtspConfig, VideoConfig};
+use super::{CameraError, FrameBuffer, FrameSource, Next, Pace, RtspConfig, VideoConfig, Waits};
 use crate::stop::Stop;
 use std::ffi::OsString;
 use std::io::{self, BufReader};
 use std::path::Path;
 use std::process::{ChildStdout, Command};
-use std::time::Duration;
 use ternwatch_detector::PixelFormat;
 use y4m::{Y4mError, Y4mReader};
 
@@ -122,35 +121,39 @@ pub struct Decoder {
     input: Input,
     helper: Helper,
     frames: Y4mReader<BufReader<PatientPipe<ChildStdout>>>,
-    stall: Duration,
     /// Frames so far, and when the first one came.
     count: u64,
     first_ns: u64,
 }
 
 impl Decoder {
-    /// Starts ffmpeg and waits for the size of its frames.
+    /// Starts ffmpeg and waits for the size of its frames, which it knows with the first one.
     pub fn start(
         program: &Path,
         input: Input,
-        stall: Duration,
+        waits: Waits,
         stop: Stop,
     ) -> Result<Self, CameraError> {
         let command = command(program, &input);
         let (helper, stdout) = Helper::start("ffmpeg", command, input.secrets.clone())?;
-        let pipe = BufReader::with_capacity(1 << 16, PatientPipe::new(stdout, stall, stop));
+        let pipe = PatientPipe::new(stdout, waits.opening, stop);
+        let pipe = BufReader::with_capacity(1 << 16, pipe);
         let mut decoder = Self {
             input,
             helper,
             frames: Y4mReader::new(pipe),
-            stall,
             count: 0,
             first_ns: 0,
         };
-        match decoder.frames.read_header() {
-            Ok(()) => Ok(decoder),
-            Err(error) => Err(decoder.explain(error)),
+        if let Err(error) = decoder.frames.read_header() {
+            return Err(decoder.explain(error));
         }
+        decoder.pipe().be_patient_for(waits.stall);
+        Ok(decoder)
+    }
+
+    fn pipe(&mut self) -> &mut PatientPipe<ChildStdout> {
+        self.frames.reader_mut().get_mut()
     }
 
     /// Why there are no more frames.
@@ -160,7 +163,7 @@ impl Decoder {
                 io::ErrorKind::TimedOut => {
                     return CameraError::Stalled {
                         input: self.input.shown.clone(),
-                        stall: self.stall,
+                        stall: self.pipe().patience(),
                     };
                 }
                 io::ErrorKind::Other if pipe::is_stop(source) => return CameraError::Stopped,
@@ -230,6 +233,28 @@ fn command(program: &Path, input: &Input) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::camera::stand_in::{self, LONG, started};
+    use std::fs;
+    use std::time::Duration;
+
+    /// What this ffmpeg makes of a file with these bytes, as fast as it can.
+    fn decoded<T>(
+        program: &Path,
+        bytes: &[u8],
+        waits: Waits,
+        then: impl FnOnce(Result<Decoder, CameraError>) -> T,
+    ) -> T {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(&file, bytes).expect("written");
+        let input = Input::video(&VideoConfig {
+            path: file.path().into(),
+            pace: Pace::AsFastAsPossible,
+        });
+        let input = input.expect("it is there");
+        then(started(|| {
+            Decoder::start(program, input.clone(), waits, Stop::default())
+        }))
+    }
 
     #[test]
     fn passwords_are_removed_from_addresses() {
@@ -293,11 +318,40 @@ mod tests {
         let error = Decoder::start(
             Path::new("/nonexistent/ffmpeg"),
             input,
-            Duration::from_secs(1),
+            stand_in::all(Duration::from_secs(1)),
             Stop::default(),
         )
         .err()
         .expect("missing");
         assert!(error.to_string().contains("/nonexistent/ffmpeg"), "{error}");
+    }
+
+    #[test]
+    fn the_first_frame_may_take_longer_than_those_after_it() {
+        let header = "printf 'YUV4MPEG2 W2 H2\\nFRAME\\nabcdef'";
+        let short = Duration::from_millis(300);
+        let waits = |opening| Waits {
+            opening,
+            stall: short,
+        };
+        let script = format!("sleep 1; {header}; exec sleep 600");
+        let (_folder, program) = stand_in::program("ffmpeg", &script);
+        let stall_of = |error: CameraError| match error {
+            CameraError::Stalled { stall, .. } => stall,
+            other => panic!("{other}"),
+        };
+        decoded(&program, &[], waits(LONG), |decoder| {
+            let mut decoder = decoder.expect("it is waited for");
+            let mut buffer = FrameBuffer::empty();
+            assert_eq!(
+                decoder.next_frame(&mut buffer).expect("a frame"),
+                Next::Frame
+            );
+            let error = decoder.next_frame(&mut buffer).expect_err("it hangs");
+            assert_eq!(stall_of(error), short);
+        });
+        decoded(&program, &[], waits(short), |decoder| {
+            assert_eq!(stall_of(decoder.err().expect("too late")), short);
+        });
     }
 }

@@ -86,6 +86,11 @@ impl<R: BufRead> Y4mReader<R> {
         }
     }
 
+    /// Where the bytes come from.
+    pub fn reader_mut(&mut self) -> &mut R {
+        &mut self.reader
+    }
+
     /// The frames' size, once [`read_header`](Self::read_header) succeeded.
     pub fn header(&self) -> Header {
         self.header
