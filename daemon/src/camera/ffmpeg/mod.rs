@@ -221,11 +221,19 @@ fn command(program: &Path, input: &Input) -> Command {
         .args(["-hide_banner", "-nostdin", "-loglevel", "warning"])
         .args(&input.arguments)
         .args(["-map", "0:v:0", "-an", "-sn", "-dn"])
-        // The detector's planar format has a chroma sample for two pixels each way: an odd last column or row goes.
-        .args(["-vf", "crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0"])
+        // The detector's planar format has a chroma sample for two pixels each way: an odd last column or row goes. It is of
+        // limited range. JPEG and some cameras' streams are not, and ffmpeg may leave that as it is.
+        .args([
+            "-vf",
+            "crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0,scale=out_range=tv",
+        ])
         // Every decoded frame once: the default repeats and drops frames to keep a constant rate.
-        .args(["-fps_mode", "passthrough"])
-        .args(["-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe", "pipe:1"]);
+        .args(["-fps_mode", "passthrough"]);
+    if !input.finite {
+        // RTP's clock. Frames that come unevenly would have the same time on one that ticks once a frame, which ffmpeg warns of.
+        command.args(["-enc_time_base", "1/90000"]);
+    }
+    command.args(["-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe", "pipe:1"]);
     child::seclude(&mut command);
     command
 }
@@ -324,6 +332,74 @@ mod tests {
         .err()
         .expect("missing");
         assert!(error.to_string().contains("/nonexistent/ffmpeg"), "{error}");
+    }
+
+    #[test]
+    fn frames_that_come_unevenly_are_nothing_to_warn_of() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("uneven.mp4");
+        let picture = "testsrc=size=16x16:rate=10:duration=10,settb=1/90000,\
+                       setpts=(N/10+random(0)*0.09)*90000";
+        let status = Command::new("ffmpeg")
+            .args(["-v", "error", "-f", "lavfi", "-i", picture])
+            .args(["-fps_mode", "passthrough", "-enc_time_base", "1/90000"])
+            .args(["-c:v", "libx264"])
+            .arg(&file)
+            .status();
+        assert!(status.expect("ffmpeg runs").success());
+        let input = Input {
+            shown: "uneven".into(),
+            secrets: Vec::new(),
+            arguments: vec!["-i".into(), file.into()],
+            finite: false,
+            is_paced: true,
+        };
+        let waits = stand_in::all(LONG);
+        let mut decoder =
+            Decoder::start(Path::new("ffmpeg"), input, waits, Stop::default()).expect("it starts");
+        let mut buffer = FrameBuffer::empty();
+        for _ in 0..100 {
+            decoder.next_frame(&mut buffer).expect("a frame");
+        }
+        let end = decoder.next_frame(&mut buffer).expect_err("the end");
+        // A warning would be quoted.
+        assert_eq!(
+            end.to_string(),
+            "ffmpeg could not decode uneven: it ended early"
+        );
+    }
+
+    #[test]
+    fn a_video_of_full_range_becomes_one_of_limited_range() {
+        for (range, expected) in [
+            ("FULL", [16, 71, 126, 180, 235]),
+            ("LIMITED", [0, 64, 128, 191, 255]),
+        ] {
+            // Five columns of 16 pixels, grey.
+            let row: Vec<u8> = [0, 64, 128, 191, 255].map(|luma| [luma; 16]).concat();
+            let mut video =
+                format!("YUV4MPEG2 W80 H16 F10:1 Ip A1:1 C420jpeg XCOLORRANGE={range}\nFRAME\n")
+                    .into_bytes();
+            video.extend(row.repeat(16));
+            video.extend([128; 80 * 16 / 2]);
+            decoded(
+                Path::new("ffmpeg"),
+                &video,
+                stand_in::all(LONG),
+                |decoder| {
+                    let mut buffer = FrameBuffer::empty();
+                    let next = decoder.expect("starts").next_frame(&mut buffer);
+                    assert_eq!(next.expect("a frame"), Next::Frame);
+                    for (column, expected) in expected.iter().enumerate() {
+                        let found = buffer.data[column * 16 + 8];
+                        assert!(
+                            found.abs_diff(*expected) <= 1,
+                            "{range}: {found} for {expected}"
+                        );
+                    }
+                },
+            );
+        }
     }
 
     #[test]
