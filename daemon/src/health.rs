@@ -465,6 +465,23 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_set_is_noticed_with_the_next_status() {
+        let health = Health::new(Duration::from_secs(1), None, "door");
+        let long_ago = Timestamp {
+            realtime_ns: 0,
+            ..Timestamp::now()
+        };
+        health.camera.tell(Condition::Ok, "", long_ago);
+        let document = health.camera.document();
+        health.frame_examined(Duration::from_millis(1));
+        assert!(!document.has_changed().expect("it is there"), "not yet due");
+        health.lock().status_at -= STATUS_INTERVAL;
+        health.quiet_until_ns.store(0, Ordering::Relaxed);
+        health.frame_examined(Duration::from_millis(1));
+        assert!(document.has_changed().expect("it is there"));
+    }
+
+    #[test]
     fn silence_ends_with_a_sign_of_life() {
         let health = Health::new(Duration::from_secs(1), None, "door");
         health.capture_alive_ns.store(0, Ordering::Relaxed);

@@ -16,7 +16,7 @@ use crate::mailbox::{Mailbox, Put, Taken};
 use crate::stop::Stop;
 use decode::{DecodeError, Decoder};
 use driver::Streaming;
-use format::{Offer, Wanted};
+use format::{Layout, Offer, Wanted};
 use nokhwa::utils::{ApiBackend, CameraIndex};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
@@ -142,17 +142,34 @@ impl Camera {
             closing: CLOSING_MAX,
             stop,
         };
-        match opening.recv_timeout(waits.opening) {
-            Ok(layout) => {
-                log::info!("camera {device} delivers {}", layout.offer);
-                camera.decoder = Decoder::new(layout);
-                Ok(camera)
+        let layout = camera.started(&opening, waits.opening)?;
+        log::info!("camera {device} delivers {}", layout.offer);
+        camera.decoder = Decoder::new(layout);
+        Ok(camera)
+    }
+
+    /// Waits for the driver's thread to have started the camera.
+    fn started(
+        &mut self,
+        opening: &mpsc::Receiver<Layout>,
+        patience: Duration,
+    ) -> Result<Layout, CameraError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match opening.recv_timeout(LOOK_INTERVAL) {
+                Ok(layout) => return Ok(layout),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Err(self.end()),
+                Err(mpsc::RecvTimeoutError::Timeout) if self.stop.requested() => {
+                    return Err(CameraError::Stopped);
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    return Err(self.give_up(CameraError::Stalled {
+                        input: self.device.clone(),
+                        stall: patience,
+                    }));
+                }
             }
-            Err(mpsc::RecvTimeoutError::Disconnected) => Err(camera.end()),
-            Err(mpsc::RecvTimeoutError::Timeout) => Err(camera.give_up(CameraError::Stalled {
-                input: device,
-                stall: waits.opening,
-            })),
         }
     }
 
@@ -392,14 +409,14 @@ fn hand_over(raw: &mut Raw, mailbox: &Mailbox<Raw>, replaced: &AtomicU64) -> boo
 
 #[cfg(test)]
 mod tests {
-    use super::format::{Encoding, Layout};
+    use super::format::Encoding;
     use super::*;
     use crate::camera::stand_in::{self, LONG};
     use std::sync::mpsc::{Receiver, Sender};
 
     const SHORT: Duration = Duration::from_millis(50);
 
-    /// A camera of two pixels whose driver is this thread.
+    /// A camera of two by two pixels whose driver's thread does this.
     fn camera(driver: impl FnOnce() + Send + 'static, stop: Stop) -> Camera {
         let offer = Offer {
             width: 2,
@@ -481,6 +498,26 @@ mod tests {
         restarted.close().expect("closed");
         // Two requests of the driver for USB cameras, at five seconds each.
         const { assert!(CLOSING_MAX.as_secs() > 10) };
+    }
+
+    #[test]
+    fn a_driver_that_does_not_start_the_camera_is_given_up() {
+        let (_opened, opening) = mpsc::sync_channel(1);
+        let (mut hung, _held) = hanging(Stop::default());
+        let error = hung.started(&opening, SHORT).expect_err("it hangs");
+        assert!(matches!(error, CameraError::Hung { .. }), "{error}");
+        let mut slow = camera(|| (), Stop::default());
+        slow.closing = LONG;
+        let error = slow.started(&opening, SHORT).expect_err("it is slow");
+        assert!(
+            matches!(error, CameraError::Stalled { stall: SHORT, .. }),
+            "{error}"
+        );
+        let stop = Stop::default();
+        stop.request();
+        let (mut stopped, _held) = hanging(stop);
+        let error = stopped.started(&opening, LONG).expect_err("stopped");
+        assert!(matches!(error, CameraError::Stopped), "{error}");
     }
 
     #[test]
