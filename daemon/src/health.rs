@@ -268,6 +268,7 @@ impl Health {
         }
         let passed = now - line.status_at;
         if passed >= STATUS_INTERVAL {
+            self.camera.follow_clock(Timestamp::now());
             let looked_at = self.looked_at();
             let rate = (looked_at - line.looked_at_then) as f64 / passed.as_secs_f64();
             (line.status_at, line.looked_at_then) = (now, looked_at);
@@ -461,6 +462,23 @@ mod tests {
             assert_eq!(waited, Ok(()), "before the next status is due");
         });
         assert_eq!(health.looked_at(), 3);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_noticed_with_the_next_status() {
+        let health = Health::new(Duration::from_secs(1), None, "door");
+        let long_ago = Timestamp {
+            realtime_ns: 0,
+            ..Timestamp::now()
+        };
+        health.camera.tell(Condition::Ok, "", long_ago);
+        let document = health.camera.document();
+        health.frame_examined(Duration::from_millis(1));
+        assert!(!document.has_changed().expect("it is there"), "not yet due");
+        health.lock().status_at -= STATUS_INTERVAL;
+        health.quiet_until_ns.store(0, Ordering::Relaxed);
+        health.frame_examined(Duration::from_millis(1));
+        assert!(document.has_changed().expect("it is there"));
     }
 
     #[test]

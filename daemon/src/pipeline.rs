@@ -116,6 +116,7 @@ pub fn capture(
         backoff: Backoff::default(),
     };
     loop {
+        shared.health.capture_lives();
         let error = match open().and_then(|mut source| capture.deliver(source.as_mut())) {
             Ok(Delivered::Everything) | Err(CameraError::Stopped) => return Ok(()),
             Ok(Delivered::UntilRestart) => continue,
@@ -173,14 +174,18 @@ impl Capture<'_> {
             let now = Instant::now();
             let (first, _) = self.worked.unwrap_or((now, now));
             self.worked = Some((first, now));
-            self.buffer.sequence = self.sequence;
-            self.sequence += 1;
-            health.captured.fetch_add(1, Ordering::Relaxed);
+            // Those that the source itself replaced are dropped like those that the mailbox replaces.
+            let replaced = self.buffer.replaced;
+            self.buffer.sequence = self.sequence + replaced;
+            self.sequence += replaced + 1;
+            health.captured.fetch_add(replaced + 1, Ordering::Relaxed);
+            health.dropped.fetch_add(replaced, Ordering::Relaxed);
             if !self.put() {
                 return Ok(Delivered::Everything);
             }
             if self.shared.switches.take_restart() {
                 log::info!("the camera is opened again, as was asked for");
+                source.close()?;
                 return Ok(Delivered::UntilRestart);
             }
         }
@@ -566,7 +571,7 @@ mod tests {
 
     const REOPEN: Revival = Revival::Reopen { advice: "test" };
 
-    /// Delivers so many frames, then ends or fails.
+    /// Delivers so many frames, then ends or fails, or fails to close.
     struct Script {
         frames: u32,
         ending: Option<CameraError>,
@@ -579,6 +584,25 @@ mod tests {
                 return Ok(Next::Frame);
             }
             self.ending.take().map_or(Ok(Next::End), Err)
+        }
+
+        fn close(&mut self) -> Result<(), CameraError> {
+            self.ending.take().map_or(Ok(()), Err)
+        }
+    }
+
+    /// Delivers one frame in the place of so many others each time.
+    struct Fast {
+        replaced: VecDeque<u64>,
+    }
+
+    impl FrameSource for Fast {
+        fn next_frame(&mut self, buffer: &mut FrameBuffer) -> Result<Next, CameraError> {
+            let Some(replaced) = self.replaced.pop_front() else {
+                return Ok(Next::End);
+            };
+            buffer.replaced = replaced;
+            Ok(Next::Frame)
         }
     }
 
@@ -638,6 +662,23 @@ mod tests {
         assert_eq!(buffer.sequence, 4, "the newest");
         assert_eq!(shared.health.captured.load(Ordering::Relaxed), 5);
         assert_eq!(shared.health.dropped.load(Ordering::Relaxed), 4);
+    }
+
+    #[test]
+    fn frames_that_the_source_replaced_are_dropped_ones() {
+        let shared = shared(WhenBusy::DropOldest);
+        let open = || {
+            let replaced = [2, 0, 3].into();
+            Ok(Box::new(Fast { replaced }) as Box<dyn FrameSource>)
+        };
+        capture(&shared, Revival::Never, open).expect("ends");
+        let mut buffer = FrameBuffer::empty();
+        let taken = shared.mailbox.take(&mut buffer, Duration::ZERO);
+        assert_eq!(taken, Taken::Item);
+        assert_eq!(buffer.sequence, 7, "the newest");
+        assert_eq!(shared.health.captured.load(Ordering::Relaxed), 8);
+        let dropped = shared.health.dropped.load(Ordering::Relaxed);
+        assert_eq!(dropped, 7, "five by the source, two by the mailbox");
     }
 
     #[test]
@@ -731,6 +772,17 @@ mod tests {
         };
         let open = scripts([(3, Some(hung))]);
         let ended = capture(&shared(WhenBusy::DropOldest), REOPEN, open);
+        assert!(matches!(ended, Err(CameraError::Hung { .. })));
+    }
+
+    #[test]
+    fn a_driver_that_hangs_as_the_camera_is_to_be_opened_again_ends_the_program() {
+        let shared = shared(WhenBusy::DropOldest);
+        shared.switches.ask_restart();
+        let hung = CameraError::Hung {
+            device: "/dev/video0".into(),
+        };
+        let ended = capture(&shared, REOPEN, scripts([(5, Some(hung))]));
         assert!(matches!(ended, Err(CameraError::Hung { .. })));
     }
 

@@ -32,6 +32,21 @@ fn the_installed_file_is_the_defaults_and_valid() {
 }
 
 #[test]
+fn a_camera_that_opens_slowly_or_is_closed_slowly_is_no_thread_that_hangs() {
+    for (stall_s, seconds) in [("1", 30 + 12), ("10", 30 + 12), ("60", 60 + 12)] {
+        for source in ["v4l2", "rpicam", "rtsp"] {
+            let environment = [
+                ("TERNWATCH_CAMERA__STALL_S", stall_s),
+                ("TERNWATCH_CAMERA__SOURCE", source),
+                ("TERNWATCH_CAMERA__RTSP__URL", "rtsp://cam/1"),
+            ];
+            let config = load("", &environment).expect("valid");
+            assert_eq!(config.camera.patience().as_secs(), seconds, "{source}");
+        }
+    }
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_file() {
     refused(
         "[mqtt]\nhots = \"broker\"\n",

@@ -113,6 +113,14 @@ fn ten_bit_video_is_refused_rather_than_misread() {
 }
 
 #[test]
+fn frames_of_full_range_are_refused_rather_than_misread() {
+    let error = read_all(b"YUV4MPEG2 W4 H2 C420jpeg XCOLORRANGE=FULL\n").expect_err("full");
+    assert!(matches!(error, Y4mError::FullRange), "{error}");
+    let frames = read_all(b"YUV4MPEG2 W4 H2 C420jpeg XCOLORRANGE=LIMITED\n");
+    assert_eq!(frames.expect("limited"), 0);
+}
+
+#[test]
 fn a_line_without_end_is_not_read_for_ever() {
     let endless = vec![b'W'; 1 << 20];
     assert!(matches!(

@@ -1,9 +1,10 @@
 //! A program that delivers frames, as a child process.
 //!
-//! It gets none of our environment, its messages are logged and the last one is remembered, and it is killed when the source is
-//! dropped; should we be killed, it dies of the closed pipe.
+//! It gets none of our environment, so many of its messages a minute are logged and the last one is remembered, and it is killed when
+//! the source is dropped; should we be killed, it dies of the closed pipe.
 
 use super::CameraError;
+use super::minute::Minute;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::{self, BufRead, BufReader, Read};
 use std::mem;
@@ -15,6 +16,10 @@ use std::time::{Duration, Instant};
 
 /// The longest line of its messages that is logged.
 const MESSAGE_BYTES_MAX: u64 = 1024;
+/// So many messages are logged in a minute. A stream may give a decoder something to say with every frame.
+const MESSAGES_MAX: u64 = 20;
+/// A message that is older than this when the program ends does not say why.
+const MESSAGE_AGE_MAX: Duration = Duration::from_secs(5);
 /// Time for it to end by itself after its last frame.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -27,7 +32,13 @@ pub(super) struct Helper {
     /// Whether its end was seen, and seen to: its number may be somebody else's since.
     has_ended: bool,
     messages: Option<JoinHandle<()>>,
-    last_message: Arc<Mutex<String>>,
+    last_message: Arc<Mutex<Option<Message>>>,
+}
+
+/// What it said.
+struct Message {
+    text: String,
+    noted_at: Instant,
 }
 
 /// Keeps our environment from it: neither our settings, which may hold the broker's password, nor systemd's sockets are its
@@ -71,6 +82,7 @@ impl Helper {
             name,
             secrets,
             last: helper.last_message.clone(),
+            minute: Minute::default(),
         };
         // It ends with the pipe, which ends with the child.
         let reading = thread::Builder::new()
@@ -83,6 +95,7 @@ impl Helper {
 
     /// Waits for its end and tells how it ended.
     pub(super) fn farewell(&mut self) -> String {
+        let ended_at = Instant::now();
         let status = match self.wait() {
             Some(status) if status.success() => "it ended early".into(),
             Some(status) => format!("it ended with {status}"),
@@ -98,10 +111,13 @@ impl Helper {
             .last_message
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if message.is_empty() {
-            status
-        } else {
-            format!("{message} ({status})")
+        match message.as_ref() {
+            Some(Message { text, noted_at })
+                if ended_at.saturating_duration_since(*noted_at) <= MESSAGE_AGE_MAX =>
+            {
+                format!("{text} ({status})")
+            }
+            _ => status,
         }
     }
 
@@ -145,15 +161,16 @@ impl Drop for Helper {
     }
 }
 
-/// Logs what the program says and remembers the last of it.
+/// Logs what the program says, unless it says too much, and remembers the last of it.
 struct MessageLog {
     name: &'static str,
     secrets: Vec<String>,
-    last: Arc<Mutex<String>>,
+    last: Arc<Mutex<Option<Message>>>,
+    minute: Minute,
 }
 
 impl MessageLog {
-    fn run(self, stderr: ChildStderr) {
+    fn run(mut self, stderr: ChildStderr) {
         let mut stderr = BufReader::new(stderr);
         let mut line = Vec::new();
         loop {
@@ -163,13 +180,14 @@ impl MessageLog {
                 .take(MESSAGE_BYTES_MAX)
                 .read_until(b'\n', &mut line)
             {
-                Ok(0) | Err(_) => return,
-                Ok(_) => self.note(&line),
+                Ok(0) | Err(_) => break,
+                Ok(_) => self.note(&line, Instant::now()),
             }
         }
+        self.tell_of_others(self.minute.count());
     }
 
-    fn note(&self, line: &[u8]) {
+    fn note(&mut self, line: &[u8], now: Instant) {
         let mut message = String::from_utf8_lossy(line).trim().to_string();
         for secret in self.secrets.iter().filter(|secret| !secret.is_empty()) {
             message = message.replace(secret, "[redacted]");
@@ -177,27 +195,75 @@ impl MessageLog {
         if message.is_empty() {
             return;
         }
-        log::warn!("{}: {message}", self.name);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = message;
+        if let Some(before) = self.minute.add(now) {
+            self.tell_of_others(before);
+        }
+        if self.minute.count() <= MESSAGES_MAX {
+            log::warn!("{}: {message}", self.name);
+        }
+        let message = Message {
+            text: message,
+            noted_at: now,
+        };
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+    }
+
+    /// Of `count` messages of a minute those that were not logged.
+    fn tell_of_others(&self, count: u64) {
+        if count > MESSAGES_MAX {
+            log::warn!("{}: and {} more", self.name, count - MESSAGES_MAX);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::camera::stand_in::{self, LONG, started};
 
     #[test]
     fn messages_are_remembered_without_the_password() {
-        let log = MessageLog {
+        let mut log = MessageLog {
             name: "ffmpeg",
             secrets: vec!["me:pass".into()],
             last: Arc::default(),
+            minute: Minute::default(),
         };
-        log.note(b"rtsp://me:pass@cam/1: Connection refused\n");
-        log.note(b"\n");
+        let now = Instant::now();
+        log.note(b"rtsp://me:pass@cam/1: Connection refused\n", now);
+        log.note(b"\n", now);
+        let last = log.last.lock().expect("no panic");
         assert_eq!(
-            *log.last.lock().expect("no panic"),
-            "rtsp://[redacted]@cam/1: Connection refused"
+            last.as_ref().map(|message| message.text.as_str()),
+            Some("rtsp://[redacted]@cam/1: Connection refused")
         );
+    }
+
+    #[test]
+    fn a_message_of_long_before_the_end_is_not_why_it_ended() {
+        let (_folder, program) = stand_in::program("ffmpeg", "echo 'a hiccup' >&2; exit 1");
+        let ended = |age: Duration| {
+            let start = || Helper::start("ffmpeg", Command::new(&program), Vec::new());
+            let (mut helper, mut stdout) = started(start).expect("starts");
+            stdout.read_to_end(&mut Vec::new()).expect("it ends");
+            let deadline = Instant::now() + LONG;
+            loop {
+                let mut last = helper.last_message.lock().expect("no panic");
+                if let Some(message) = last.as_mut() {
+                    message.noted_at -= age;
+                    break;
+                }
+                drop(last);
+                assert!(Instant::now() < deadline, "it says nothing");
+                thread::sleep(Duration::from_millis(5));
+            }
+            helper.farewell()
+        };
+        assert_eq!(
+            ended(Duration::ZERO),
+            "a hiccup (it ended with exit status: 1)"
+        );
+        let late = ended(Duration::from_secs(60));
+        assert_eq!(late, "it ended with exit status: 1");
     }
 }

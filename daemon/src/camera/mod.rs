@@ -1,13 +1,16 @@
 //! Frames from a camera, a video or a folder.
 //!
 //! Takes the `[camera]` section, gives one frame at a time into a buffer that the caller owns and uses again. A source
-//! may block, but never longer than [`Config::stall`] and never much after a stop was asked for. It knows nothing of
+//! may block, but never longer than [`Config::patience`] and never much after a stop was asked for. It knows nothing of
 //! what happens to its frames.
 
 mod child;
 pub mod ffmpeg;
+mod minute;
 mod pipe;
 pub mod rpicam;
+#[cfg(test)]
+mod stand_in;
 pub mod stills;
 pub mod v4l2;
 
@@ -26,6 +29,11 @@ use thiserror::Error;
 
 /// The longest side of a frame in pixels.
 pub const SIDE_MAX: u32 = 8192;
+/// A source that is opened has at least so long: a network camera's first picture comes with its next key frame only.
+const OPENING_MIN: Duration = Duration::from_secs(30);
+/// A source has so long to let go of its camera. The driver of USB cameras gives each of the two requests that this takes five
+/// seconds before it counts them as failed.
+const CLOSING_MAX: Duration = Duration::from_secs(12);
 
 /// The `[camera]` section.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -154,18 +162,33 @@ impl Config {
 
     /// The longest time that a source may be silent without being broken.
     pub fn patience(&self) -> Duration {
-        let interval = match self.source {
-            SourceKind::Stills => Duration::from_millis(self.stills.interval_ms),
-            _ => Duration::ZERO,
-        };
-        // A stalled camera's driver has a little longer to let go of it.
-        self.stall() + interval
+        match self.source {
+            SourceKind::Stills => self.stall() + Duration::from_millis(self.stills.interval_ms),
+            // One that stalled has to be closed, too.
+            _ => self.waits().opening + CLOSING_MAX,
+        }
     }
 
     /// Time without a frame after which the source counts as stalled.
     pub fn stall(&self) -> Duration {
         Duration::from_secs(self.stall_s)
     }
+
+    fn waits(&self) -> Waits {
+        Waits {
+            opening: self.stall().max(OPENING_MIN),
+            stall: self.stall(),
+        }
+    }
+}
+
+/// How long a source is waited for, before it counts as stalled.
+#[derive(Clone, Copy, Debug)]
+pub struct Waits {
+    /// Until it delivers.
+    pub opening: Duration,
+    /// From one frame to the next.
+    pub stall: Duration,
 }
 
 impl VideoConfig {
@@ -209,7 +232,7 @@ fn has_a_plain_password(rest: &str) -> bool {
 }
 
 /// One frame and where it came from. Used again for every frame, so that the frame path allocates nothing once
-/// every buffer has had its largest frame.
+/// every buffer has had its largest frame; but for the decoder of JPEG pictures, which copies each and has memory of its own.
 #[derive(Clone, Debug)]
 pub struct FrameBuffer {
     /// How the bytes are arranged.
@@ -227,6 +250,8 @@ pub struct FrameBuffer {
     pub moment_ns: u64,
     /// Number of the frame in this run, from 0.
     pub sequence: u64,
+    /// Frames that the camera delivered since the one before and that this one took the place of.
+    pub replaced: u64,
 }
 
 impl FrameBuffer {
@@ -240,6 +265,7 @@ impl FrameBuffer {
             captured_at: Timestamp::default(),
             moment_ns: 0,
             sequence: 0,
+            replaced: 0,
         }
     }
 
@@ -281,6 +307,11 @@ pub enum Next {
 pub trait FrameSource {
     /// Waits for the next frame and puts it into `buffer`. After an error the source is of no use any more.
     fn next_frame(&mut self, buffer: &mut FrameBuffer) -> Result<Next, CameraError>;
+
+    /// Lets go of the camera, so that it can be opened again. The source is of no use any more.
+    fn close(&mut self) -> Result<(), CameraError> {
+        Ok(())
+    }
 }
 
 /// Why there is no frame.
@@ -362,35 +393,14 @@ impl CameraError {
 
 /// Opens the source that the configuration names.
 pub fn open(config: &Config, stop: &Stop) -> Result<Box<dyn FrameSource>, CameraError> {
+    let (waits, stop) = (config.waits(), stop.clone());
+    let decoder =
+        |input| ffmpeg::Decoder::start(&config.ffmpeg.program, input, waits, stop.clone());
     Ok(match config.source {
-        SourceKind::V4l2 => Box::new(v4l2::Camera::open(
-            &config.v4l2,
-            config.stall(),
-            stop.clone(),
-        )?),
-        SourceKind::Rpicam => Box::new(rpicam::Camera::start(
-            &config.rpicam,
-            config.stall(),
-            stop.clone(),
-        )?),
-        SourceKind::Video => {
-            let input = ffmpeg::Input::video(&config.video)?;
-            Box::new(ffmpeg::Decoder::start(
-                &config.ffmpeg.program,
-                input,
-                config.stall(),
-                stop.clone(),
-            )?)
-        }
-        SourceKind::Rtsp => {
-            let input = ffmpeg::Input::rtsp(&config.rtsp);
-            Box::new(ffmpeg::Decoder::start(
-                &config.ffmpeg.program,
-                input,
-                config.stall(),
-                stop.clone(),
-            )?)
-        }
-        SourceKind::Stills => Box::new(stills::Folder::open(&config.stills, stop.clone())?),
+        SourceKind::V4l2 => Box::new(v4l2::Camera::open(&config.v4l2, waits, stop)?),
+        SourceKind::Rpicam => Box::new(rpicam::Camera::start(&config.rpicam, waits, stop)?),
+        SourceKind::Video => Box::new(decoder(ffmpeg::Input::video(&config.video)?)?),
+        SourceKind::Rtsp => Box::new(decoder(ffmpeg::Input::rtsp(&config.rtsp))?),
+        SourceKind::Stills => Box::new(stills::Folder::open(&config.stills, stop)?),
     })
 }

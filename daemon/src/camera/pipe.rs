@@ -24,6 +24,16 @@ impl<P> PatientPipe<P> {
             stop,
         }
     }
+
+    /// How long it waits for the next byte.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Waits so long from now on.
+    pub(super) fn be_patient_for(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
 }
 
 /// Whether a read ended because a stop was asked for.

@@ -6,11 +6,12 @@
 
 use super::child::{self, Helper};
 use super::pipe::{self, PatientPipe};
-use super::{CameraError, FrameBuffer, FrameSource, Next};
+use super::{CameraError, FrameBuffer, FrameSource, Next, Waits};
 use crate::config::{Invalid, in_range};
 use crate::stop::Stop;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{ChildStdout, Command};
 use std::time::{Duration, Instant};
@@ -90,13 +91,13 @@ pub struct Camera {
 
 impl Camera {
     /// Starts the program.
-    pub fn start(config: &Config, stall: Duration, stop: Stop) -> Result<Self, CameraError> {
+    pub fn start(config: &Config, waits: Waits, stop: Stop) -> Result<Self, CameraError> {
         let (helper, stdout) = Helper::start("rpicam-vid", config.command(), Vec::new())?;
         Ok(Self {
             config: config.clone(),
             helper,
-            frames: PatientPipe::new(stdout, stall, stop),
-            stall,
+            frames: PatientPipe::new(stdout, waits.opening, stop),
+            stall: waits.stall,
         })
     }
 
@@ -108,7 +109,7 @@ impl Camera {
         match error.kind() {
             io::ErrorKind::TimedOut => CameraError::Stalled {
                 input: format!("camera {}", self.config.shown()),
-                stall: self.stall,
+                stall: self.frames.patience(),
             },
             // The cause is in what the program said, not in the truncated output.
             io::ErrorKind::UnexpectedEof => CameraError::Device {
@@ -128,9 +129,10 @@ impl FrameSource for Camera {
         let (width, height) = (self.config.width, self.config.height);
         let len = width as usize * height as usize * 3 / 2;
         let frame = buffer.prepare(PixelFormat::I420, width, height, len);
-        match read_frame(&mut self.frames, frame, self.stall) {
+        match read_frame(&mut self.frames, frame) {
             Ok(()) => {
                 buffer.arrived();
+                self.frames.be_patient_for(self.stall);
                 Ok(Next::Frame)
             }
             Err(error) => Err(self.explain(&error)),
@@ -139,7 +141,7 @@ impl FrameSource for Camera {
 }
 
 /// Fills the frame. A program that lets bytes trickle does not deliver frames either: the whole one has to come in time.
-fn read_frame(source: &mut impl Read, frame: &mut [u8], stall: Duration) -> io::Result<()> {
+fn read_frame(source: &mut PatientPipe<impl Read + AsFd>, frame: &mut [u8]) -> io::Result<()> {
     let started = Instant::now();
     let mut filled = 0;
     while let Some(rest) = frame.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -147,7 +149,7 @@ fn read_frame(source: &mut impl Read, frame: &mut [u8], stall: Duration) -> io::
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             len => filled += len,
         }
-        if started.elapsed() > stall {
+        if started.elapsed() > source.patience() {
             return Err(io::ErrorKind::TimedOut.into());
         }
     }
@@ -157,8 +159,8 @@ fn read_frame(source: &mut impl Read, frame: &mut [u8], stall: Duration) -> io::
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::camera::stand_in::{self, LONG, started};
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use std::thread;
     use tempfile::TempDir;
 
@@ -174,10 +176,7 @@ mod tests {
 
     /// A stand-in for `rpicam-vid`.
     fn stand_in(script: &str) -> (TempDir, Config) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let program = folder.path().join("rpicam-vid");
-        fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("written");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
+        let (folder, program) = stand_in::program("rpicam-vid", script);
         (folder, config(program))
     }
 
@@ -185,21 +184,11 @@ mod tests {
         start_with(config, stall, Stop::default())
     }
 
-    /// A process that another test starts may hold the script open for a moment.
-    fn start_with(config: &Config, stall: Duration, stop: Stop) -> Camera {
-        let deadline = Instant::now() + LONG;
-        loop {
-            match Camera::start(config, stall, stop.clone()) {
-                Ok(camera) => return camera,
-                Err(CameraError::Open { source, .. })
-                    if source.kind() == io::ErrorKind::ExecutableFileBusy
-                        && Instant::now() < deadline => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
+    fn start_with(config: &Config, wait: Duration, stop: Stop) -> Camera {
+        let waits = stand_in::all(wait);
+        started(|| Camera::start(config, waits, stop.clone())).expect("starts")
     }
 
-    const LONG: Duration = Duration::from_secs(60);
     const SHORT: Duration = Duration::from_millis(300);
 
     #[test]
@@ -260,6 +249,24 @@ mod tests {
                 .expect_err(script);
             assert!(matches!(error, CameraError::Stalled { .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn the_first_frame_may_take_longer_than_those_after_it() {
+        let (_folder, config) = stand_in("sleep 1; head -c 1536 /dev/zero; exec sleep 600");
+        let waits = Waits {
+            opening: LONG,
+            stall: SHORT,
+        };
+        let start = || Camera::start(&config, waits, Stop::default());
+        let mut camera = started(start).expect("starts");
+        let mut buffer = FrameBuffer::empty();
+        camera.next_frame(&mut buffer).expect("it is waited for");
+        let error = camera.next_frame(&mut buffer).expect_err("it hangs");
+        assert!(
+            matches!(error, CameraError::Stalled { stall: SHORT, .. }),
+            "{error}"
+        );
     }
 
     #[test]
@@ -337,7 +344,7 @@ mod tests {
     fn a_missing_program_is_named() {
         let error = Camera::start(
             &config("/nonexistent/rpicam-vid".into()),
-            LONG,
+            stand_in::all(LONG),
             Stop::default(),
         );
         let text = error.err().expect("missing").to_string();

@@ -12,6 +12,8 @@ use tokio::sync::watch;
 pub const SCHEMA: u32 = 1;
 /// A reason is cut off after so many characters.
 const REASON_CHARS_MAX: usize = 500;
+/// A wall clock that moves by more was set.
+const CLOCK_SLACK_NS: u128 = 1_000_000_000;
 
 /// How it is with the camera.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +38,38 @@ struct Document<'a> {
 #[derive(Debug)]
 pub struct Reporter {
     camera: String,
-    last: Mutex<Option<(Condition, String)>>,
+    last: Mutex<Option<Told>>,
     document: watch::Sender<Vec<u8>>,
+}
+
+/// What the document says.
+#[derive(Debug)]
+struct Told {
+    condition: Condition,
+    reason: String,
+    /// Since when, on the clock that nobody sets.
+    since_monotonic_ns: u64,
+    /// What the wall clock was ahead of that one.
+    ahead_ns: i128,
+}
+
+impl Told {
+    fn since(&self) -> Timestamp {
+        Timestamp {
+            realtime_ns: i128::from(self.since_monotonic_ns) + self.ahead_ns,
+            monotonic_ns: self.since_monotonic_ns,
+        }
+    }
+
+    /// Follows a wall clock that was set; tells whether it was. A board without a clock of its own begins in the past.
+    fn follow(&mut self, now: Timestamp) -> bool {
+        let ahead_ns = now.realtime_ns - i128::from(now.monotonic_ns);
+        let was_set = ahead_ns.abs_diff(self.ahead_ns) > CLOCK_SLACK_NS;
+        if was_set {
+            self.ahead_ns = ahead_ns;
+        }
+        was_set
+    }
 }
 
 impl Reporter {
@@ -57,25 +89,42 @@ impl Reporter {
 
     /// It is so `now`, because of `reason` if it is away. Nothing is written if it was so before.
     pub fn tell(&self, condition: Condition, reason: &str, now: Timestamp) {
-        let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = match last.as_ref() {
-            Some((before, since)) if *before == condition => since.clone(),
-            _ => now.rfc3339(),
-        };
-        let (state, reason) = match condition {
+        let before = last.take().filter(|told| told.condition == condition);
+        let mut told = before.unwrap_or_else(|| Told {
+            condition,
+            reason: String::new(),
+            since_monotonic_ns: now.monotonic_ns,
+            ahead_ns: now.realtime_ns - i128::from(now.monotonic_ns),
+        });
+        told.reason = reason.chars().take(REASON_CHARS_MAX).collect();
+        told.follow(now);
+        self.write(last.insert(told));
+    }
+
+    /// Writes the document again if the wall clock was set before `now`, which says something else about then, too.
+    pub fn follow_clock(&self, now: Timestamp) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = last.as_mut()
+            && told.follow(now)
+        {
+            self.write(told);
+        }
+    }
+
+    fn write(&self, told: &Told) {
+        let (state, reason) = match told.condition {
             Condition::Ok => ("ok", None),
-            Condition::Away => ("away", Some(reason.as_str())),
+            Condition::Away => ("away", Some(told.reason.as_str())),
         };
         let document = Document {
             schema: SCHEMA,
             camera: &self.camera,
             state,
             reason,
-            since: &since,
+            since: &told.since().rfc3339(),
         };
         let bytes = serde_json::to_vec(&document).expect("strings always become JSON");
-        *last = Some((condition, since));
         self.document.send_if_modified(|told| {
             let is_new = *told != bytes;
             *told = bytes;
@@ -91,7 +140,7 @@ mod tests {
     fn at(seconds: i128) -> Timestamp {
         Timestamp {
             realtime_ns: seconds * 1_000_000_000,
-            monotonic_ns: 0,
+            monotonic_ns: seconds as u64 * 1_000_000_000,
         }
     }
 
@@ -118,5 +167,40 @@ mod tests {
         assert_eq!(told().as_deref(), Some(ok));
         reporter.tell(Condition::Away, &"x".repeat(10_000), at(4));
         assert!(told().expect("new").len() < 700);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_says_since_when_it_was_so() {
+        let reporter = Reporter::new("door");
+        let mut document = reporter.document();
+        let mut since = || {
+            let is_new = document.has_changed().expect("the reporter is there");
+            let bytes = document.borrow_and_update().clone();
+            let told: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+            is_new.then(|| told["since"].as_str().map(String::from).expect("a text"))
+        };
+        reporter.follow_clock(at(0));
+        assert!(reporter.document().borrow().is_empty(), "nothing to tell");
+        // Ten seconds after the board started it is 1970.
+        reporter.tell(Condition::Away, "unplugged", at(10));
+        assert_eq!(since().as_deref(), Some("1970-01-01T00:00:10.000000Z"));
+        let slow = |timestamp: Timestamp, by_ns| Timestamp {
+            realtime_ns: timestamp.realtime_ns + by_ns,
+            ..timestamp
+        };
+        reporter.follow_clock(slow(at(11), 900_000_000));
+        reporter.tell(Condition::Away, "unplugged", slow(at(12), -900_000_000));
+        assert_eq!(
+            since(),
+            None,
+            "clocks are read one after the other, and drift"
+        );
+        let years_ns = 1_795_502_400_000_000_000;
+        reporter.follow_clock(slow(at(20), years_ns));
+        assert_eq!(since().as_deref(), Some("2026-11-24T06:40:10.000000Z"));
+        reporter.tell(Condition::Ok, "", slow(at(30), years_ns));
+        assert_eq!(since().as_deref(), Some("2026-11-24T06:40:30.000000Z"));
+        reporter.tell(Condition::Ok, "", at(40));
+        assert_eq!(since().as_deref(), Some("1970-01-01T00:00:30.000000Z"));
     }
 }

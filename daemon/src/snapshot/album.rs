@@ -229,6 +229,7 @@ impl Shot {
             captured_at,
             moment_ns,
             sequence,
+            replaced: _,
         } = *frame;
         let copy = &mut self.frame;
         copy.prepare(format, width, height, data.len())

@@ -392,8 +392,7 @@ fn a_network_camera_that_fails_is_opened_again_and_its_password_stays_secret() {
 
 #[test]
 fn without_a_camera_the_service_is_ready_and_says_what_is_missing() {
-    let mut bench = Bench::with_decoder("#!/bin/sh\nexec sleep 600\n", 1);
-    bench.set("CAMERA__STALL_S", "1");
+    let bench = Bench::with_decoder("#!/bin/sh\necho 'No route to host' >&2\nexit 1\n", 1);
     let path = bench.path("notify");
     let socket = UnixDatagram::bind(&path).expect("a socket");
     socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
@@ -409,10 +408,39 @@ fn without_a_camera_the_service_is_ready_and_says_what_is_missing() {
         said.push_str(&String::from_utf8_lossy(&buffer[..len]));
     }
     assert!(said.starts_with("READY=1"), "{said}");
-    let trouble = "camera away: no frame from rtsp://[redacted]@cam/1 for 1 s";
+    let trouble =
+        "camera away: ffmpeg could not decode rtsp://[redacted]@cam/1: No route to host (it ended";
     assert!(said.contains(trouble), "{said}");
     assert!(said.contains("broker away: 127.0.0.1:1"), "{said}");
     daemon.terminate();
+}
+
+/// A stand-in for ffmpeg that has something to say with every frame.
+const TALKING_FFMPEG: &str = r#"#!/bin/sh
+printf 'YUV4MPEG2 W2 H2 F10:1 C420jpeg\n'
+for frame in $(seq 100); do
+    printf 'FRAME\nabcdef'
+    echo "a packet was lost" >&2
+done
+exit 1
+"#;
+
+#[test]
+fn a_decoder_that_says_something_with_every_frame_does_not_fill_the_journal() {
+    let daemon = Bench::with_decoder(TALKING_FFMPEG, 1).run();
+    wait_for("the decoder to end", || {
+        let is_away = daemon.log().contains("camera.rtsp.url names");
+        is_away.then_some(())
+    });
+    let log = daemon.terminate();
+    let first = log.split("camera.rtsp.url names").next().expect("a part");
+    // The last one is why it ended.
+    assert_eq!(
+        first.matches("a packet was lost").count(),
+        20 + 1,
+        "{first}"
+    );
+    assert!(first.contains("ffmpeg: and 80 more"), "{first}");
 }
 
 #[test]

@@ -7,13 +7,12 @@ pub mod y4m;
 
 use super::child::{self, Helper};
 use super::pipe::{self, PatientPipe};
-use super::{CameraError, FrameBuffer, FrameSource, Next, Pace, RtspConfig, VideoConfig};
+use super::{CameraError, FrameBuffer, FrameSource, Next, Pace, RtspConfig, VideoConfig, Waits};
 use crate::stop::Stop;
 use std::ffi::OsString;
 use std::io::{self, BufReader};
 use std::path::Path;
 use std::process::{ChildStdout, Command};
-use std::time::Duration;
 use ternwatch_detector::PixelFormat;
 use y4m::{Y4mError, Y4mReader};
 
@@ -122,35 +121,39 @@ pub struct Decoder {
     input: Input,
     helper: Helper,
     frames: Y4mReader<BufReader<PatientPipe<ChildStdout>>>,
-    stall: Duration,
     /// Frames so far, and when the first one came.
     count: u64,
     first_ns: u64,
 }
 
 impl Decoder {
-    /// Starts ffmpeg and waits for the size of its frames.
+    /// Starts ffmpeg and waits for the size of its frames, which it knows with the first one.
     pub fn start(
         program: &Path,
         input: Input,
-        stall: Duration,
+        waits: Waits,
         stop: Stop,
     ) -> Result<Self, CameraError> {
         let command = command(program, &input);
         let (helper, stdout) = Helper::start("ffmpeg", command, input.secrets.clone())?;
-        let pipe = BufReader::with_capacity(1 << 16, PatientPipe::new(stdout, stall, stop));
+        let pipe = PatientPipe::new(stdout, waits.opening, stop);
+        let pipe = BufReader::with_capacity(1 << 16, pipe);
         let mut decoder = Self {
             input,
             helper,
             frames: Y4mReader::new(pipe),
-            stall,
             count: 0,
             first_ns: 0,
         };
-        match decoder.frames.read_header() {
-            Ok(()) => Ok(decoder),
-            Err(error) => Err(decoder.explain(error)),
+        if let Err(error) = decoder.frames.read_header() {
+            return Err(decoder.explain(error));
         }
+        decoder.pipe().be_patient_for(waits.stall);
+        Ok(decoder)
+    }
+
+    fn pipe(&mut self) -> &mut PatientPipe<ChildStdout> {
+        self.frames.reader_mut().get_mut()
     }
 
     /// Why there are no more frames.
@@ -160,7 +163,7 @@ impl Decoder {
                 io::ErrorKind::TimedOut => {
                     return CameraError::Stalled {
                         input: self.input.shown.clone(),
-                        stall: self.stall,
+                        stall: self.pipe().patience(),
                     };
                 }
                 io::ErrorKind::Other if pipe::is_stop(source) => return CameraError::Stopped,
@@ -218,11 +221,19 @@ fn command(program: &Path, input: &Input) -> Command {
         .args(["-hide_banner", "-nostdin", "-loglevel", "warning"])
         .args(&input.arguments)
         .args(["-map", "0:v:0", "-an", "-sn", "-dn"])
-        // The detector's planar format has a chroma sample for two pixels each way: an odd last column or row goes.
-        .args(["-vf", "crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0"])
+        // The detector's planar format has a chroma sample for two pixels each way: an odd last column or row goes. It is of
+        // limited range. JPEG and some cameras' streams are not, and ffmpeg may leave that as it is.
+        .args([
+            "-vf",
+            "crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0,scale=out_range=tv",
+        ])
         // Every decoded frame once: the default repeats and drops frames to keep a constant rate.
-        .args(["-fps_mode", "passthrough"])
-        .args(["-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe", "pipe:1"]);
+        .args(["-fps_mode", "passthrough"]);
+    if !input.finite {
+        // RTP's clock. Frames that come unevenly would have the same time on one that ticks once a frame, which ffmpeg warns of.
+        command.args(["-enc_time_base", "1/90000"]);
+    }
+    command.args(["-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe", "pipe:1"]);
     child::seclude(&mut command);
     command
 }
@@ -230,6 +241,28 @@ fn command(program: &Path, input: &Input) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::camera::stand_in::{self, LONG, started};
+    use std::fs;
+    use std::time::Duration;
+
+    /// What this ffmpeg makes of a file with these bytes, as fast as it can.
+    fn decoded<T>(
+        program: &Path,
+        bytes: &[u8],
+        waits: Waits,
+        then: impl FnOnce(Result<Decoder, CameraError>) -> T,
+    ) -> T {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(&file, bytes).expect("written");
+        let input = Input::video(&VideoConfig {
+            path: file.path().into(),
+            pace: Pace::AsFastAsPossible,
+        });
+        let input = input.expect("it is there");
+        then(started(|| {
+            Decoder::start(program, input.clone(), waits, Stop::default())
+        }))
+    }
 
     #[test]
     fn passwords_are_removed_from_addresses() {
@@ -293,11 +326,108 @@ mod tests {
         let error = Decoder::start(
             Path::new("/nonexistent/ffmpeg"),
             input,
-            Duration::from_secs(1),
+            stand_in::all(Duration::from_secs(1)),
             Stop::default(),
         )
         .err()
         .expect("missing");
         assert!(error.to_string().contains("/nonexistent/ffmpeg"), "{error}");
+    }
+
+    #[test]
+    fn frames_that_come_unevenly_are_nothing_to_warn_of() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("uneven.mp4");
+        let picture = "testsrc=size=16x16:rate=10:duration=10,settb=1/90000,\
+                       setpts=(N/10+random(0)*0.09)*90000";
+        let status = Command::new("ffmpeg")
+            .args(["-v", "error", "-f", "lavfi", "-i", picture])
+            .args(["-fps_mode", "passthrough", "-enc_time_base", "1/90000"])
+            .args(["-c:v", "libx264"])
+            .arg(&file)
+            .status();
+        assert!(status.expect("ffmpeg runs").success());
+        let input = Input {
+            shown: "uneven".into(),
+            secrets: Vec::new(),
+            arguments: vec!["-i".into(), file.into()],
+            finite: false,
+            is_paced: true,
+        };
+        let waits = stand_in::all(LONG);
+        let mut decoder =
+            Decoder::start(Path::new("ffmpeg"), input, waits, Stop::default()).expect("it starts");
+        let mut buffer = FrameBuffer::empty();
+        for _ in 0..100 {
+            decoder.next_frame(&mut buffer).expect("a frame");
+        }
+        let end = decoder.next_frame(&mut buffer).expect_err("the end");
+        // A warning would be quoted.
+        assert_eq!(
+            end.to_string(),
+            "ffmpeg could not decode uneven: it ended early"
+        );
+    }
+
+    #[test]
+    fn a_video_of_full_range_becomes_one_of_limited_range() {
+        for (range, expected) in [
+            ("FULL", [16, 71, 126, 180, 235]),
+            ("LIMITED", [0, 64, 128, 191, 255]),
+        ] {
+            // Five columns of 16 pixels, grey.
+            let row: Vec<u8> = [0, 64, 128, 191, 255].map(|luma| [luma; 16]).concat();
+            let mut video =
+                format!("YUV4MPEG2 W80 H16 F10:1 Ip A1:1 C420jpeg XCOLORRANGE={range}\nFRAME\n")
+                    .into_bytes();
+            video.extend(row.repeat(16));
+            video.extend([128; 80 * 16 / 2]);
+            decoded(
+                Path::new("ffmpeg"),
+                &video,
+                stand_in::all(LONG),
+                |decoder| {
+                    let mut buffer = FrameBuffer::empty();
+                    let next = decoder.expect("starts").next_frame(&mut buffer);
+                    assert_eq!(next.expect("a frame"), Next::Frame);
+                    for (column, expected) in expected.iter().enumerate() {
+                        let found = buffer.data[column * 16 + 8];
+                        assert!(
+                            found.abs_diff(*expected) <= 1,
+                            "{range}: {found} for {expected}"
+                        );
+                    }
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_frame_may_take_longer_than_those_after_it() {
+        let header = "printf 'YUV4MPEG2 W2 H2\\nFRAME\\nabcdef'";
+        let short = Duration::from_millis(300);
+        let waits = |opening| Waits {
+            opening,
+            stall: short,
+        };
+        let script = format!("sleep 1; {header}; exec sleep 600");
+        let (_folder, program) = stand_in::program("ffmpeg", &script);
+        let stall_of = |error: CameraError| match error {
+            CameraError::Stalled { stall, .. } => stall,
+            other => panic!("{other}"),
+        };
+        decoded(&program, &[], waits(LONG), |decoder| {
+            let mut decoder = decoder.expect("it is waited for");
+            let mut buffer = FrameBuffer::empty();
+            assert_eq!(
+                decoder.next_frame(&mut buffer).expect("a frame"),
+                Next::Frame
+            );
+            let error = decoder.next_frame(&mut buffer).expect_err("it hangs");
+            assert_eq!(stall_of(error), short);
+        });
+        decoded(&program, &[], waits(short), |decoder| {
+            assert_eq!(stall_of(decoder.err().expect("too late")), short);
+        });
     }
 }

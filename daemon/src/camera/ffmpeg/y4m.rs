@@ -67,6 +67,9 @@ pub enum Y4mError {
     /// Not 8-bit 4:2:0.
     #[error("unsupported chroma format {0:?}")]
     Chroma(String),
+    /// Luma from 0 to 255, which would be taken for 16 to 235.
+    #[error("frames of full range in place of limited range")]
+    FullRange,
 }
 
 /// Reads frames one by one.
@@ -84,6 +87,11 @@ impl<R: BufRead> Y4mReader<R> {
             header: Header::default(),
             line: Vec::with_capacity(LINE_BYTES_MAX + 1),
         }
+    }
+
+    /// Where the bytes come from.
+    pub fn reader_mut(&mut self) -> &mut R {
+        &mut self.reader
     }
 
     /// The frames' size, once [`read_header`](Self::read_header) succeeded.
@@ -152,6 +160,8 @@ fn parse_header(line: &[u8]) -> Result<Header, Y4mError> {
             Some((b'C', other)) => {
                 return Err(Y4mError::Chroma(String::from_utf8_lossy(other).into()));
             }
+            // ffmpeg is asked for the other one.
+            Some((b'X', b"COLORRANGE=FULL")) => return Err(Y4mError::FullRange),
             // `0:0` means that it is not known.
             Some((b'F', fraction)) => rate = parse_rate(fraction),
             // Interlacing, aspect, comments.

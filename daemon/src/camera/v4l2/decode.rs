@@ -29,6 +29,9 @@ pub enum DecodeError {
     /// Not a JPEG file, or a damaged one.
     #[error("damaged JPEG: {0}")]
     Jpeg(#[from] image::ImageError),
+    /// A JPEG of another size than the stream's.
+    #[error("a JPEG of {0}x{1} pixels instead of {2}x{3}")]
+    Size(u32, u32, u32, u32),
     /// A JPEG of an unusual kind.
     #[error("{0:?} JPEG of {1}x{2} pixels is not supported")]
     Kind(ColorType, u32, u32),
@@ -37,8 +40,16 @@ pub enum DecodeError {
     Panic,
 }
 
+/// A JPEG picture's first two bytes.
+const START_OF_IMAGE: [u8; 2] = [0xFF, 0xD8];
 /// A JPEG picture's last two bytes.
 const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
+/// The second byte of the marker before the tables that a JPEG picture's pixels are coded with.
+const HUFFMAN_TABLES: u8 = 0xC4;
+/// The second byte of the marker before a JPEG picture's pixels.
+const START_OF_SCAN: u8 = 0xDA;
+/// The beginning of a picture of an AVI film, which makes the decoder take the usual tables for those that are not there.
+const USUAL_TABLES: [u8; 20] = *b"\xFF\xD8\xFF\xE0\x00\x10AVI1\0\0\0\0\0\0\0\0\0\0";
 
 /// Makes frames of a stream's bytes.
 #[derive(Debug, Default)]
@@ -46,6 +57,8 @@ pub(super) struct Decoder {
     layout: Layout,
     /// Whether a JPEG picture had its end so far. There are cameras that leave it out.
     has_ends: bool,
+    /// A JPEG picture that came without its tables, with them.
+    completed: Vec<u8>,
 }
 
 impl Decoder {
@@ -54,6 +67,7 @@ impl Decoder {
         Self {
             layout,
             has_ends: false,
+            completed: Vec::new(),
         }
     }
 
@@ -75,7 +89,16 @@ impl Decoder {
                     return Err(DecodeError::Cut);
                 }
                 self.has_ends = has_end;
-                return jpeg(raw, buffer);
+                let raw = if lacks_tables(raw) {
+                    self.completed.clear();
+                    self.completed.extend_from_slice(&USUAL_TABLES);
+                    self.completed
+                        .extend_from_slice(&raw[START_OF_IMAGE.len()..]);
+                    &self.completed
+                } else {
+                    raw
+                };
+                return decode_safely(raw, Some((offer.width, offer.height)), buffer);
             }
         };
         let step = line_bytes.max(line);
@@ -96,13 +119,31 @@ impl Decoder {
 
 /// Decodes a JPEG picture, whatever its size is.
 pub fn jpeg(raw: &[u8], buffer: &mut FrameBuffer) -> Result<(), DecodeError> {
-    catch_unwind(AssertUnwindSafe(|| decode_jpeg(raw, buffer))).unwrap_or(Err(DecodeError::Panic))
+    decode_safely(raw, None, buffer)
 }
 
-fn decode_jpeg(raw: &[u8], buffer: &mut FrameBuffer) -> Result<(), DecodeError> {
+fn decode_safely(
+    raw: &[u8],
+    size: Option<(u32, u32)>,
+    buffer: &mut FrameBuffer,
+) -> Result<(), DecodeError> {
+    catch_unwind(AssertUnwindSafe(|| decode_jpeg(raw, size, buffer)))
+        .unwrap_or(Err(DecodeError::Panic))
+}
+
+fn decode_jpeg(
+    raw: &[u8],
+    size: Option<(u32, u32)>,
+    buffer: &mut FrameBuffer,
+) -> Result<(), DecodeError> {
     let decoder = JpegDecoder::new(Cursor::new(raw))?;
     let (width, height) = decoder.dimensions();
     let color = decoder.color_type();
+    if let Some(wanted) = size
+        && !(is_filled_up(width, wanted.0) && is_filled_up(height, wanted.1))
+    {
+        return Err(DecodeError::Size(width, height, wanted.0, wanted.1));
+    }
     let sides_fit = [width, height]
         .iter()
         .all(|side| (2..=SIDE_MAX).contains(side));
@@ -123,6 +164,37 @@ fn decode_jpeg(raw: &[u8], buffer: &mut FrameBuffer) -> Result<(), DecodeError> 
         }
     }
     Ok(())
+}
+
+/// Whether a side is the wanted one, or that filled up to whole blocks.
+fn is_filled_up(side: u32, wanted: u32) -> bool {
+    [1, 8, 16]
+        .iter()
+        .any(|block| side == wanted.next_multiple_of(*block))
+}
+
+/// Whether a JPEG picture leaves its Huffman tables out and means the usual ones, as many cameras' do. Of one that is damaged before
+/// its pixels begin the decoder knows more to tell.
+fn lacks_tables(raw: &[u8]) -> bool {
+    let Some(mut rest) = raw.strip_prefix(&START_OF_IMAGE) else {
+        return false;
+    };
+    loop {
+        match rest {
+            // Any number of these may come before a marker.
+            [0xFF, 0xFF, ..] => rest = &rest[1..],
+            [0xFF, START_OF_SCAN, ..] => return true,
+            [0xFF, HUFFMAN_TABLES, ..] => return false,
+            [0xFF, _, high, low, ..] => {
+                let len = usize::from(u16::from_be_bytes([*high, *low]));
+                let Some(behind) = rest.get(2 + len..) else {
+                    return false;
+                };
+                rest = behind;
+            }
+            _ => return false,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -209,16 +281,73 @@ mod tests {
         }
     }
 
+    /// A picture without its tables, and without its first segment, which may say that they are the usual ones.
+    fn without_tables(raw: &[u8]) -> Vec<u8> {
+        let (start, mut rest) = raw.split_at(2);
+        let mut left = start.to_vec();
+        while rest[1] != START_OF_SCAN {
+            let len = 2 + usize::from(u16::from_be_bytes([rest[2], rest[3]]));
+            if ![HUFFMAN_TABLES, 0xE0].contains(&rest[1]) {
+                left.extend_from_slice(&rest[..len]);
+            }
+            rest = &rest[len..];
+        }
+        left.extend_from_slice(rest);
+        left
+    }
+
     #[test]
-    fn a_jpeg_has_its_own_size_and_trailing_bytes_do_not_matter() {
+    fn a_jpeg_without_tables_means_the_usual_ones() {
+        let pixels: Vec<u8> = (0..=255).cycle().take(64 * 64 * 3).collect();
+        let whole = picture(&pixels, 64, 64, image::ExtendedColorType::Rgb8);
+        let bare = without_tables(&whole);
+        assert!(bare.len() + 400 < whole.len(), "the tables are left out");
+        let mut buffer = FrameBuffer::empty();
+        let mut camera = decoder(Encoding::Mjpeg, 64, 64, 0);
+        camera.decode(&whole, &mut buffer).expect("valid");
+        assert!(camera.completed.is_empty(), "nothing was added");
+        let expected = buffer.data.clone();
+        buffer.data.fill(0);
+        camera.decode(&bare, &mut buffer).expect("valid");
+        assert_eq!(buffer.data, expected);
+        for len in 0..bare.len() - 2 {
+            assert!(camera.decode(&bare[..len], &mut buffer).is_err(), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_jpeg_of_another_size_is_damaged_unless_it_is_filled_up_to_blocks() {
+        let mut buffer = FrameBuffer::empty();
+        for (width, height, fits) in [
+            (36, 20, true),
+            (40, 24, true),
+            (48, 32, true),
+            (36, 24, true),
+            (20, 36, false),
+            (18, 10, false),
+            (52, 20, false),
+            (36, 16, false),
+        ] {
+            let pixels = vec![100; width as usize * height as usize * 3];
+            let raw = picture(&pixels, width, height, image::ExtendedColorType::Rgb8);
+            let decoded = decoder(Encoding::Mjpeg, 36, 20, 0).decode(&raw, &mut buffer);
+            assert_eq!(decoded.is_ok(), fits, "{width}x{height}: {decoded:?}");
+            if fits {
+                assert_eq!((buffer.width, buffer.height), (width, height));
+            }
+            jpeg(&raw, &mut buffer).expect("a picture by itself has any size");
+        }
+    }
+
+    #[test]
+    fn bytes_behind_a_jpeg_do_not_matter() {
         let pixels: Vec<u8> = [200, 100, 50].repeat(16 * 8);
         let mut raw = picture(&pixels, 16, 8, image::ExtendedColorType::Rgb8);
         raw.extend_from_slice(&[0; 1000]);
         let mut buffer = FrameBuffer::empty();
-        decoder(Encoding::Mjpeg, 640, 480, 0)
+        decoder(Encoding::Mjpeg, 16, 8, 0)
             .decode(&raw, &mut buffer)
             .expect("valid");
-        assert_eq!((buffer.width, buffer.height), (16, 8));
         assert!(buffer.frame().is_ok());
         for (found, expected) in buffer.data.iter().zip(&pixels) {
             assert!(found.abs_diff(*expected) <= 3, "{found} for {expected}");
@@ -246,9 +375,13 @@ mod tests {
             at in 0usize..600,
             value in any::<u8>(),
             len in 0usize..700,
+            is_bare in any::<bool>(),
         ) {
             let pixels: Vec<u8> = (0..16u16 * 16 * 3).map(|i| (i % 251) as u8).collect();
             let mut raw = picture(&pixels, 16, 16, image::ExtendedColorType::Rgb8);
+            if is_bare {
+                raw = without_tables(&raw);
+            }
             raw.truncate(len);
             if let Some(byte) = raw.get_mut(at) {
                 *byte = value;

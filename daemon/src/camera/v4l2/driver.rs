@@ -1,10 +1,12 @@
 //! What is said to the driver. The crate `nokhwa` drops how long a frame's bytes are, whether the driver marked them as damaged and the
 //! numerator of a frame's interval, and waits for ever for a frame; `v4l`, which it is made of, does not (docs/adr/0025).
 
-use super::format::{self, Encoding, Interval, Layout, Offer, Wanted};
+use super::format::{self, Encoding, Interval, Layout, Offer, Refusal, Wanted};
 use rustix::event::PollFlags;
+use rustix::io::Errno;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use v4l::buffer::{Flags, Type};
 use v4l::device::Handle;
@@ -35,27 +37,45 @@ pub(super) struct Streaming {
 }
 
 impl Streaming {
-    /// Opens `/dev/videoN` in the offered format that is nearest to the wanted one.
-    pub(super) fn open(index: u32, wanted: &Wanted) -> Result<Self, String> {
+    /// Opens `/dev/videoN` in the format that it starts with and that is nearest to the wanted one, unless it is `ending` meanwhile.
+    pub(super) fn open(index: u32, wanted: &Wanted, ending: &AtomicBool) -> Result<Self, String> {
         let device = device(index)?;
         let offers = offers_of(&device, wanted);
-        let offer = format::choose(&offers, wanted).ok_or_else(|| {
+        let ranked = format::ranked(&offers, wanted);
+        if ranked.is_empty() {
             let all: Vec<String> = offers.iter().map(Offer::to_string).collect();
-            if all.is_empty() {
+            return Err(if all.is_empty() {
                 "it offers no YUYV, NV12 or MJPEG format".into()
             } else {
                 format!("none of its formats is of use: {}", all.join(", "))
+            });
+        }
+        let (started, refused) = format::first_that_starts(&ranked, |offer| {
+            if ending.load(Ordering::Relaxed) {
+                return Err(Refusal::of_all("it took too long to start"));
             }
+            let started = Self::start(index, &device, offer);
+            if let Err(refusal) = &started {
+                log::debug!("/dev/video{index}: {offer}: {}", refusal.reason);
+            }
+            started
         })?;
+        if let Some(reason) = refused {
+            log::warn!("camera /dev/video{index}: {reason}");
+        }
+        Ok(started)
+    }
+
+    fn start(index: u32, device: &Device, offer: Offer) -> Result<Self, Refusal> {
         let asked = Format::new(offer.width, offer.height, four_letters(offer.encoding));
         let given = device
             .set_format(&asked)
-            .map_err(|error| format!("it refuses {offer}: {error}"))?;
+            .map_err(|error| refusal(format!("it refuses {offer}"), &error))?;
         if (given.width, given.height, given.fourcc) != (asked.width, asked.height, asked.fourcc) {
-            return Err(format!(
+            return Err(Refusal::of_one(format!(
                 "it gives {} {}x{} in place of {offer}",
                 given.fourcc, given.width, given.height
-            ));
+            )));
         }
         let Interval {
             numerator,
@@ -67,7 +87,8 @@ impl Streaming {
         {
             log::debug!("/dev/video{index} keeps its frame rate: {error}");
         }
-        let stream = started(&device).map_err(|error| format!("it does not start: {error}"))?;
+        let stream = started(device)
+            .map_err(|error| refusal(format!("it does not start with {offer}"), &error))?;
         Ok(Self {
             stream,
             handle: device.handle(),
@@ -105,6 +126,15 @@ impl Streaming {
 /// What `/dev/videoN` offers of what is understood here; of a range of sizes or rates what is nearest to the wanted one.
 pub(super) fn offers(index: u32, wanted: &Wanted) -> Result<Vec<Offer>, String> {
     Ok(offers_of(&device(index)?, wanted))
+}
+
+/// Somebody else who has the camera, or that it is gone, does not pass with another format.
+fn refusal(what: String, error: &io::Error) -> Refusal {
+    let reason = format!("{what}: {error}");
+    match Errno::from_io_error(error) {
+        Some(Errno::BUSY | Errno::NODEV) => Refusal::of_all(reason),
+        _ => Refusal::of_one(reason),
+    }
 }
 
 fn device(index: u32) -> Result<Device, String> {

@@ -120,22 +120,67 @@ pub fn nearest_side((min, max): (u32, u32), step: u32, wanted: u32) -> u32 {
     }
 }
 
-/// The offer nearest to what is wanted: first by size, then by rate (rather too fast than too slow), then uncompressed
-/// before MJPEG, which costs a decoding a frame. `None` if no offer can be used.
-pub fn choose(offers: &[Offer], wanted: &Wanted) -> Option<Offer> {
-    offers
-        .iter()
-        .filter(|offer| is_usable(offer))
-        .min_by_key(|offer| {
-            let size = offer.width.abs_diff(wanted.width) as u64
-                + u64::from(offer.height.abs_diff(wanted.height));
-            let (rate, rate_wanted) = (offer.interval.rate(), wanted.interval().rate());
-            let too_slow = rate_wanted.saturating_sub(rate);
-            let compressed = offer.encoding == Encoding::Mjpeg;
-            let too_fast = rate.saturating_sub(rate_wanted);
-            (size, too_slow, compressed, too_fast)
-        })
-        .copied()
+/// The offers that can be used, the nearest to what is wanted first: by size, then by rate (rather too fast than too slow), then
+/// uncompressed before MJPEG, which costs a decoding a frame.
+pub fn ranked(offers: &[Offer], wanted: &Wanted) -> Vec<Offer> {
+    let mut usable: Vec<Offer> = offers.iter().copied().filter(is_usable).collect();
+    usable.sort_by_key(|offer| {
+        let size = u64::from(offer.width.abs_diff(wanted.width))
+            + u64::from(offer.height.abs_diff(wanted.height));
+        let (rate, rate_wanted) = (offer.interval.rate(), wanted.interval().rate());
+        let too_slow = rate_wanted.saturating_sub(rate);
+        let compressed = offer.encoding == Encoding::Mjpeg;
+        let too_fast = rate.saturating_sub(rate_wanted);
+        (size, too_slow, compressed, too_fast)
+    });
+    usable
+}
+
+/// Why a camera does not deliver in a format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For people.
+    pub reason: String,
+    /// Whether it would say so of any format.
+    is_of_all: bool,
+}
+
+impl Refusal {
+    /// Of this format; another one may do.
+    pub fn of_one(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            is_of_all: false,
+        }
+    }
+
+    /// Of whatever it is asked for.
+    pub fn of_all(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            is_of_all: true,
+        }
+    }
+}
+
+/// What the first of the offers gives that can be started, and why the nearest could not if it is another. A camera may list what it
+/// refuses, or what there is no room for on a bus that it shares. If none can be started, the reason is that of the nearest, or why it
+/// makes no sense to go on.
+pub fn first_that_starts<T>(
+    offers: &[Offer],
+    mut start: impl FnMut(Offer) -> Result<T, Refusal>,
+) -> Result<(T, Option<String>), String> {
+    let mut nearest = None;
+    for offer in offers {
+        match start(*offer) {
+            Ok(started) => return Ok((started, nearest)),
+            Err(refusal) if refusal.is_of_all => return Err(refusal.reason),
+            Err(refusal) => {
+                nearest.get_or_insert(refusal.reason);
+            }
+        }
+    }
+    Err(nearest.unwrap_or_else(|| "it offers nothing".into()))
 }
 
 fn is_usable(offer: &Offer) -> bool {
@@ -166,6 +211,10 @@ mod tests {
             },
             encoding,
         }
+    }
+
+    fn choose(offers: &[Offer], wanted: &Wanted) -> Option<Offer> {
+        ranked(offers, wanted).first().copied()
     }
 
     const VGA_15: Wanted = Wanted {
@@ -218,6 +267,43 @@ mod tests {
         ];
         assert_eq!(choose(&offers, &VGA_15), None);
         assert_eq!(choose(&[], &VGA_15), None);
+    }
+
+    #[test]
+    fn a_format_that_does_not_start_gives_way_to_the_next() {
+        let ranked = ranked(
+            &[
+                offer(Mjpeg, 640, 480, 15),
+                offer(Yuyv, 320, 240, 15),
+                offer(Yuyv, 640, 480, 15),
+                offer(Yuyv, 641, 480, 15),
+            ],
+            &VGA_15,
+        );
+        assert_eq!(ranked.len(), 3, "one cannot be used");
+        let mut asked = Vec::new();
+        let started = first_that_starts(&ranked, |offer| {
+            asked.push(offer);
+            match offer.encoding {
+                Yuyv => Err(Refusal::of_one("no room on the bus")),
+                _ => Ok(offer),
+            }
+        });
+        let expected = (
+            offer(Mjpeg, 640, 480, 15),
+            Some("no room on the bus".into()),
+        );
+        assert_eq!(started, Ok(expected));
+        assert_eq!(asked, ranked[..2]);
+        let none: Result<((), _), _> =
+            first_that_starts(&ranked, |offer| Err(Refusal::of_one(offer.to_string())));
+        assert_eq!(none, Err(ranked[0].to_string()), "the nearest is named");
+        let mut asked = 0;
+        let busy: Result<((), _), _> = first_that_starts(&ranked, |_| {
+            asked += 1;
+            Err(Refusal::of_all("busy"))
+        });
+        assert_eq!((busy, asked), (Err("busy".into()), 1));
     }
 
     #[test]
