@@ -29,14 +29,14 @@ fn stage(bench: &Bench, command: &str, run: &str, more: &str) {
 }
 
 fn state(bench: &Bench, run: &str) -> State {
+    state_after(bench, run, Stage::Hard)
+}
+
+fn state_after(bench: &Bench, run: &str, stage: Stage) -> State {
     let config = Config::read(&bench.path("tiny.toml")).unwrap();
-    let network = config.network(&bench.path(run)).unwrap();
-    State::read(
-        &Stage::Hard.path(&bench.path(run)),
-        &network,
-        &config.recipe(),
-    )
-    .unwrap()
+    let run = bench.path(run);
+    let network = config.network(&run).unwrap();
+    State::read(&stage.path(&run), &network, &config.recipe()).unwrap()
 }
 
 /// What the float stage came to.
@@ -75,6 +75,20 @@ fn a_stopped_run_ends_like_an_uninterrupted_one() {
         for (a, b) in a.average.0.iter().zip(&b.average.0) {
             assert_eq!(a.value, b.value, "{more}: {}", a.name);
         }
+    }
+}
+
+#[test]
+fn levels_that_are_frozen_stay_the_same_from_stage_to_stage() {
+    let bench = Bench::new();
+    let frozen = TINY.replace("[augment]", "levels = \"frozen\"\n[augment]");
+    bench.write("tiny.toml", frozen);
+    stage(&bench, "train", "run", "");
+    stage(&bench, "quantize", "run", "");
+    let [soft, hard] = [Stage::Soft, Stage::Hard].map(|stage| state_after(&bench, "run", stage));
+    assert!(soft.step > 0, "the soft stage moved the weights");
+    for (soft, hard) in soft.quantizer.layers.iter().zip(&hard.quantizer.layers) {
+        assert_eq!(soft.scale, hard.scale);
     }
 }
 

@@ -192,6 +192,7 @@ fn unzip(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
         archive.len()
     );
     let mut files = Vec::new();
+    let mut left = FILE_LEN_MAX;
     for index in 0..archive.len() {
         let entry = archive.by_index(index).with_context(place)?;
         if !entry.is_file() {
@@ -203,6 +204,10 @@ fn unzip(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
             .take(1 << 20)
             .read_to_end(&mut bytes)
             .with_context(|| format!("{}: {name}", place()))?;
+        // A small archive may unpack to a thousand times its size.
+        left = left.checked_sub(bytes.len() as u64).with_context(|| {
+            format!("{}: its files take more than {FILE_LEN_MAX} bytes", place())
+        })?;
         files.push((name, bytes));
     }
     files.sort_unstable_by(|a, b| a.0.cmp(&b.0));

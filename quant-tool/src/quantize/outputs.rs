@@ -3,8 +3,8 @@
 //! The nearest level of every weight gives the least error of the weights. What the network goes on with is their output, and weights that
 //! read alike inputs can make good each other's errors. So the levels of a channel are chosen together. With the covariances `G` of what
 //! it reads and `g` of that with what it should give, levels `q` times their best scale leave a squared error that is less by
-//! `(q·g)² / qᵀGq`: one number, which coordinate descent raises until no weight on its own can. Means are left out, since normalization takes
-//! them away. Related: Frantar et al. 2023, "GPTQ", equation 1, of the same error with levels
+//! `(q·g)² / qᵀGq`: one number, which coordinate descent raises until no weight on its own can. Means are left out: normalization takes them
+//! away, and a linear output is shifted. Related: Frantar et al. 2023, "GPTQ", equation 1, of the same error with levels
 //! on a grid; here there are three, and the scale is free.
 
 use rayon::prelude::*;
@@ -40,6 +40,8 @@ pub struct Fitted {
     pub trits: Vec<Trit>,
     /// Their best scale; 0 if they have nothing in common with what is wanted.
     pub scale: f32,
+    /// The mean of what is wanted, less that of what they give.
+    pub shift: f32,
 }
 
 impl Readings {
@@ -71,8 +73,24 @@ impl Readings {
             .zip(start.par_chunks_exact(self.fan_in));
         let fitted = channels.zip(problem.wanted.par_chunks_exact(self.fan_in));
         fitted
-            .map(|((weights, start), wanted)| problem.descend(weights, start, wanted))
+            .zip(&self.sums.1)
+            .map(|(((weights, start), wanted), sum)| {
+                let (trits, scale) = problem.descend(weights, start, wanted);
+                let shift = (sum - self.sum_given(&trits, scale)) / self.count.max(1) as f64;
+                Fitted {
+                    trits,
+                    scale,
+                    shift: shift as f32,
+                }
+            })
             .collect()
+    }
+
+    /// The sum over the windows of what these levels give.
+    fn sum_given(&self, trits: &[Trit], scale: f32) -> f64 {
+        let values = trits.iter().map(|&trit| ternary::value(trit, scale));
+        let pairs = values.zip(&self.sums.0);
+        pairs.map(|(value, sum)| f64::from(value) * sum).sum()
     }
 
     fn problem(&self) -> Problem {
@@ -117,7 +135,7 @@ struct Problem {
 }
 
 impl Problem {
-    fn descend(&self, weights: &[f32], start: &[Trit], wanted: &[f32]) -> Fitted {
+    fn descend(&self, weights: &[f32], start: &[Trit], wanted: &[f32]) -> (Vec<Trit>, f32) {
         let wanted = wanted.iter().zip(weights);
         let wanted: Vec<f32> = wanted.map(|(g, w)| g + self.damping * w).collect();
         let mut channel = Channel::new(self, &wanted, start);
@@ -129,10 +147,7 @@ impl Problem {
         }
         channel.renew();
         let trits = channel.levels.iter().map(|&l| ternary::level(l, 0.0));
-        Fitted {
-            trits: trits.collect(),
-            scale: channel.agreement.scale(),
-        }
+        (trits.collect(), channel.agreement.scale())
     }
 }
 

@@ -190,9 +190,10 @@ impl<S: Subject> Trial<'_, S> {
             return Ok(outcome);
         }
         let settings = &self.experiment.methods[0].settings;
-        let state = self
-            .session(settings, folder)
-            .run(Stage::Float, &mut u64::MAX.clone())?;
+        let session = self.session(settings, folder);
+        let mut state = session.run(Stage::Float, &mut u64::MAX.clone())?;
+        // As of every ternary network.
+        session.calibrate(Stage::Float, &mut state)?;
         let rounded = Quantizer::fit(&state.average, settings);
         let (_, model) = self.bundle("float", &state.average, &rounded)?;
         let network = &self.experiment.network;

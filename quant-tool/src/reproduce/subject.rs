@@ -32,7 +32,7 @@ pub(super) trait Subject {
     /// How samples are drawn from the pictures, as the end of a sentence.
     fn drawn(&self) -> String;
 
-    /// What else decides about the samples and how they are learned, as settings; null if the data set alone does.
+    /// What decides about the samples and how they are learned, as settings.
     fn settings(&self) -> Value;
 
     /// SHA-256 of the pictures that it is examined with and of what is right.
@@ -103,14 +103,16 @@ impl Subject for Naming {
     }
 
     fn settings(&self) -> Value {
-        Value::Null
+        let Classification {
+            pictures,
+            shift,
+            mirror,
+        } = &*self.task;
+        json!({ "learned_from": digest(pictures), "shift": shift, "mirror": mirror })
     }
 
     fn examined_with(&self) -> String {
-        let mut hash = Sha256::new();
-        hash.update(&self.test.pixels);
-        hash.update(&self.test.labels);
-        hex::encode(&hash.finalize())
+        digest(&self.test)
     }
 
     fn classes(&self) -> &[String] {
@@ -124,6 +126,14 @@ impl Subject for Naming {
     fn integer(&self, model: &Model) -> Result<f64> {
         measure::integer(model, &self.test)
     }
+}
+
+/// SHA-256 of pictures and of what they show.
+fn digest(pictures: &Labelled) -> String {
+    let mut hash = Sha256::new();
+    hash.update(&pictures.pixels);
+    hash.update(&pictures.labels);
+    hex::encode(&hash.finalize())
 }
 
 /// Finding people in photographs. The measure is AP50 over all of the validation set.

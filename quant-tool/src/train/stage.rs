@@ -17,7 +17,7 @@ use super::readings;
 use super::shards::{Statistic, Workers};
 use super::task::{Loss, Task};
 use crate::network::Network;
-use crate::quantize::{self, Fit, Free, Quantizer, Soft};
+use crate::quantize::{self, Fit, Free, Quantizer, Rule, Soft};
 
 /// How often a checkpoint is written.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
@@ -419,6 +419,11 @@ impl<T: Task> Session<'_, T> {
     /// What a stage begins with, after the last state of the one before.
     fn fit(&self, stage: Stage, before: State) -> Result<(Parameters, Quantizer)> {
         let config = self.recipe.quantize;
+        // What was fitted to the float weights stays what it is, also where the soft stage has moved these.
+        let stays = config.levels == Rule::Frozen && config.soft_steps > 0;
+        if stage == Stage::Hard && config.fit == Fit::Weights && stays {
+            return Ok((before.average, before.quantizer));
+        }
         match config.fit {
             Fit::Outputs if stage == Stage::first_with_levels(config) => {
                 let plan = self.plan(0xF1, (0, readings::BATCHES));
