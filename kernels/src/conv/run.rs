@@ -6,11 +6,15 @@ use super::lanes::{Job, LANE_PIXELS, Lanes};
 use super::plan::{Block, Pass, Plan};
 use super::strip::Strip;
 use super::tiling::{Group, Tiling};
+use crate::requantize::relu;
 
 /// What is left to do with the exact sum of a channel plus its bias.
 pub(super) trait Finish: Copy + Send + Sync {
     /// An element of the output.
     type Value: Copy + Default + Send;
+
+    /// Turns the value of one pixel of an output channel into an element of the output: the specification.
+    fn finish_one(self, channel: usize, x: i16) -> Self::Value;
 
     /// Turns the values of 32 pixels of an output channel into elements of the output.
     fn finish<L: Lanes>(
@@ -63,6 +67,10 @@ type Values<L, const N: usize, const K: usize> = [[<L as Lanes>::Signed; N]; K];
 impl Finish for Relu<'_> {
     type Value = u8;
 
+    fn finish_one(self, channel: usize, x: i16) -> u8 {
+        relu(x, self.multiplier[channel], self.pre_shift)
+    }
+
     #[inline(always)]
     fn finish<L: Lanes>(
         self,
@@ -77,6 +85,10 @@ impl Finish for Relu<'_> {
 
 impl Finish for Linear {
     type Value = i16;
+
+    fn finish_one(self, _channel: usize, x: i16) -> i16 {
+        x
+    }
 
     #[inline(always)]
     fn finish<L: Lanes>(
