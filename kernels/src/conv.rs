@@ -14,6 +14,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod depthwise;
+mod grouping;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;

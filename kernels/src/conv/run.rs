@@ -127,7 +127,7 @@ impl<F: Finish, L: Lanes> Job<L> for Task<'_, '_, F> {
 impl<'a, F: Finish> Task<'a, '_, F> {
     #[inline(always)]
     fn run_group<L: Lanes, const N: usize>(&mut self, lanes: L, block: &'a Block, group: Group) {
-        match block.channel_count {
+        match block.channels.len() {
             1 => self.enter_group::<L, N, 1>(lanes, block, group),
             2 => self.enter_group::<L, N, 2>(lanes, block, group),
             3 => self.enter_group::<L, N, 3>(lanes, block, group),
@@ -152,14 +152,19 @@ impl<F: Finish, L: Lanes, const N: usize, const K: usize> Job<L> for GroupJob<'_
     fn run(self, lanes: L) {
         let Self { task, block, group } = self;
         let work = task.work;
-        let bias: &[i16; K] = work.bias[block.first_channel..]
+        let channels: &[usize; K] = block
+            .channels
             .first_chunk()
-            .expect("every channel has its bias");
-        let values: Values<L, N, K> = match block.passes.as_slice() {
-            [pass] => sum_narrow(lanes, pass, bias, group, task.scratch),
-            passes => sum_wide(lanes, passes, bias, group, task.scratch),
+            .expect("the block has this number of channels");
+        let mut bias = [0; K];
+        for (bias, &channel) in bias.iter_mut().zip(channels) {
+            *bias = work.bias[channel];
+        }
+        let values: Values<L, N, K> = match &*block.passes {
+            [pass] => sum_narrow(lanes, pass, &bias, group, task.scratch),
+            passes => sum_wide(lanes, passes, &bias, group, task.scratch),
         };
-        for (channel, values) in (block.first_channel..).zip(&values) {
+        for (&channel, values) in channels.iter().zip(&values) {
             let mut results = [[F::Value::default(); LANE_PIXELS]; N];
             for (results, &x) in results.iter_mut().zip(values) {
                 work.finish.finish(lanes, channel, x, results);
