@@ -63,7 +63,6 @@ fn run(arguments: &[String]) -> Result<(), String> {
         percent => Zeros::Percent(percent.parse().map_err(|error| text(&error))?),
     };
     let mut runner = Runner {
-        isa,
         runs,
         team,
         digest: Digest(0),
@@ -81,7 +80,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
             let conv = draw_depthwise(shape, percent).map_err(|error| text(&error))?;
             runner.depthwise(&conv);
         } else {
-            runner.conv(&draw(shape, percent, Kind::Relu));
+            runner.conv(&draw(isa, shape, percent, Kind::Relu));
         }
     } else {
         let model = load(Path::new(what))?;
@@ -95,7 +94,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
                 ModelLayer::Conv(layer) if layer.groups != 1 => {
                     runner.depthwise(&build_depthwise(layer, zeros));
                 }
-                ModelLayer::Conv(layer) => runner.conv(&build(layer, zeros)),
+                ModelLayer::Conv(layer) => runner.conv(&build(isa, layer, zeros)),
                 ModelLayer::AddUpsampled(layer) => runner.merge(layer.shape),
                 ModelLayer::Add(layer) => runner.add(layer.shape, layer.offset),
                 // Its time is that of copying.
@@ -207,16 +206,16 @@ fn shape_of(layer: &ConvLayer) -> Shape {
     .expect("the model is one that runs")
 }
 
-fn build(layer: &ConvLayer, zeros: Zeros) -> Conv {
+fn build(isa: Isa, layer: &ConvLayer, zeros: Zeros) -> Conv {
     let shape = shape_of(layer);
     match zeros {
-        Zeros::Real => Conv::new(shape, &layer.trits, epilogue_of(layer)),
+        Zeros::Real => Conv::new(isa, shape, &layer.trits, epilogue_of(layer)),
         Zeros::Percent(percent) => {
             let kind = match layer.epilogue {
                 LayerEpilogue::Relu { .. } => Kind::Relu,
                 LayerEpilogue::Linear { .. } => Kind::Linear,
             };
-            return draw(shape, percent, kind);
+            return draw(isa, shape, percent, kind);
         }
     }
     .expect("the model is one that runs")
@@ -247,9 +246,10 @@ fn epilogue_of(layer: &ConvLayer) -> Epilogue {
 }
 
 /// A convolution of drawn weights.
-fn draw(shape: Shape, zero_percent: usize, kind: Kind) -> Conv {
+fn draw(isa: Isa, shape: Shape, zero_percent: usize, kind: Kind) -> Conv {
     let weights = draw_weights(shape.weights_len(), zero_percent);
-    Conv::new(shape, &weights, draw_epilogue(shape, kind)).expect("the parameters fit the shape")
+    Conv::new(isa, shape, &weights, draw_epilogue(shape, kind))
+        .expect("the parameters fit the shape")
 }
 
 fn draw_depthwise(shape: Shape, zero_percent: usize) -> Result<Depthwise, ConvError> {
@@ -283,7 +283,6 @@ fn draw_epilogue(shape: Shape, kind: Kind) -> Epilogue {
 
 /// Runs layers.
 struct Runner {
-    isa: Isa,
     runs: usize,
     team: Team,
     /// Of all outputs.
@@ -294,18 +293,18 @@ struct Runner {
 
 impl Runner {
     fn conv(&mut self, conv: &Conv) {
-        let (isa, shape) = (self.isa, conv.shape());
+        let shape = conv.shape();
         let input = Random(2).activations(shape.in_len());
         let mut scratch = Scratch::for_threads(conv.scratch_len(), self.team.threads());
         if let Epilogue::Linear { .. } = conv.epilogue() {
             let mut output = vec![0; shape.out_len()];
-            self.repeat(|| conv.run_linear(isa, &input, &mut output, &mut scratch));
+            self.repeat(|| conv.run_linear(&input, &mut output, &mut scratch));
             output
                 .iter()
                 .for_each(|&logit| self.digest.add(logit as u64));
         } else {
             let mut output = vec![0; shape.out_len()];
-            self.repeat(|| conv.run_relu(isa, &input, &mut output, &mut scratch));
+            self.repeat(|| conv.run_relu(&input, &mut output, &mut scratch));
             output
                 .iter()
                 .for_each(|&byte| self.digest.add(u64::from(byte)));

@@ -58,7 +58,7 @@ impl Network {
         let mut steps = Vec::with_capacity(model.layers().len());
         let mut logits_of = vec![0..0; model.layers().len()];
         for (index, layer) in model.layers().iter().enumerate() {
-            let operation = Operation::new(layer)?;
+            let operation = Operation::new(layer, isa)?;
             scratch_len = scratch_len.max(operation.scratch_len());
             let output = if is_linear(layer) {
                 let output = logits_len..logits_len + layer.output_shape().len();
@@ -116,13 +116,12 @@ impl Network {
             if let Operation::Linear(conv) = &step.operation {
                 let input = &self.activations[step.inputs[0].clone()];
                 let output = &mut self.logits[step.output.clone()];
-                conv.run_linear(self.isa, input, output, &mut self.scratch);
+                conv.run_linear(input, output, &mut self.scratch);
                 observe(index, LayerOutput::I16(output));
             } else {
                 let activations = &mut self.activations;
                 let (output, inputs) = arena::apart(activations, &step.output, &step.inputs);
-                let scratch = &mut self.scratch;
-                step.operation.run(self.isa, &inputs, output, scratch);
+                step.operation.run(&inputs, output, &mut self.scratch);
                 observe(index, LayerOutput::U7(output));
             }
         }
@@ -180,7 +179,7 @@ mod tests {
     use ternwatch_bundle::manifest::PoolMode;
     use ternwatch_bundle::model::PoolLayer;
     use ternwatch_bundle::testing;
-    use ternwatch_kernels::{Trit, conv, merge};
+    use ternwatch_kernels::{Trit, merge};
 
     fn model(seed: u64) -> Model {
         let (file, key) = testing::small_bundle(seed);
@@ -246,12 +245,13 @@ mod tests {
                 .collect();
             match layer {
                 ModelLayer::Conv(layer) => {
-                    let conv = operation::build(&dense(layer)).unwrap();
+                    let conv = operation::build(&dense(layer), Isa::Scalar).unwrap();
+                    let mut scratch = Scratch::with_len(conv.scratch_len());
                     if matches!(layer.epilogue, Epilogue::Relu { .. }) {
-                        conv::scalar::run_relu(&conv, inputs[0], &mut output);
+                        conv.run_relu(inputs[0], &mut output, &mut scratch);
                     } else {
                         linear = vec![0; output.len()];
-                        conv::scalar::run_linear(&conv, inputs[0], &mut linear);
+                        conv.run_linear(inputs[0], &mut linear, &mut scratch);
                     }
                 }
                 ModelLayer::AddUpsampled(add) => {

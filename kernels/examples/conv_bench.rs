@@ -80,13 +80,13 @@ fn ternary(isa: Isa, shape: Shape) -> Duration {
         multiplier: vec![1 << 12; shape.out_channels()],
         pre_shift: 0,
     };
-    let conv = Conv::new(shape, &weights, epilogue).expect("the parameters fit the shape");
+    let conv = Conv::new(isa, shape, &weights, epilogue).expect("the parameters fit the shape");
     let input: Vec<_> = (0..shape.in_len())
         .map(|_| random.below(128) as u8)
         .collect();
     let mut output = vec![0; shape.out_len()];
     let mut scratch = Scratch::with_len(conv.scratch_len());
-    median(|| conv.run_relu(isa, &input, &mut output, &mut scratch))
+    median(|| conv.run_relu(&input, &mut output, &mut scratch))
 }
 
 /// The median time of a convolution with multiplications: sums of a row at a time, of inputs that have their padding already. Nothing is

@@ -1,19 +1,20 @@
 //! Convolution with ternary weights, without a multiplication in the accumulation.
 //!
 //! Takes u7 activations as dense planes (channel, row, column) and gives u7 activations or 16-bit logits in the same
-//! order. Guarantees that every [`Isa`] returns the same bytes as [`scalar`]. On purpose it does not know where weights
-//! come from, nor which layer follows.
+//! order. Guarantees that every [`Isa`] returns the same bytes as [`Isa::Scalar`], the specification. On purpose it does not
+//! know where weights come from, nor which layer follows.
 //!
 //! A [`Depthwise`] convolution is one of its own, which every instruction set runs alike.
 //!
-//! A [`Conv`] is built once at load. Running it allocates nothing: the caller lends a [`Scratch`]. In a rayon pool it runs on as
-//! many threads as the scratch has parts, elsewhere on the caller's alone, and gives the same bytes.
+//! A [`Conv`] is built once at load, for one level. Running it allocates nothing: the caller lends a [`Scratch`]. In a rayon
+//! pool it runs on as many threads as the scratch has parts, elsewhere on the caller's alone, and gives the same bytes.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod depthwise;
+mod grouping;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -23,7 +24,7 @@ mod plan;
 mod portable;
 mod probe;
 mod run;
-pub mod scalar;
+mod scalar;
 mod scratch;
 mod shape;
 mod strip;
@@ -138,30 +139,52 @@ impl Epilogue {
     }
 }
 
-/// A convolution, ready to run.
+/// A convolution, ready to run on one level.
 #[derive(Clone, Debug)]
 pub struct Conv {
+    isa: Isa,
     shape: Shape,
-    weights: Vec<Trit>,
     epilogue: Epilogue,
-    tiling: Tiling,
-    plan: Plan,
+    weights: Weights,
+}
+
+/// The weights, as the level takes them.
+#[derive(Clone, Debug)]
+enum Weights {
+    /// As they were given, for [`Isa::Scalar`].
+    Plain(Box<[Trit]>),
+    /// For all others.
+    Planned { tiling: Tiling, plan: Plan },
 }
 
 impl Conv {
-    /// Checks the parameters and builds the plan. `weights` are ordered `[out][in][row][column]`.
-    pub fn new(shape: Shape, weights: &[Trit], epilogue: Epilogue) -> Result<Self, ConvError> {
+    /// Checks the parameters and builds what this level runs. `weights` are ordered `[out][in][row][column]`.
+    pub fn new(
+        isa: Isa,
+        shape: Shape,
+        weights: &[Trit],
+        epilogue: Epilogue,
+    ) -> Result<Self, ConvError> {
         check_len("weights", shape.weights_len(), weights.len())?;
         epilogue.validate(shape.out_channels())?;
-        let tiling = Tiling::new(&shape);
-        let plan = Plan::new(&shape, weights, &tiling);
+        let weights = if isa == Isa::Scalar {
+            Weights::Plain(weights.into())
+        } else {
+            let tiling = Tiling::new(&shape);
+            let plan = Plan::new(&shape, weights, &tiling);
+            Weights::Planned { tiling, plan }
+        };
         Ok(Self {
-            tiling,
-            plan,
+            isa,
             shape,
-            weights: weights.to_vec(),
             epilogue,
+            weights,
         })
+    }
+
+    /// The level that runs it.
+    pub fn isa(&self) -> Isa {
+        self.isa
     }
 
     /// The sizes that this convolution was built for.
@@ -174,16 +197,19 @@ impl Conv {
         &self.epilogue
     }
 
-    /// Bytes of scratch that each thread of a run needs, on whichever instruction set.
+    /// Bytes of scratch that each thread of a run needs.
     pub fn scratch_len(&self) -> usize {
-        self.tiling.scratch_len()
+        match &self.weights {
+            Weights::Plain(_) => 0,
+            Weights::Planned { tiling, .. } => tiling.scratch_len(),
+        }
     }
 
     /// Computes u7 activations. `input` holds [`Shape::in_len`] bytes of at most 127, `output` [`Shape::out_len`].
     ///
     /// # Panics
     /// If a length is wrong, the scratch is too small, or the epilogue is not [`Epilogue::Relu`].
-    pub fn run_relu(&self, isa: Isa, input: &[u8], output: &mut [u8], scratch: &mut Scratch) {
+    pub fn run_relu(&self, input: &[u8], output: &mut [u8], scratch: &mut Scratch) {
         let Epilogue::Relu {
             multiplier,
             pre_shift,
@@ -192,50 +218,50 @@ impl Conv {
         else {
             panic!("run_relu needs a relu epilogue");
         };
-        self.check_run(input, output.len(), scratch);
-        if isa == Isa::Scalar {
-            return scalar::run_relu(self, input, output);
-        }
         let finish = Relu {
             multiplier,
             pre_shift: *pre_shift,
         };
-        self.run_plan(isa, finish, input, output, scratch);
+        self.run(finish, input, output, scratch);
     }
 
     /// Computes 16-bit logits. `input` holds [`Shape::in_len`] bytes of at most 127, `output` [`Shape::out_len`].
     ///
     /// # Panics
     /// If a length is wrong, the scratch is too small, or the epilogue is not [`Epilogue::Linear`].
-    pub fn run_linear(&self, isa: Isa, input: &[u8], output: &mut [i16], scratch: &mut Scratch) {
+    pub fn run_linear(&self, input: &[u8], output: &mut [i16], scratch: &mut Scratch) {
         assert!(
             matches!(self.epilogue, Epilogue::Linear { .. }),
             "run_linear needs a linear epilogue"
         );
-        self.check_run(input, output.len(), scratch);
-        if isa == Isa::Scalar {
-            return scalar::run_linear(self, input, output);
-        }
-        self.run_plan(isa, Linear, input, output, scratch);
+        self.run(Linear, input, output, scratch);
     }
 
-    fn run_plan<F: Finish>(
+    fn run<F: Finish>(
         &self,
-        isa: Isa,
         finish: F,
         input: &[u8],
         output: &mut [F::Value],
         scratch: &mut Scratch,
     ) {
-        let work = Work {
-            plan: &self.plan,
-            tiling: &self.tiling,
-            bias: self.epilogue.bias(),
-            finish,
-            input,
-        };
-        let cost = self.plan.cost() * self.tiling.lanes();
-        strip::run(isa, work, output, scratch.parts_for(cost));
+        self.check_run(input, output.len(), scratch);
+        let bias = self.epilogue.bias();
+        match &self.weights {
+            Weights::Plain(weights) => {
+                scalar::run(&self.shape, weights, bias, finish, input, output);
+            }
+            Weights::Planned { tiling, plan } => {
+                let work = Work {
+                    plan,
+                    tiling,
+                    bias,
+                    finish,
+                    input,
+                };
+                let cost = plan.cost() * tiling.lanes();
+                strip::run(self.isa, work, output, scratch.parts_for(cost));
+            }
+        }
     }
 
     fn check_run(&self, input: &[u8], output_len: usize, scratch: &Scratch) {
@@ -282,7 +308,8 @@ mod tests {
     }
 
     fn refusal(weight_count: usize, epilogue: Epilogue) -> ConvError {
-        Conv::new(shape(), &vec![Trit::Plus; weight_count], epilogue).unwrap_err()
+        let weights = vec![Trit::Plus; weight_count];
+        Conv::new(Isa::detect(), shape(), &weights, epilogue).unwrap_err()
     }
 
     #[test]
@@ -308,14 +335,15 @@ mod tests {
         assert_eq!(negative, expected);
         let shift = refusal(6, relu(3, vec![0; 3], 8));
         assert_eq!(shift, ConvError::PreShift { pre_shift: 8 });
-        assert!(Conv::new(shape(), &[Trit::Zero; 6], relu(3, vec![i16::MAX; 3], 7)).is_ok());
+        let largest = relu(3, vec![i16::MAX; 3], 7);
+        assert!(Conv::new(Isa::detect(), shape(), &[Trit::Zero; 6], largest).is_ok());
     }
 
     fn run_linear_with(epilogue: Epilogue, in_len: usize, out_len: usize, scratch_len: usize) {
-        let conv = Conv::new(shape(), &[Trit::Plus; 6], epilogue).unwrap();
+        let conv = Conv::new(Isa::detect(), shape(), &[Trit::Plus; 6], epilogue).unwrap();
         let mut scratch = Scratch::with_len(scratch_len.min(conv.scratch_len()));
         let (input, mut output) = (vec![1; in_len], vec![0; out_len]);
-        conv.run_linear(Isa::detect(), &input, &mut output, &mut scratch);
+        conv.run_linear(&input, &mut output, &mut scratch);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! these; and the arithmetic that makes such activations of a picture's rows.
 //!
 //! Takes plain slices, gives plain slices, and knows nothing of models, files or frames. Every instruction set
-//! level returns the same bytes as [`conv::scalar`] and [`picture::scalar`], which are the specification.
+//! level returns the same bytes as [`Isa::Scalar`], which is the specification.
 #![cfg_attr(
     test,
     expect(clippy::unwrap_used, reason = "a test fails by panicking")

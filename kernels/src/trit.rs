@@ -1,4 +1,4 @@
-//! The ternary digit and its two encodings: the only definition of either.
+//! The ternary digit and its encoding: the only definition of either.
 //!
 //! Takes trits or bytes and gives the other. Every decoder refuses what no encoder writes, so that a given list of
 //! trits has exactly one encoding and a damaged byte is found at its offset.
@@ -7,9 +7,6 @@ use thiserror::Error;
 
 /// Trits in one byte of the base-3 code: 3^5 = 243 fits in a byte.
 const TRITS_PER_BYTE_BASE3: usize = 5;
-
-/// Trits in one byte of the 2-bit code.
-const TRITS_PER_BYTE_2BIT: usize = 4;
 
 /// Bytes of the base-3 code below this bound are valid.
 const BASE3_BOUND: u8 = 243;
@@ -40,25 +37,6 @@ impl Trit {
     const fn digit_base3(self) -> u8 {
         (self as i8 + 1) as u8
     }
-
-    /// The 2-bit code: 0 = 00, +1 = 01, -1 = 10.
-    const fn code_2bit(self) -> u8 {
-        match self {
-            Self::Zero => 0b00,
-            Self::Plus => 0b01,
-            Self::Minus => 0b10,
-        }
-    }
-
-    /// The trit of a 2-bit code; 11 has none.
-    const fn from_code_2bit(code: u8) -> Option<Self> {
-        match code {
-            0b00 => Some(Self::Zero),
-            0b01 => Some(Self::Plus),
-            0b10 => Some(Self::Minus),
-            _ => None,
-        }
-    }
 }
 
 /// A byte which no encoder writes for the wanted number of trits.
@@ -72,11 +50,6 @@ pub struct TritError {
 /// Bytes that the base-3 code of `count` trits takes.
 pub const fn base3_len(count: usize) -> usize {
     count.div_ceil(TRITS_PER_BYTE_BASE3)
-}
-
-/// Bytes that the 2-bit code of `count` trits takes.
-pub const fn two_bit_len(count: usize) -> usize {
-    count.div_ceil(TRITS_PER_BYTE_2BIT)
 }
 
 /// Encodes five trits a byte, the first trit in the lowest digit; missing trits of the last byte count as zero.
@@ -102,30 +75,6 @@ pub fn unpack_base3(bytes: &[u8], count: usize) -> Result<Vec<Trit>, TritError> 
         for _ in 0..TRITS_PER_BYTE_BASE3 {
             trits.push(Trit::ALL[usize::from(digits % 3)]);
             digits /= 3;
-        }
-    }
-    drop_tail(trits, count, bytes.len())
-}
-
-/// Encodes four trits a byte, low bits first; missing trits of the last byte count as zero.
-pub fn pack_2bit(trits: &[Trit]) -> Vec<u8> {
-    let pack = |group: &[Trit]| {
-        group
-            .iter()
-            .rev()
-            .fold(0, |byte, trit| byte << 2 | trit.code_2bit())
-    };
-    trits.chunks(TRITS_PER_BYTE_2BIT).map(pack).collect()
-}
-
-/// Decodes `count` trits from exactly [`two_bit_len`]`(count)` bytes.
-pub fn unpack_2bit(bytes: &[u8], count: usize) -> Result<Vec<Trit>, TritError> {
-    check_len(bytes, two_bit_len(count))?;
-    let mut trits = Vec::with_capacity(bytes.len() * TRITS_PER_BYTE_2BIT);
-    for (offset, &byte) in bytes.iter().enumerate() {
-        for index in 0..TRITS_PER_BYTE_2BIT {
-            let code = byte >> (2 * index) & 0b11;
-            trits.push(Trit::from_code_2bit(code).ok_or(TritError { offset })?);
         }
     }
     drop_tail(trits, count, bytes.len())
@@ -168,18 +117,8 @@ mod tests {
     }
 
     #[test]
-    fn two_bit_code_is_the_documented_one() {
-        assert_eq!(
-            pack_2bit(&[Plus, Minus, Zero, Plus, Minus]),
-            [0b01_00_10_01, 0b10]
-        );
-        assert_eq!(pack_2bit(&[]), []);
-    }
-
-    #[test]
     fn lengths_round_up() {
         assert_eq!([0, 1, 5, 6, 10].map(base3_len), [0, 1, 1, 2, 2]);
-        assert_eq!([0, 1, 4, 5, 8].map(two_bit_len), [0, 1, 1, 2, 2]);
     }
 
     #[test]
@@ -195,27 +134,11 @@ mod tests {
     }
 
     #[test]
-    fn every_2bit_byte_is_decoded_or_refused_at_its_offset() {
-        for byte in 0..=u8::MAX {
-            let decoded = unpack_2bit(&[0, byte, 0], 12);
-            if byte & byte >> 1 & 0b01_01_01_01 == 0 {
-                assert_eq!(pack_2bit(&decoded.unwrap()), [0, byte, 0]);
-            } else {
-                assert_eq!(decoded, Err(TritError { offset: 1 }));
-            }
-        }
-    }
-
-    #[test]
     fn unused_tail_trits_must_be_zero() {
         assert_eq!(unpack_base3(&[121, 121], 7).unwrap(), [Zero; 7]);
         let tail_plus = pack_base3(&[Zero, Zero, Plus]);
         assert_eq!(
             unpack_base3(&[121, tail_plus[0]], 7),
-            Err(TritError { offset: 1 })
-        );
-        assert_eq!(
-            unpack_2bit(&[0, 0b01_00_00], 6),
             Err(TritError { offset: 1 })
         );
     }
@@ -224,8 +147,7 @@ mod tests {
     fn missing_and_excess_bytes_are_refused() {
         assert_eq!(unpack_base3(&[121], 6), Err(TritError { offset: 1 }));
         assert_eq!(unpack_base3(&[121; 3], 6), Err(TritError { offset: 2 }));
-        assert_eq!(unpack_2bit(&[], 1), Err(TritError { offset: 0 }));
-        assert_eq!(unpack_2bit(&[0; 2], 4), Err(TritError { offset: 1 }));
-        assert_eq!(unpack_2bit(&[], 0), Ok(vec![]));
+        assert_eq!(unpack_base3(&[], 1), Err(TritError { offset: 0 }));
+        assert_eq!(unpack_base3(&[], 0), Ok(vec![]));
     }
 }

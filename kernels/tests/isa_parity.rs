@@ -118,35 +118,33 @@ impl Case {
             multiplier,
             pre_shift: self.pre_shift,
         };
-        let linear = Conv::new(self.shape, &weights, linear).unwrap();
-        let relu = Conv::new(self.shape, &weights, relu).unwrap();
         self.compare(
-            |isa, output: &mut [i16], scratch| linear.run_linear(isa, &input, output, scratch),
-            linear.scratch_len(),
+            &convs(self.shape, &weights, &linear),
+            |conv, output: &mut [i16], scratch| conv.run_linear(&input, output, scratch),
         );
         self.compare(
-            |isa, output: &mut [u8], scratch| relu.run_relu(isa, &input, output, scratch),
-            relu.scratch_len(),
+            &convs(self.shape, &weights, &relu),
+            |conv, output: &mut [u8], scratch| conv.run_relu(&input, output, scratch),
         );
     }
 
     fn compare<T: Copy + Default + PartialEq + Send + std::fmt::Debug>(
         &self,
-        run: impl Fn(Isa, &mut [T], &mut Scratch) + Sync,
-        scratch_len: usize,
+        convs: &[Conv],
+        run: impl Fn(&Conv, &mut [T], &mut Scratch) + Sync,
     ) {
-        let outputs = Isa::available().into_iter().map(|isa| {
+        let outputs = convs.iter().map(|conv| {
             let mut output = vec![T::default(); self.shape.out_len()];
-            let mut scratch = Scratch::with_len(scratch_len);
+            let mut scratch = Scratch::with_len(conv.scratch_len());
             // Twice: the second run meets what the first one left in the scratch.
-            run(isa, &mut output, &mut scratch);
+            run(conv, &mut output, &mut scratch);
             output.fill(T::default());
-            run(isa, &mut output, &mut scratch);
-            (isa, output)
+            run(conv, &mut output, &mut scratch);
+            (conv.isa(), output)
         });
         let outputs: Vec<_> = outputs.collect();
         let (_, expected) = &outputs[0];
-        let threads = self.with_threads(&run, scratch_len);
+        let threads = self.with_threads(&convs[1..], &run);
         for (isa, output) in outputs[1..].iter().chain(&threads) {
             let wrong = output.iter().zip(expected).position(|(a, b)| a != b);
             let wrong = wrong.map(|index| (index, output[index], expected[index]));
@@ -157,19 +155,25 @@ impl Case {
     /// The outputs of the fast levels on two, and on three threads.
     fn with_threads<T: Copy + Default + Send>(
         &self,
-        run: impl Fn(Isa, &mut [T], &mut Scratch) + Sync,
-        scratch_len: usize,
+        fast: &[Conv],
+        run: impl Fn(&Conv, &mut [T], &mut Scratch) + Sync,
     ) -> Vec<(Isa, Vec<T>)> {
-        let fast = Isa::available().into_iter().skip(1);
-        let cases = fast.flat_map(|isa| [(isa, 2), (isa, 3)]);
-        let outputs = cases.map(|(isa, threads)| {
+        let cases = fast.iter().flat_map(|conv| [(conv, 2), (conv, 3)]);
+        let outputs = cases.map(|(conv, threads)| {
             let mut output = vec![T::default(); self.shape.out_len()];
-            let mut scratch = Scratch::for_threads(scratch_len, threads).with_split_cost_min(0);
-            POOL.install(|| run(isa, &mut output, &mut scratch));
-            (isa, output)
+            let scratch = Scratch::for_threads(conv.scratch_len(), threads);
+            let mut scratch = scratch.with_split_cost_min(0);
+            POOL.install(|| run(conv, &mut output, &mut scratch));
+            (conv.isa(), output)
         });
         outputs.collect()
     }
+}
+
+/// The same convolution for every level: the specification first.
+fn convs(shape: Shape, weights: &[Trit], epilogue: &Epilogue) -> Vec<Conv> {
+    let conv = |isa| Conv::new(isa, shape, weights, epilogue.clone()).unwrap();
+    Isa::available().into_iter().map(conv).collect()
 }
 
 fn weights() -> impl Strategy<Value = Weights> {
@@ -280,14 +284,15 @@ fn check_sums(in_channels: usize, first: Trit, bias: i16) {
     });
     let expected: Vec<_> = expected.collect();
     let epilogue = Epilogue::Linear { bias: bias.clone() };
-    let conv = Conv::new(shape, &weights, epilogue).unwrap();
-    let mut scratch = Scratch::with_len(conv.scratch_len());
-    for isa in Isa::available() {
+    for conv in convs(shape, &weights, &epilogue) {
         let mut output = vec![0; shape.out_len()];
-        conv.run_linear(isa, &vec![127; shape.in_len()], &mut output, &mut scratch);
+        let mut scratch = Scratch::with_len(conv.scratch_len());
+        conv.run_linear(&vec![127; shape.in_len()], &mut output, &mut scratch);
         assert_eq!(
-            output, expected,
-            "{isa}, {in_channels} channels, bias {bias:?}"
+            output,
+            expected,
+            "{}, {in_channels} channels, bias {bias:?}",
+            conv.isa()
         );
     }
 }
@@ -341,19 +346,20 @@ fn check_requantization(pre_shift: u8, multiplier: i16) {
         multiplier: vec![multiplier; 512],
         pre_shift,
     };
-    let conv = Conv::new(shape, &[Trit::Plus; 512], epilogue).unwrap();
     let input: Vec<_> = (0..128).collect();
     let expected: Vec<_> = (i16::MIN..=i16::MAX)
         .map(|x| relu(x, multiplier, pre_shift))
         .collect();
-    let mut scratch = Scratch::with_len(conv.scratch_len());
-    for isa in Isa::available() {
+    for conv in convs(shape, &[Trit::Plus; 512], &epilogue) {
         let mut output = vec![0; shape.out_len()];
-        conv.run_relu(isa, &input, &mut output, &mut scratch);
+        let mut scratch = Scratch::with_len(conv.scratch_len());
+        conv.run_relu(&input, &mut output, &mut scratch);
         let wrong = output.iter().zip(&expected).position(|(a, b)| a != b);
         assert_eq!(
-            wrong, None,
-            "{isa}, multiplier {multiplier}, pre-shift {pre_shift}"
+            wrong,
+            None,
+            "{}, multiplier {multiplier}, pre-shift {pre_shift}",
+            conv.isa()
         );
     }
 }

@@ -29,14 +29,15 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    pub(super) fn new(layer: &ModelLayer) -> Result<Self, NetworkError> {
+    /// For this level.
+    pub(super) fn new(layer: &ModelLayer, isa: Isa) -> Result<Self, NetworkError> {
         Ok(match layer {
             ModelLayer::Conv(layer) if layer.groups != 1 => {
                 Self::Depthwise(build_depthwise(layer)?)
             }
             ModelLayer::Conv(layer) => match layer.epilogue {
-                Epilogue::Relu { .. } => Self::Relu(build(layer)?),
-                Epilogue::Linear { .. } => Self::Linear(build(layer)?),
+                Epilogue::Relu { .. } => Self::Relu(build(layer, isa)?),
+                Epilogue::Linear { .. } => Self::Linear(build(layer, isa)?),
             },
             ModelLayer::AddUpsampled(layer) => Self::AddUpsampled(layer.shape),
             ModelLayer::Add(layer) => Self::Add {
@@ -70,15 +71,9 @@ impl Operation {
     ///
     /// # Panics
     /// When it is linear, or a tensor's length is not that of its shape.
-    pub(super) fn run(
-        &self,
-        isa: Isa,
-        inputs: &Inputs<'_>,
-        output: &mut [u8],
-        scratch: &mut Scratch,
-    ) {
+    pub(super) fn run(&self, inputs: &Inputs<'_>, output: &mut [u8], scratch: &mut Scratch) {
         match self {
-            Self::Relu(conv) => conv.run_relu(isa, inputs.get(0), output, scratch),
+            Self::Relu(conv) => conv.run_relu(inputs.get(0), output, scratch),
             Self::Linear(_) => unreachable!("a linear convolution gives no activations"),
             Self::Depthwise(conv) => conv.run(inputs.get(0), output, scratch),
             &Self::AddUpsampled(TensorShape {
@@ -127,8 +122,8 @@ impl Operation {
 }
 
 /// The convolution of all planes.
-pub(super) fn build(layer: &ConvLayer) -> Result<Conv, NetworkError> {
-    Conv::new(shape(layer)?, &layer.trits, epilogue(layer)).map_err(refused(layer))
+pub(super) fn build(layer: &ConvLayer, isa: Isa) -> Result<Conv, NetworkError> {
+    Conv::new(isa, shape(layer)?, &layer.trits, epilogue(layer)).map_err(refused(layer))
 }
 
 fn build_depthwise(layer: &ConvLayer) -> Result<Depthwise, NetworkError> {

@@ -54,7 +54,7 @@ impl<'a, A> Cursor<'a, A> {
 ///
 /// Implementations mark every operation `#[inline(always)]`: only code that is inlined below [`Lanes::enter`] is
 /// compiled for the instruction set.
-pub(super) trait Lanes: Copy {
+pub(super) trait Lanes: Copy + Send + Sync {
     /// How many lanes are computed together, as many as registers allow: at most
     /// [`super::tiling::GROUP_LANES_MAX`].
     const GROUP_LANES: usize;

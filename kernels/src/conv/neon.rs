@@ -31,7 +31,7 @@ const VECTOR_WORDS: usize = 8;
 pub(super) type Sum = [uint16x8_t; 4];
 
 /// The inner loop, in the order of instructions that suits a kind of cores. An implementor is a token that proves NEON.
-pub(super) trait Schedule: Copy {
+pub(super) trait Schedule: Copy + Send + Sync {
     /// See [`Adders::Ahead`].
     type Ahead: Copy;
 

@@ -15,14 +15,19 @@
 //! than [`PASS_ITEMS_MAX`]; a block with more is cut into several passes whose results are added in 32 bits.
 
 use std::num::NonZeroU16;
+use std::ops::Range;
 
 use super::Shape;
+use super::grouping::{Used, neighbours};
 use super::tiling::{Tiling, ZERO_OFFSET};
 use crate::Trit;
 use crate::requantize::ACTIVATION_MAX;
 
 /// Most channels in a block: 27 patterns. With four, the 80 borders would cost more than the additions saved.
 pub(super) const BLOCK_CHANNELS_MAX: usize = 3;
+
+/// Patterns of a block, at most.
+const PATTERNS_MAX: usize = counts_len(BLOCK_CHANNELS_MAX) + 1;
 
 /// Pairs that may be loaded before they are added: so many more follow the last one.
 pub(super) const PAIRS_AHEAD: usize = 2;
@@ -42,18 +47,18 @@ pub(super) type Pair = [u16; 2];
 /// The weights of a convolution.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    /// In the order of the output channels.
-    pub(super) blocks: Vec<Block>,
+    /// Every output channel is in one of them.
+    pub(super) blocks: Box<[Block]>,
+    cost: usize,
 }
 
-/// Neighbouring output channels that share their additions.
+/// Output channels that share their additions.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
-    pub(super) first_channel: usize,
-    /// `1..=BLOCK_CHANNELS_MAX`.
-    pub(super) channel_count: usize,
+    /// `1..=BLOCK_CHANNELS_MAX` of them.
+    pub(super) channels: Box<[usize]>,
     /// At least one.
-    pub(super) passes: Vec<Pass>,
+    pub(super) passes: Box<[Pass]>,
 }
 
 /// Items whose sums are exact in 16 bits, and which lie in one window. Assembly walks over it without a test: what
@@ -61,31 +66,16 @@ pub(super) struct Block {
 #[derive(Clone, Debug)]
 pub(super) struct Pass {
     window_start: usize,
-    pair_counts: Vec<NonZeroU16>,
-    pairs: Vec<Pair>,
-}
-
-/// The items of one window, in the order of the weights.
-struct WindowItems {
-    /// First byte of the window in the scratch.
-    window_start: usize,
-    first_item: usize,
-    /// Where in the window the input of each item lies.
-    offsets: Vec<u16>,
+    pair_counts: Box<[NonZeroU16]>,
+    pairs: Box<[Pair]>,
 }
 
 impl Pass {
-    /// Of so many channels.
-    ///
     /// # Panics
-    /// If the counts are not those of the channels' patterns and of the pairs.
-    fn new(
-        channel_count: usize,
-        window_start: usize,
-        pair_counts: Vec<NonZeroU16>,
-        pairs: Vec<Pair>,
-    ) -> Self {
-        assert_eq!(pair_counts.len(), counts_len(channel_count), "patterns");
+    /// If the counts are not those of the patterns of a block and of the pairs.
+    fn new(window_start: usize, pair_counts: Box<[NonZeroU16]>, pairs: Box<[Pair]>) -> Self {
+        let is_counts_len = |channel_count| pair_counts.len() == counts_len(channel_count);
+        assert!((1..=BLOCK_CHANNELS_MAX).any(is_counts_len), "patterns");
         let counted: usize = pair_counts
             .iter()
             .map(|count| usize::from(count.get()))
@@ -124,44 +114,158 @@ pub(super) const fn counts_len(channel_count: usize) -> usize {
 }
 
 impl Plan {
-    /// Builds the plan with the size of blocks that costs least for these weights.
+    /// Builds the plan with the size of blocks that costs least for these weights if neighbours share them, and with other
+    /// channels together where these cost less. Sizes are not compared again with these: the estimate tells blocks of one
+    /// size apart better than it tells sizes.
     pub(super) fn new(shape: &Shape, weights: &[Trit], tiling: &Tiling) -> Self {
-        let windows = window_items(shape.kernel(), tiling);
-        (1..=BLOCK_CHANNELS_MAX)
-            .map(|channels| Self::with_block_channels(channels, shape, weights, &windows))
-            .min_by_key(Self::cost)
-            .expect("there is at least one size of blocks")
-    }
-
-    fn with_block_channels(
-        block_channels: usize,
-        shape: &Shape,
-        weights: &[Trit],
-        windows: &[WindowItems],
-    ) -> Self {
-        let channels: Vec<_> = weights.chunks_exact(shape.items_len()).collect();
-        let block_count = channels.len().div_ceil(block_channels);
-        // As even as it goes: a block of one channel after blocks of three would be the dearest.
-        let bound = |block: usize| block * channels.len() / block_count;
-        let blocks = (0..block_count).map(|block| {
-            let channels = &channels[bound(block)..bound(block + 1)];
-            Block {
-                first_channel: bound(block),
-                channel_count: channels.len(),
-                passes: passes(channels, windows),
-            }
-        });
-        Self {
-            blocks: blocks.collect(),
+        let layer = Layer::new(shape, weights, tiling);
+        let cost = |groups: &Vec<_>| layer.cost(groups);
+        let of_size = |block_channels| {
+            let blocks = neighbours(layer.channels.len(), block_channels);
+            blocks.map(Iterator::collect).collect()
+        };
+        let size = (1..=BLOCK_CHANNELS_MAX)
+            .min_by_key(|&size| cost(&of_size(size)))
+            .expect("there is at least one size of blocks");
+        let neighbours = of_size(size);
+        let grouped = Used::new(layer.channels.iter().copied()).groups(size);
+        if cost(&grouped) < cost(&neighbours) {
+            layer.plan(&grouped)
+        } else {
+            layer.plan(&neighbours)
         }
     }
 
     /// Time of a run, in additions of a pair to each lane.
     pub(super) fn cost(&self) -> usize {
-        let passes = self.blocks.iter().flat_map(|block| &block.passes);
+        self.cost
+    }
+}
+
+/// What plans are made of.
+struct Layer<'w> {
+    /// The weights of each output channel.
+    channels: Vec<&'w [Trit]>,
+    windows: Vec<WindowItems>,
+    /// The patterns of one channel, of two and of three, by their code.
+    patterns: [Vec<Pattern>; BLOCK_CHANNELS_MAX],
+}
+
+/// The items of one window, in the order of the weights.
+struct WindowItems {
+    /// First byte of the window in the scratch.
+    window_start: usize,
+    items: Range<usize>,
+    /// Where in the window the input of each item lies.
+    offsets: Vec<u16>,
+}
+
+/// The weights that an item may have.
+struct Pattern {
+    /// Its place in Gray order.
+    rank: usize,
+    /// 1 for each channel that adds the item, then 1 for each that subtracts it.
+    sides: Sides,
+}
+
+/// How many items each channel adds, and subtracts.
+type Sides = [usize; 2 * BLOCK_CHANNELS_MAX];
+
+/// Neighbouring items of a window that are one pass.
+struct PassItems<'l> {
+    window: &'l WindowItems,
+    items: Range<usize>,
+    /// How many of them have each pattern, in Gray order.
+    counts: Vec<usize>,
+    sides: Sides,
+}
+
+impl<'w> Layer<'w> {
+    fn new(shape: &Shape, weights: &'w [Trit], tiling: &Tiling) -> Self {
+        Self {
+            channels: weights.chunks_exact(shape.items_len()).collect(),
+            windows: window_items(shape.kernel(), tiling),
+            patterns: [1, 2, 3].map(patterns),
+        }
+    }
+
+    /// Of a plan with these blocks.
+    fn cost(&self, groups: &[Vec<usize>]) -> usize {
+        let blocks = groups.iter().map(|channels| {
+            let passes = self.passes(channels, &self.codes(channels));
+            passes.iter().map(PassItems::cost).sum::<usize>()
+        });
+        blocks.sum()
+    }
+
+    /// With these blocks.
+    fn plan(&self, groups: &[Vec<usize>]) -> Plan {
+        let mut cost = 0;
+        let blocks = groups.iter().map(|channels| {
+            let codes = self.codes(channels);
+            let passes = self.passes(channels, &codes);
+            cost += passes.iter().map(PassItems::cost).sum::<usize>();
+            let patterns = &self.patterns[channels.len() - 1];
+            let passes = passes.iter().map(|pass| pass.build(&codes, patterns));
+            Block {
+                channels: channels.as_slice().into(),
+                passes: passes.collect(),
+            }
+        });
+        Plan {
+            blocks: blocks.collect(),
+            cost,
+        }
+    }
+
+    /// The pattern that each item has in a block, by its code.
+    fn codes(&self, channels: &[usize]) -> Vec<u8> {
+        let mut codes = vec![0; self.channels[0].len()];
+        // The last channel has the highest digit.
+        for &channel in channels.iter().rev() {
+            for (code, &weight) in codes.iter_mut().zip(self.channels[channel]) {
+                *code = 3 * *code + digit(weight);
+            }
+        }
+        codes
+    }
+
+    /// Cuts the items of a block into passes. The first one may be empty.
+    fn passes(&self, channels: &[usize], codes: &[u8]) -> Vec<PassItems<'_>> {
+        let patterns = &self.patterns[channels.len() - 1];
+        let mut passes = Vec::new();
+        for window in &self.windows {
+            let mut rest = window.items.clone();
+            while !rest.is_empty() {
+                let mut pass = PassItems::new(window, rest.clone(), codes, patterns);
+                if !pass.is_exact() {
+                    let exact_len = exact_len(&codes[rest.clone()], patterns);
+                    let items = rest.start..rest.start + exact_len;
+                    pass = PassItems::new(window, items, codes, patterns);
+                }
+                rest.start = pass.items.end;
+                if passes.is_empty() || !pass.is_empty() {
+                    passes.push(pass);
+                }
+            }
+        }
         passes
-            .map(|pass| pass.pairs.len() + BORDER_COST * pass.pair_counts.len() + PASS_COST)
-            .sum()
+    }
+}
+
+/// How many of these items a pass has room for.
+fn exact_len(codes: &[u8], patterns: &[Pattern]) -> usize {
+    let mut sides = Sides::default();
+    let is_beyond = |&code: &u8| {
+        add_sides(&mut sides, &patterns[usize::from(code)], 1);
+        sides.iter().any(|&items| items > PASS_ITEMS_MAX)
+    };
+    codes.iter().position(is_beyond).unwrap_or(codes.len())
+}
+
+fn add_sides(sides: &mut Sides, pattern: &Pattern, count: usize) {
+    for (items, side) in sides.iter_mut().zip(pattern.sides) {
+        *items += count * side;
     }
 }
 
@@ -169,115 +273,128 @@ impl Plan {
 fn window_items(kernel: usize, tiling: &Tiling) -> Vec<WindowItems> {
     let taps = kernel * kernel;
     let windows = tiling.windows().map(|(window_start, channels)| {
-        let first_item = channels.start * taps;
-        let items = first_item..channels.end * taps;
+        let items = channels.start * taps..channels.end * taps;
         let offsets = items
+            .clone()
             .map(|item| tiling.item_offset(item / taps, item % taps / kernel, item % kernel))
             .collect();
         WindowItems {
             window_start,
-            first_item,
+            items,
             offsets,
         }
     });
     windows.collect()
 }
 
-/// Cuts the items of a block into passes. `channels` are the weights of each channel.
-fn passes(channels: &[&[Trit]], windows: &[WindowItems]) -> Vec<Pass> {
-    let mut pattern = [Trit::Zero; BLOCK_CHANNELS_MAX];
-    let pattern = &mut pattern[..channels.len()];
-    let mut passes = Vec::new();
-    for window in windows {
-        let mut builder = PassBuilder::new(channels.len());
-        for (item, &offset) in (window.first_item..).zip(&window.offsets) {
-            for (weight, weights) in pattern.iter_mut().zip(channels) {
-                *weight = weights[item];
-            }
-            if !builder.has_room_for(pattern) {
-                passes.push(builder.finish(window.window_start));
-                builder = PassBuilder::new(channels.len());
-            }
-            builder.push(pattern, offset);
+impl<'l> PassItems<'l> {
+    /// Counts these items of a window.
+    fn new(
+        window: &'l WindowItems,
+        items: Range<usize>,
+        codes: &[u8],
+        patterns: &[Pattern],
+    ) -> Self {
+        let mut counts_by_code = [0; PATTERNS_MAX];
+        for &code in &codes[items.clone()] {
+            counts_by_code[usize::from(code)] += 1;
         }
-        if !builder.is_empty() || passes.is_empty() {
-            passes.push(builder.finish(window.window_start));
+        let mut counts = vec![0; patterns.len()];
+        let mut sides = Sides::default();
+        for (pattern, count) in patterns.iter().zip(counts_by_code) {
+            counts[pattern.rank] = count;
+            add_sides(&mut sides, pattern, count);
         }
-    }
-    passes
-}
-
-/// Collects the items of one pass.
-struct PassBuilder {
-    channel_count: usize,
-    /// The offsets of the items of each pattern, in Gray order.
-    offsets: Vec<Vec<u16>>,
-    /// How many items each channel adds, and subtracts.
-    side_items: [usize; 2 * BLOCK_CHANNELS_MAX],
-}
-
-impl PassBuilder {
-    fn new(channel_count: usize) -> Self {
         Self {
-            channel_count,
-            offsets: vec![Vec::new(); counts_len(channel_count) + 1],
-            side_items: [0; 2 * BLOCK_CHANNELS_MAX],
+            window,
+            items,
+            counts,
+            sides,
         }
     }
 
+    /// Whether no channel has a weight for any item.
     fn is_empty(&self) -> bool {
-        self.offsets.iter().all(Vec::is_empty)
+        self.sides == Sides::default()
     }
 
-    /// Whether the sums stay exact with one more item.
-    fn has_room_for(&self, pattern: &[Trit]) -> bool {
-        sides(pattern).all(|side| self.side_items[side] < PASS_ITEMS_MAX)
+    /// Whether the sums cannot leave 16 bits.
+    fn is_exact(&self) -> bool {
+        self.sides.iter().all(|&items| items <= PASS_ITEMS_MAX)
     }
 
-    fn push(&mut self, pattern: &[Trit], offset: u16) {
-        for side in sides(pattern) {
-            self.side_items[side] += 1;
-        }
-        if pattern.iter().any(|&weight| weight != Trit::Zero) {
-            self.offsets[gray_rank(pattern)].push(offset);
-        }
+    /// How many pairs each pattern takes, but for the pattern of zeros, which is the middle one. There is at least one pair,
+    /// and an odd last item is paired with zeros.
+    fn pair_counts(&self) -> impl Iterator<Item = usize> {
+        let ranks = self.counts.iter().enumerate();
+        let used = ranks.filter(|&(rank, _)| rank != self.counts.len() / 2);
+        used.map(|(_, count)| count.div_ceil(2).max(1))
     }
 
-    fn finish(self, window_start: usize) -> Pass {
+    /// Time of a run, in additions of a pair to each lane.
+    fn cost(&self) -> usize {
+        let borders = self.counts.len() - 1;
+        self.pair_counts().sum::<usize>() + PAIRS_AHEAD + BORDER_COST * borders + PASS_COST
+    }
+
+    /// Sorts the items by their patterns.
+    fn build(&self, codes: &[u8], patterns: &[Pattern]) -> Pass {
         assert!(
-            self.side_items.iter().all(|&items| items <= PASS_ITEMS_MAX),
+            self.is_exact(),
             "a channel could leave 16 bits: {:?} items",
-            self.side_items
+            self.sides
         );
-        let mut pair_counts = Vec::new();
-        let mut pairs = Vec::new();
-        for (rank, offsets) in self.offsets.iter().enumerate() {
-            // The middle of an odd number of patterns is the pattern of zeros.
-            if rank == self.offsets.len() / 2 {
-                continue;
-            }
-            // There is at least one pair, and an odd last item is paired with zeros.
-            let pair_count = offsets.len().div_ceil(2).max(1);
-            let mut offsets = offsets.iter().copied();
-            pairs.extend((0..pair_count).map(|_| {
-                [offsets.next(), offsets.next()].map(|offset| offset.unwrap_or(ZERO_OFFSET))
-            }));
+        let zeros_rank = self.counts.len() / 2;
+        let mut pair_counts = Vec::with_capacity(self.counts.len() - 1);
+        // Where the next item of each pattern goes.
+        let mut places = vec![0; self.counts.len()];
+        let mut end = 0;
+        for (rank, pair_count) in self.pair_counts().enumerate() {
+            places[rank + usize::from(rank >= zeros_rank)] = 2 * end;
+            end += pair_count;
             let pair_count = u16::try_from(pair_count).ok().and_then(NonZeroU16::new);
             pair_counts.push(pair_count.expect("a window has fewer items than 16-bit offsets"));
         }
-        pairs.extend([[ZERO_OFFSET; 2]; PAIRS_AHEAD]);
-        Pass::new(self.channel_count, window_start, pair_counts, pairs)
+        let mut pairs = vec![[ZERO_OFFSET; 2]; end + PAIRS_AHEAD];
+        for item in self.items.clone() {
+            let rank = patterns[usize::from(codes[item])].rank;
+            if rank != zeros_rank {
+                pairs.as_flattened_mut()[places[rank]] =
+                    self.window.offsets[item - self.window.items.start];
+                places[rank] += 1;
+            }
+        }
+        let window_start = self.window.window_start;
+        Pass::new(window_start, pair_counts.into(), pairs.into())
     }
 }
 
-/// What an item of this pattern counts for: the channels that add it, and those that subtract it, in this order.
-fn sides(pattern: &[Trit]) -> impl Iterator<Item = usize> {
-    let side = |(channel, &weight): (usize, &Trit)| match weight {
-        Trit::Minus => Some(2 * channel + 1),
-        Trit::Zero => None,
-        Trit::Plus => Some(2 * channel),
-    };
-    pattern.iter().enumerate().filter_map(side)
+/// All patterns of so many channels by their code: the digits of the weights to the base 3, the first channel lowest.
+fn patterns(channel_count: usize) -> Vec<Pattern> {
+    let codes = 0..3_usize.pow(channel_count as u32);
+    codes
+        .map(|code| {
+            let weight = |channel: usize| Trit::ALL[code / 3_usize.pow(channel as u32) % 3];
+            let weights: Vec<_> = (0..channel_count).map(weight).collect();
+            let mut sides = Sides::default();
+            for (channel, weight) in weights.iter().enumerate() {
+                match weight {
+                    Trit::Minus => sides[BLOCK_CHANNELS_MAX + channel] = 1,
+                    Trit::Zero => {}
+                    Trit::Plus => sides[channel] = 1,
+                }
+            }
+            Pattern {
+                rank: gray_rank(&weights),
+                sides,
+            }
+        })
+        .collect()
+}
+
+/// The place of a weight in [`Trit::ALL`].
+fn digit(weight: Trit) -> u8 {
+    (weight.value() + 1) as u8
 }
 
 /// The place of a pattern in reflected Gray order, from all minus to all plus. The first channel changes fastest.
@@ -286,7 +403,7 @@ fn gray_rank(pattern: &[Trit]) -> usize {
         return 0;
     };
     let slower_rank = gray_rank(slower);
-    let digit = (fastest.value() + 1) as usize;
+    let digit = usize::from(digit(*fastest));
     slower_rank * 3
         + if slower_rank.is_multiple_of(2) {
             digit
@@ -298,6 +415,150 @@ fn gray_rank(pattern: &[Trit]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Isa;
+    use crate::conv::run::{Linear, Work};
+    use crate::conv::{Scratch, scalar, strip};
+    use proptest::prelude::*;
+
+    /// Steele, Lea and Flood's SplitMix64.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, bound: usize) -> usize {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut bits = self.0;
+            bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((bits ^ bits >> 31) % bound as u64) as usize
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    struct Case {
+        shape: Shape,
+        zero_percent: usize,
+        seed: u64,
+    }
+
+    impl Case {
+        /// Channels differ in how many of their weights are zero.
+        fn weights(&self) -> Vec<Trit> {
+            let mut random = Random(self.seed);
+            (0..self.shape.weights_len())
+                .map(|index| {
+                    let channel = index / self.shape.items_len();
+                    if random.below(100) < (self.zero_percent + 37 * channel) % 101 {
+                        return Trit::Zero;
+                    }
+                    [Trit::Minus, Trit::Plus][random.below(2)]
+                })
+                .collect()
+        }
+
+        /// Channels in any order, in blocks of any size.
+        fn any_groups(&self) -> Vec<Vec<usize>> {
+            let mut random = Random(!self.seed);
+            let mut left: Vec<_> = (0..self.shape.out_channels()).collect();
+            let mut groups = Vec::new();
+            while !left.is_empty() {
+                let len = left.len().min(1 + random.below(BLOCK_CHANNELS_MAX));
+                let group = (0..len).map(|_| left.swap_remove(random.below(left.len())));
+                groups.push(group.collect());
+            }
+            groups
+        }
+
+        fn check_sums(&self) {
+            let (shape, weights) = (&self.shape, self.weights());
+            let mut random = Random(self.seed);
+            let input = (0..shape.in_len()).map(|_| random.below(128) as u8);
+            let input: Vec<_> = input.collect();
+            let bias = (0..shape.out_channels()).map(|channel| 999 * channel as i16);
+            let bias: Vec<_> = bias.collect();
+            let mut expected = vec![0; shape.out_len()];
+            scalar::run(shape, &weights, &bias, Linear, &input, &mut expected);
+            let tiling = Tiling::new(shape);
+            let plan = Layer::new(shape, &weights, &tiling).plan(&self.any_groups());
+            let mut scratch = Scratch::with_len(tiling.scratch_len());
+            for isa in &Isa::available()[1..] {
+                let work = Work {
+                    plan: &plan,
+                    tiling: &tiling,
+                    bias: &bias,
+                    finish: Linear,
+                    input: &input,
+                };
+                let mut output = vec![0; shape.out_len()];
+                strip::run(*isa, work, &mut output, scratch.parts_for(0));
+                assert_eq!(output, expected, "{isa}");
+            }
+        }
+
+        fn check_cost(&self) {
+            let (shape, weights) = (&self.shape, self.weights());
+            let tiling = Tiling::new(shape);
+            let plan = Plan::new(shape, &weights, &tiling);
+            let channels = plan.blocks.iter().flat_map(|block| &block.channels);
+            let mut channels: Vec<_> = channels.copied().collect();
+            channels.sort();
+            assert!(channels.into_iter().eq(0..shape.out_channels()));
+            let layer = Layer::new(shape, &weights, &tiling);
+            for size in 1..=BLOCK_CHANNELS_MAX {
+                let groups = neighbours(shape.out_channels(), size).map(Iterator::collect);
+                let groups: Vec<_> = groups.collect();
+                assert!(plan.cost() <= layer.cost(&groups), "{size}");
+            }
+        }
+
+        fn check_estimate(&self) {
+            let (shape, weights) = (&self.shape, self.weights());
+            let tiling = Tiling::new(shape);
+            let layer = Layer::new(shape, &weights, &tiling);
+            let groups = self.any_groups();
+            let plan = layer.plan(&groups);
+            let passes = plan.blocks.iter().flat_map(|block| &block.passes);
+            let costs = passes
+                .map(|pass| pass.pairs.len() + BORDER_COST * pass.pair_counts.len() + PASS_COST);
+            let cost = costs.sum::<usize>();
+            assert_eq!([plan.cost(), layer.cost(&groups)], [cost; 2]);
+        }
+    }
+
+    fn case() -> impl Strategy<Value = Case> {
+        let channels = prop_oneof![(1..=33_usize, Just(3)), (1..=600_usize, Just(1))];
+        let parameters = (1..=20_usize, 1..=2_usize, 0..=100_usize, any::<u64>());
+        (channels, parameters).prop_map(|((in_channels, kernel), parameters)| {
+            let (out_channels, stride, zero_percent, seed) = parameters;
+            let shape = Shape::new(in_channels, out_channels, kernel, stride, 3, 5);
+            Case {
+                shape: shape.unwrap(),
+                zero_percent,
+                seed,
+            }
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(60)
+        })]
+
+        #[test]
+        fn any_blocks_give_the_sums_of_the_specification(case in case()) {
+            case.check_sums();
+        }
+
+        #[test]
+        fn no_plan_costs_more_than_one_of_neighbours(case in case()) {
+            case.check_cost();
+        }
+
+        #[test]
+        fn the_estimate_is_the_cost_of_what_is_built(case in case()) {
+            case.check_estimate();
+        }
+    }
 
     /// All patterns of so many channels in reflected Gray order, from all minus to all plus.
     fn gray_patterns(channel_count: usize) -> Vec<Vec<Trit>> {

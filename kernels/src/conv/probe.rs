@@ -14,7 +14,8 @@ const SIZE: [usize; 2] = [24, 32];
 /// [`Probe::run`] on each of [`Isa::rivals`] and so learns which suits this core.
 #[derive(Debug)]
 pub struct Probe {
-    conv: Conv,
+    /// The same one for each of the rivals.
+    convs: Vec<Conv>,
     input: Vec<u8>,
     output: Vec<i16>,
     scratch: Scratch,
@@ -23,32 +24,26 @@ pub struct Probe {
 impl Probe {
     /// Builds the layer.
     pub fn new() -> Self {
-        let [height, width] = SIZE;
-        let shape = Shape::new(CHANNELS, CHANNELS, 3, 1, height, width);
-        let shape = shape.expect("these sizes are within their bounds");
-        let mut draw = draws();
-        let mut below = |bound: u64| (draw() % bound) as usize;
-        let weights: Vec<_> = (0..shape.weights_len())
-            .map(|_| Trit::ALL[below(3)])
-            .collect();
-        let input = (0..shape.in_len())
-            .map(|_| below(u64::from(ACTIVATION_MAX) + 1) as u8)
-            .collect();
-        let bias = vec![0; CHANNELS];
-        let conv = Conv::new(shape, &weights, Epilogue::Linear { bias });
-        let conv = conv.expect("the lists are as long as the shape says");
+        let (shape, weights, input) = draw();
+        let conv = |isa| build(isa, shape, &weights);
+        let convs: Vec<_> = Isa::rivals().into_iter().map(conv).collect();
+        let scratch_len = convs.iter().map(Conv::scratch_len).max();
         Self {
             input,
             output: vec![0; shape.out_len()],
-            scratch: Scratch::with_len(conv.scratch_len()),
-            conv,
+            scratch: Scratch::with_len(scratch_len.unwrap_or_default()),
+            convs,
         }
     }
 
     /// Runs the layer once, on the caller's thread.
+    ///
+    /// # Panics
+    /// If the level is none of [`Isa::rivals`].
     pub fn run(&mut self, isa: Isa) {
-        self.conv
-            .run_linear(isa, &self.input, &mut self.output, &mut self.scratch);
+        let conv = self.convs.iter().find(|conv| conv.isa() == isa);
+        let conv = conv.expect("the level is one of the rivals");
+        conv.run_linear(&self.input, &mut self.output, &mut self.scratch);
     }
 }
 
@@ -56,6 +51,28 @@ impl Default for Probe {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The layer's weights and its input.
+fn draw() -> (Shape, Vec<Trit>, Vec<u8>) {
+    let [height, width] = SIZE;
+    let shape = Shape::new(CHANNELS, CHANNELS, 3, 1, height, width);
+    let shape = shape.expect("these sizes are within their bounds");
+    let mut draw = draws();
+    let mut below = |bound: u64| (draw() % bound) as usize;
+    let weights = (0..shape.weights_len())
+        .map(|_| Trit::ALL[below(3)])
+        .collect();
+    let input = (0..shape.in_len())
+        .map(|_| below(u64::from(ACTIVATION_MAX) + 1) as u8)
+        .collect();
+    (shape, weights, input)
+}
+
+fn build(isa: Isa, shape: Shape, weights: &[Trit]) -> Conv {
+    let bias = vec![0; CHANNELS];
+    let conv = Conv::new(isa, shape, weights, Epilogue::Linear { bias });
+    conv.expect("the lists are as long as the shape says")
 }
 
 /// The same numbers each time: a linear congruence, its high half (Knuth, "The Art of Computer Programming", volume 2, 3.3.4).
@@ -76,6 +93,8 @@ mod tests {
     #[test]
     fn rivals_give_the_same_answer() {
         let mut probe = Probe::new();
+        let (shape, weights, _) = draw();
+        probe.convs.push(build(Isa::Scalar, shape, &weights));
         let mut answer = |isa| {
             probe.output.fill(0);
             probe.run(isa);
@@ -90,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_third_of_the_weights_is_zero() {
-        let weights = &Probe::new().conv.weights;
+        let (_, weights, _) = draw();
         let zeros = weights.iter().filter(|&&trit| trit == Trit::Zero).count();
         assert!(
             zeros.abs_diff(weights.len() / 3) < weights.len() / 50,

@@ -6,11 +6,15 @@ use super::lanes::{Job, LANE_PIXELS, Lanes};
 use super::plan::{Block, Pass, Plan};
 use super::strip::Strip;
 use super::tiling::{Group, Tiling};
+use crate::requantize::relu;
 
 /// What is left to do with the exact sum of a channel plus its bias.
 pub(super) trait Finish: Copy + Send + Sync {
     /// An element of the output.
     type Value: Copy + Default + Send;
+
+    /// Turns the value of one pixel of an output channel into an element of the output: the specification.
+    fn finish_one(self, channel: usize, x: i16) -> Self::Value;
 
     /// Turns the values of 32 pixels of an output channel into elements of the output.
     fn finish<L: Lanes>(
@@ -63,6 +67,10 @@ type Values<L, const N: usize, const K: usize> = [[<L as Lanes>::Signed; N]; K];
 impl Finish for Relu<'_> {
     type Value = u8;
 
+    fn finish_one(self, channel: usize, x: i16) -> u8 {
+        relu(x, self.multiplier[channel], self.pre_shift)
+    }
+
     #[inline(always)]
     fn finish<L: Lanes>(
         self,
@@ -77,6 +85,10 @@ impl Finish for Relu<'_> {
 
 impl Finish for Linear {
     type Value = i16;
+
+    fn finish_one(self, _channel: usize, x: i16) -> i16 {
+        x
+    }
 
     #[inline(always)]
     fn finish<L: Lanes>(
@@ -115,7 +127,7 @@ impl<F: Finish, L: Lanes> Job<L> for Task<'_, '_, F> {
 impl<'a, F: Finish> Task<'a, '_, F> {
     #[inline(always)]
     fn run_group<L: Lanes, const N: usize>(&mut self, lanes: L, block: &'a Block, group: Group) {
-        match block.channel_count {
+        match block.channels.len() {
             1 => self.enter_group::<L, N, 1>(lanes, block, group),
             2 => self.enter_group::<L, N, 2>(lanes, block, group),
             3 => self.enter_group::<L, N, 3>(lanes, block, group),
@@ -140,14 +152,19 @@ impl<F: Finish, L: Lanes, const N: usize, const K: usize> Job<L> for GroupJob<'_
     fn run(self, lanes: L) {
         let Self { task, block, group } = self;
         let work = task.work;
-        let bias: &[i16; K] = work.bias[block.first_channel..]
+        let channels: &[usize; K] = block
+            .channels
             .first_chunk()
-            .expect("every channel has its bias");
-        let values: Values<L, N, K> = match block.passes.as_slice() {
-            [pass] => sum_narrow(lanes, pass, bias, group, task.scratch),
-            passes => sum_wide(lanes, passes, bias, group, task.scratch),
+            .expect("the block has this number of channels");
+        let mut bias = [0; K];
+        for (bias, &channel) in bias.iter_mut().zip(channels) {
+            *bias = work.bias[channel];
+        }
+        let values: Values<L, N, K> = match &*block.passes {
+            [pass] => sum_narrow(lanes, pass, &bias, group, task.scratch),
+            passes => sum_wide(lanes, passes, &bias, group, task.scratch),
         };
-        for (channel, values) in (block.first_channel..).zip(&values) {
+        for (&channel, values) in channels.iter().zip(&values) {
             let mut results = [[F::Value::default(); LANE_PIXELS]; N];
             for (results, &x) in results.iter_mut().zip(values) {
                 work.finish.finish(lanes, channel, x, results);

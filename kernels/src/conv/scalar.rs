@@ -1,11 +1,12 @@
 //! The specification: each output is a plain sum over its inputs. Naive on purpose.
 
-use super::{Conv, Epilogue, Shape};
+use super::Shape;
+use super::run::Finish;
 use crate::Trit;
-use crate::requantize::{relu, saturate_i16};
+use crate::requantize::saturate_i16;
 
 /// The exact sum of output channel `channel` at row `y`, column `x`. Outside the picture activations are zero.
-pub fn accumulate(
+pub(super) fn accumulate(
     shape: &Shape,
     weights: &[Trit],
     input: &[u8],
@@ -35,37 +36,21 @@ pub fn accumulate(
     sum
 }
 
-/// See [`Conv::run_relu`].
-pub fn run_relu(conv: &Conv, input: &[u8], output: &mut [u8]) {
-    let Epilogue::Relu {
-        multiplier,
-        pre_shift,
-        ..
-    } = &conv.epilogue
-    else {
-        panic!("run_relu needs a relu epilogue");
-    };
-    for_each_output(conv, input, |index, channel, x| {
-        output[index] = relu(x, multiplier[channel], *pre_shift);
-    });
-}
-
-/// See [`Conv::run_linear`].
-pub fn run_linear(conv: &Conv, input: &[u8], output: &mut [i16]) {
-    for_each_output(conv, input, |index, _, x| output[index] = x);
-}
-
-/// Calls `store(output index, output channel, saturated sum)` for every output.
-fn for_each_output(conv: &Conv, input: &[u8], mut store: impl FnMut(usize, usize, i16)) {
-    let shape = &conv.shape;
-    let mut index = 0;
-    for channel in 0..shape.out_channels() {
-        let bias = i32::from(conv.epilogue.bias()[channel]);
+/// Every output of a convolution: its sum, its bias, and what follows.
+pub(super) fn run<F: Finish>(
+    shape: &Shape,
+    weights: &[Trit],
+    bias: &[i16],
+    finish: F,
+    input: &[u8],
+    output: &mut [F::Value],
+) {
+    let mut outputs = output.iter_mut();
+    for (channel, &bias) in bias.iter().enumerate() {
         for y in 0..shape.out_height() {
-            for x in 0..shape.out_width() {
-                let sum = accumulate(shape, &conv.weights, input, channel, y, x);
-                store(index, channel, saturate_i16(sum + bias));
-                index += 1;
+            for (x, output) in (0..shape.out_width()).zip(&mut outputs) {
+                let sum = accumulate(shape, weights, input, channel, y, x);
+                *output = finish.finish_one(channel, saturate_i16(sum + i32::from(bias)));
             }
         }
     }

@@ -43,15 +43,37 @@ pub(super) fn run<F: Finish>(
     output: &mut [F::Value],
     parts: &mut [Part],
 ) {
-    if work.bias.len() <= FEW_CHANNELS {
-        run_planes::<F, FEW_CHANNELS>(isa, work, output, parts);
-    } else {
-        run_planes::<F, CHANNELS_MAX>(isa, work, output, parts);
+    match isa {
+        Isa::Scalar => unreachable!("the specification has no plan"),
+        Isa::Portable(lanes) => run_lanes(lanes, work, output, parts),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(lanes) => run_lanes(lanes, work, output, parts),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(lanes) => run_lanes(lanes, work, output, parts),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonInOrder(lanes) => run_lanes(lanes, work, output, parts),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(lanes) => run_lanes(lanes, work, output, parts),
+        #[cfg(target_arch = "arm")]
+        Isa::Neon32(lanes) => run_lanes(lanes, work, output, parts),
     }
 }
 
-fn run_planes<F: Finish, const N: usize>(
-    isa: Isa,
+fn run_lanes<L: Lanes, F: Finish>(
+    lanes: L,
+    work: Work<'_, F>,
+    output: &mut [F::Value],
+    parts: &mut [Part],
+) {
+    if work.bias.len() <= FEW_CHANNELS {
+        run_planes::<L, F, FEW_CHANNELS>(lanes, work, output, parts);
+    } else {
+        run_planes::<L, F, CHANNELS_MAX>(lanes, work, output, parts);
+    }
+}
+
+fn run_planes<L: Lanes, F: Finish, const N: usize>(
+    lanes: L,
     work: Work<'_, F>,
     output: &mut [F::Value],
     parts: &mut [Part],
@@ -66,12 +88,12 @@ fn run_planes<F: Finish, const N: usize>(
         planes: &mut planes,
         start: 0,
     };
-    run_strip::<F, N>(isa, work, strip, parts);
+    run_strip::<L, F, N>(lanes, work, strip, parts);
 }
 
 /// Halves the strip as long as there are threads.
-fn run_strip<F: Finish, const N: usize>(
-    isa: Isa,
+fn run_strip<L: Lanes, F: Finish, const N: usize>(
+    lanes: L,
     work: Work<'_, F>,
     strip: Strip<'_, '_, F::Value>,
     parts: &mut [Part],
@@ -80,14 +102,17 @@ fn run_strip<F: Finish, const N: usize>(
     let (left_parts, right_parts) = parts.split_at_mut(left_threads);
     let left_lanes = strip.lanes.len() * left_threads / (left_threads + right_parts.len());
     // Whole groups; of few lanes half of one may make the halves equal, which is worth more.
-    let group_lanes = group_lanes(isa);
-    let granule = match strip.lanes.len() / group_lanes {
-        ..MANY_GROUPS => group_lanes.div_ceil(2),
-        _ => group_lanes,
+    let granule = match strip.lanes.len() / L::GROUP_LANES {
+        ..MANY_GROUPS => L::GROUP_LANES.div_ceil(2),
+        _ => L::GROUP_LANES,
     };
     let left_lanes = left_lanes.next_multiple_of(granule);
     if left_lanes == 0 || left_lanes >= strip.lanes.len() {
-        return enter(isa, work, strip, &mut right_parts[0]);
+        return lanes.enter(Task {
+            work,
+            strip,
+            scratch: right_parts[0].bytes_mut(),
+        });
     }
     let middle = strip.lanes.start + left_lanes;
     let middle_start = work.tiling.plane_index(middle);
@@ -109,50 +134,7 @@ fn run_strip<F: Finish, const N: usize>(
         start: middle_start,
     };
     rayon_core::join(
-        || run_strip::<F, N>(isa, work, left, left_parts),
-        || run_strip::<F, N>(isa, work, right, right_parts),
+        || run_strip::<L, F, N>(lanes, work, left, left_parts),
+        || run_strip::<L, F, N>(lanes, work, right, right_parts),
     );
-}
-
-fn enter<F: Finish>(isa: Isa, work: Work<'_, F>, strip: Strip<'_, '_, F::Value>, part: &mut Part) {
-    let task = Task {
-        work,
-        strip,
-        scratch: part.bytes_mut(),
-    };
-    match isa {
-        Isa::Scalar => unreachable!("the specification has no plan"),
-        Isa::Portable(lanes) => lanes.enter(task),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(lanes) => lanes.enter(task),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(lanes) => lanes.enter(task),
-        #[cfg(target_arch = "aarch64")]
-        Isa::NeonInOrder(lanes) => lanes.enter(task),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon(lanes) => lanes.enter(task),
-        #[cfg(target_arch = "arm")]
-        Isa::Neon32(lanes) => lanes.enter(task),
-    }
-}
-
-/// Lanes that are computed together.
-fn group_lanes(isa: Isa) -> usize {
-    const fn of<L: Lanes>(_: L) -> usize {
-        L::GROUP_LANES
-    }
-    match isa {
-        Isa::Scalar => 1,
-        Isa::Portable(lanes) => of(lanes),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(lanes) => of(lanes),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(lanes) => of(lanes),
-        #[cfg(target_arch = "aarch64")]
-        Isa::NeonInOrder(lanes) => of(lanes),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon(lanes) => of(lanes),
-        #[cfg(target_arch = "arm")]
-        Isa::Neon32(lanes) => of(lanes),
-    }
 }
