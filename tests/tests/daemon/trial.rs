@@ -4,7 +4,7 @@ use crate::bench::Bench;
 use crate::command::ask;
 use crate::push::{Pusher, bundle, bundle_signed_by};
 use crate::update::{
-    bench, ending, expect_running, keyring, model_state, trust_roots, wait_for_log,
+    bench, ending, expect_running, install_by_hand, keyring, model_state, trust_roots, wait_for_log,
 };
 use crate::{document, expect_state};
 use rustix::process::Signal;
@@ -174,19 +174,10 @@ fn a_model_that_cannot_be_read_for_a_moment_is_not_lost() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::connect(broker.port(), "test");
     let bench = bench(broker.port());
-    fs::write(bench.path("two.tern"), bundle(2, |_| {})).expect("written");
-    let path = bench.path("two.tern");
-    let (code, said) = bench.model(&["install", path.to_str().expect("UTF-8")]);
-    assert_eq!(code, Some(0), "{said}");
-    let daemon = bench.run();
-    assert_eq!(ending(&mut subscriber, "by-hand").0, "committed");
-    daemon.terminate();
+    let file = install_by_hand(&bench, &mut subscriber);
     expect_state(&mut subscriber, "offline");
 
     // A folder in its place: reading fails, and not because there is nothing.
-    let models = fs::read_dir(bench.path("state/models")).expect("there");
-    let folder = models.map(|entry| entry.expect("readable").path());
-    let file = folder.last().expect("one model").join("model.tern");
     let aside = bench.path("aside.tern");
     fs::rename(&file, &aside).expect("moved");
     fs::create_dir(&file).expect("a new folder");

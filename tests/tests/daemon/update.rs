@@ -6,6 +6,7 @@ use crate::{document, events, expect_state, sequences, state};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -603,26 +604,28 @@ fn a_model_is_installed_listed_and_taken_back_by_hand() {
     daemon.terminate();
 }
 
+/// Has version 2 installed by hand, and kept by a daemon that has ended; its file.
+pub(crate) fn install_by_hand(bench: &Bench, subscriber: &mut Subscriber) -> PathBuf {
+    let path = bench.path("two.tern");
+    fs::write(&path, bundle(2, |_| {})).expect("written");
+    let (code, said) = bench.model(&["install", path.to_str().expect("UTF-8")]);
+    assert_eq!(code, Some(0), "{said}");
+    let daemon = bench.run();
+    assert_eq!(ending(subscriber, "by-hand").0, "committed");
+    daemon.terminate();
+    let models = fs::read_dir(bench.path("state/models")).expect("there");
+    let folders = models.map(|entry| entry.expect("readable").path());
+    folders.last().expect("one model").join("model.tern")
+}
+
 #[test]
 fn a_damaged_state_folder_never_keeps_the_daemon_from_its_work() {
     let broker = Broker::start();
     let mut subscriber = Subscriber::connect(broker.port(), "test");
     let bench = bench(broker.port());
-    fs::write(bench.path("two.tern"), bundle(2, |_| {})).expect("written");
-    let path = bench.path("two.tern");
-    let (code, said) = bench.model(&["install", path.to_str().expect("UTF-8")]);
-    assert_eq!(code, Some(0), "{said}");
-    let daemon = bench.run();
-    assert_eq!(ending(&mut subscriber, "by-hand").0, "committed");
-    daemon.terminate();
+    let file = install_by_hand(&bench, &mut subscriber);
 
     // The model's file rots: the packaged one takes its place.
-    let models = bench.path("state/models");
-    let folder = fs::read_dir(&models)
-        .expect("there")
-        .next()
-        .expect("one model");
-    let file = folder.expect("readable").path().join("model.tern");
     let mut bytes = fs::read(&file).expect("readable");
     bytes[100] ^= 1;
     fs::write(&file, bytes).expect("written");

@@ -2,6 +2,7 @@
 
 use super::config::{Access, Authorization};
 use super::ddi::{DOCUMENT_BYTES_MAX, DocumentError};
+use crate::update::web::is_below;
 use std::io::{self, Read};
 use thiserror::Error;
 use ureq::http::{StatusCode, header};
@@ -84,9 +85,8 @@ impl Client {
 
     /// The threat is a server, or somebody in its place, that has the device fetch from or tell others.
     fn within<'a>(&self, link: &'a str) -> Result<&'a str, ClientError> {
-        let below = link.strip_prefix(&self.access.home);
-        let is_plain = link.bytes().all(|byte| byte.is_ascii_graphic()) && !link.contains("/..");
-        if is_plain && below.is_some_and(|below| below.starts_with('/')) {
+        let is_plain = link.bytes().all(|byte| byte.is_ascii_graphic());
+        if is_plain && is_below(link, &format!("{}/", self.access.home)) {
             return Ok(link);
         }
         Err(ClientError::Elsewhere(link.chars().take(200).collect()))
