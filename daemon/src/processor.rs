@@ -113,7 +113,7 @@ fn expected() -> Isa {
 
 /// The shortest time of each level. They take turns, so that a slow moment meets all of them.
 fn measure(levels: &[Isa]) -> Vec<Lap> {
-    let mut probe = Probe::new();
+    let mut probe = Probe::new(levels);
     let mut laps: Vec<Lap> = levels
         .iter()
         .map(|&isa| Lap {

@@ -11,10 +11,10 @@ const SIZE: [usize; 2] = [24, 32];
 
 /// A convolution like those that most of a detector's time goes into, with tensors of its own: 3x3, 48 channels to 48, 24 x 32
 /// pixels, 15.9 million multiply-accumulates. Its weights are drawn, a third of them zeros. Who owns a clock times
-/// [`Probe::run`] on each of [`Isa::rivals`] and so learns which suits this core.
+/// [`Probe::run`] on each level and so learns which suits this core.
 #[derive(Debug)]
 pub struct Probe {
-    /// The same one for each of the rivals.
+    /// The same one for each of the levels.
     convs: Vec<Conv>,
     input: Vec<u8>,
     output: Vec<i16>,
@@ -22,11 +22,11 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Builds the layer.
-    pub fn new() -> Self {
+    /// Builds the layer for these levels.
+    pub fn new(levels: &[Isa]) -> Self {
         let (shape, weights, input) = draw();
-        let conv = |isa| build(isa, shape, &weights);
-        let convs: Vec<_> = Isa::rivals().into_iter().map(conv).collect();
+        let conv = |&isa| build(isa, shape, &weights);
+        let convs: Vec<_> = levels.iter().map(conv).collect();
         let scratch_len = convs.iter().map(Conv::scratch_len).max();
         Self {
             input,
@@ -39,17 +39,11 @@ impl Probe {
     /// Runs the layer once, on the caller's thread.
     ///
     /// # Panics
-    /// If the level is none of [`Isa::rivals`].
+    /// If it was not built for that level.
     pub fn run(&mut self, isa: Isa) {
         let conv = self.convs.iter().find(|conv| conv.isa() == isa);
-        let conv = conv.expect("the level is one of the rivals");
+        let conv = conv.expect("it is built for this level");
         conv.run_linear(&self.input, &mut self.output, &mut self.scratch);
-    }
-}
-
-impl Default for Probe {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -92,9 +86,9 @@ mod tests {
 
     #[test]
     fn rivals_give_the_same_answer() {
-        let mut probe = Probe::new();
-        let (shape, weights, _) = draw();
-        probe.convs.push(build(Isa::Scalar, shape, &weights));
+        let mut levels = Isa::rivals();
+        levels.push(Isa::Scalar);
+        let mut probe = Probe::new(&levels);
         let mut answer = |isa| {
             probe.output.fill(0);
             probe.run(isa);
