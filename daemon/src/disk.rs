@@ -58,6 +58,11 @@ pub fn read(path: &Path, len_max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Whether reading failed because there is nothing, or something too long to be ours. Anything else may pass.
+pub fn is_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData)
+}
+
 /// The operating system's.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemDisk;

@@ -5,8 +5,8 @@ use super::machine::Identity;
 use super::reason::Reason;
 use super::release;
 use super::store::StoreError;
+use crate::disk::is_nothing;
 use crate::model::{self, LoadError, Loaded};
-use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use ternwatch_bundle::manifest::{Release, SCHEMA};
@@ -118,17 +118,10 @@ pub fn identity(bundle: &VerifiedBundle<'_>) -> Option<Identity> {
 /// A stored model that could not be read. What is gone or has become something else stays so; what the card did not give may come
 /// the next time.
 pub(super) fn unread(error: StoreError) -> Refusal {
-    let is_final = match &error {
-        StoreError::Io { source, .. } => {
-            matches!(source.kind(), ErrorKind::NotFound | ErrorKind::InvalidData)
-        }
-        _ => true,
-    };
     Refusal {
-        reason: if is_final {
-            Reason::FileDamaged
-        } else {
-            Reason::StoreFailed
+        reason: match &error {
+            StoreError::Io { source, .. } if !is_nothing(source) => Reason::StoreFailed,
+            _ => Reason::FileDamaged,
         },
         signed: None,
         message: chain(&error),

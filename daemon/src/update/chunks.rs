@@ -7,8 +7,8 @@
 
 use super::digest::Digest;
 use super::offer::{CHUNK_BYTES, OFFER_BYTES_MAX, Offer};
-use crate::disk::{Disk, write_whole};
-use std::io::{self, ErrorKind};
+use crate::disk::{Disk, is_nothing, write_whole};
+use std::io;
 use std::path::{Path, PathBuf};
 use ternwatch_bundle::parse::FILE_LEN_MAX;
 
@@ -188,9 +188,7 @@ impl Download {
 fn none_if_missing(result: io::Result<Vec<u8>>) -> io::Result<Option<Vec<u8>>> {
     match result {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => {
-            Ok(None)
-        }
+        Err(error) if is_nothing(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -8,6 +8,8 @@ use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 use image::imageops::FilterType;
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use ternwatch_bundle::hex;
 
 /// The most bytes that a file of a data set may hold, unpacked.
 const FILE_LEN_MAX: u64 = 1 << 28;
@@ -41,6 +43,14 @@ impl Labelled {
     /// Number of pictures.
     pub fn count(&self) -> usize {
         self.labels.len()
+    }
+
+    /// SHA-256 of the pixels and the labels.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(&self.pixels);
+        hash.update(&self.labels);
+        hex::encode(&hash.finalize())
     }
 
     /// `[3][height][width]` of a picture.

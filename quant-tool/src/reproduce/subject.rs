@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use ternwatch_bundle::{Model, hex};
+use ternwatch_bundle::Model;
 use ternwatch_kernels::Isa;
 
 use super::measure;
@@ -108,11 +107,11 @@ impl Subject for Naming {
             shift,
             mirror,
         } = &*self.task;
-        json!({ "learned_from": digest(pictures), "shift": shift, "mirror": mirror })
+        json!({ "learned_from": pictures.digest(), "shift": shift, "mirror": mirror })
     }
 
     fn examined_with(&self) -> String {
-        digest(&self.test)
+        self.test.digest()
     }
 
     fn classes(&self) -> &[String] {
@@ -126,14 +125,6 @@ impl Subject for Naming {
     fn integer(&self, model: &Model) -> Result<f64> {
         measure::integer(model, &self.test)
     }
-}
-
-/// SHA-256 of pictures and of what they show.
-fn digest(pictures: &Labelled) -> String {
-    let mut hash = Sha256::new();
-    hash.update(&pictures.pixels);
-    hash.update(&pictures.labels);
-    hex::encode(&hash.finalize())
 }
 
 /// Finding people in photographs. The measure is AP50 over all of the validation set.

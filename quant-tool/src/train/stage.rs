@@ -419,11 +419,6 @@ impl<T: Task> Session<'_, T> {
     /// What a stage begins with, after the last state of the one before.
     fn fit(&self, stage: Stage, before: State) -> Result<(Parameters, Quantizer)> {
         let config = self.recipe.quantize;
-        // What was fitted to the float weights stays what it is, also where the soft stage has moved these.
-        let stays = config.levels == Rule::Frozen && config.soft_steps > 0;
-        if stage == Stage::Hard && config.fit == Fit::Weights && stays {
-            return Ok((before.average, before.quantizer));
-        }
         match config.fit {
             Fit::Outputs if stage == Stage::first_with_levels(config) => {
                 let plan = self.plan(0xF1, (0, readings::BATCHES));
@@ -432,8 +427,12 @@ impl<T: Task> Session<'_, T> {
                 let images = images.collect::<Result<Vec<_>>>()?;
                 readings::fit(self.network, &before.average, &images, config)
             }
-            // The soft stage began with the levels that were fitted.
-            Fit::Outputs if stage == Stage::Hard => Ok((before.average, before.quantizer)),
+            // The soft stage began with levels that stay what they are.
+            Fit::Outputs | Fit::Weights
+                if stage == Stage::Hard && config.levels == Rule::Frozen =>
+            {
+                Ok((before.average, before.quantizer))
+            }
             Fit::Outputs | Fit::Weights => {
                 let quantizer = Quantizer::fit(&before.average, config);
                 Ok((before.average, quantizer))

@@ -38,16 +38,6 @@ pub(super) enum Trial {
     },
 }
 
-impl Trial {
-    /// Whether the frames that are compared ceased to be comparable.
-    fn is_broken(&self, now: u64) -> bool {
-        match self {
-            Self::None => false,
-            Self::Comparison { breaks, .. } | Self::Frames { breaks, .. } => *breaks != now,
-        }
-    }
-}
-
 impl Agent {
     /// Brings the model that is to be in use to the frames, or behind the candidate that looks at them.
     pub(super) fn follow(&mut self) {
@@ -164,34 +154,33 @@ impl Agent {
     }
 
     pub(super) fn advance_trial(&mut self) {
-        let now = Instant::now();
         let tally = self.slot.tally();
-        if self.trial.is_broken(self.slot.breaks()) {
+        let (seen, begin, breaks) = match &self.trial {
+            Trial::None => return self.begin_trial(),
+            Trial::Comparison {
+                from,
+                begin,
+                breaks,
+                ..
+            } => (tally - *from, *begin, *breaks),
+            Trial::Frames { begin, breaks, .. } => (tally, *begin, *breaks),
+        };
+        if breaks != self.slot.breaks() {
             return self.break_trial();
         }
+        if !self.config.trial().is_reached(seen, begin.elapsed()) {
+            return;
+        }
         match std::mem::replace(&mut self.trial, Trial::None) {
-            Trial::None => self.begin_trial(),
+            Trial::None => {}
             Trial::Comparison {
-                sha256,
-                candidate,
-                begin,
-                from,
-                breaks,
+                sha256, candidate, ..
             } => {
-                let before = tally - from;
-                if !self.config.trial().is_reached(before, now - begin) {
-                    self.trial = Trial::Comparison {
-                        sha256,
-                        candidate,
-                        begin,
-                        from,
-                        breaks,
-                    };
-                } else if self.exchange(candidate) {
+                if self.exchange(candidate) {
                     self.trial = Trial::Frames {
                         sha256,
                         begin: Instant::now(),
-                        before,
+                        before: seen,
                         breaks,
                     };
                 } else {
@@ -199,14 +188,8 @@ impl Agent {
                     self.pause();
                 }
             }
-            Trial::Frames {
-                sha256,
-                begin,
-                before,
-                breaks,
-            } => {
-                let is_over = self.config.trial().is_reached(tally, now - begin);
-                if !is_over || !self.decide(before, tally) {
+            Trial::Frames { sha256, before, .. } => {
+                if !self.decide(before, seen) {
                     self.trial = Trial::Frames {
                         sha256,
                         begin,
